@@ -1,0 +1,71 @@
+//! What holds before a location is known: buffers and timeouts of request heads.
+
+use std::time::Duration;
+
+use super::Result;
+use super::values::{flag, invalid_value, milliseconds, number, set, size};
+use crate::config::model::ConnectionLimits;
+use crate::config::syntax::Directive;
+use crate::config::units;
+
+/// As written in `http` or `server`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Connection {
+    pub(super) client_header_timeout: Option<Duration>,
+    pub(super) client_header_buffer_size: Option<usize>,
+    pub(super) large_client_header_buffers: Option<(usize, usize)>,
+    pub(super) underscores_in_headers: Option<bool>,
+    pub(super) ignore_invalid_headers: Option<bool>,
+    pub(super) merge_slashes: Option<bool>,
+}
+
+impl Connection {
+    /// Takes a directive; `false` when it is not one of these.
+    pub(super) fn apply(&mut self, d: &Directive) -> Result<bool> {
+        match &*d.name.value {
+            b"client_header_timeout" => set(&mut self.client_header_timeout, d, milliseconds(d)?)?,
+            b"client_header_buffer_size" => {
+                let value = size(d, 0)?;
+                if value == 0 {
+                    return Err(invalid_value(d));
+                }
+                set(&mut self.client_header_buffer_size, d, value)?;
+            }
+            b"large_client_header_buffers" => {
+                let count = number(d)?.try_into().map_err(|_| invalid_value(d))?;
+                let value = units::size(d.arg(1)).ok_or_else(|| invalid_value(d))?;
+                if count == 0 || value == 0 {
+                    return Err(invalid_value(d));
+                }
+                set(&mut self.large_client_header_buffers, d, (count, value))?;
+            }
+            b"underscores_in_headers" => set(&mut self.underscores_in_headers, d, flag(d)?)?,
+            b"ignore_invalid_headers" => set(&mut self.ignore_invalid_headers, d, flag(d)?)?,
+            b"merge_slashes" => set(&mut self.merge_slashes, d, flag(d)?)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    pub(super) fn inherit(&mut self, outer: &Self) {
+        super::scope::inherit!(
+            self, outer;
+            client_header_timeout, client_header_buffer_size, large_client_header_buffers,
+            underscores_in_headers, ignore_invalid_headers, merge_slashes
+        );
+    }
+
+    /// With Nginx's defaults.
+    pub(super) fn finish(&self) -> ConnectionLimits {
+        ConnectionLimits {
+            client_header_timeout: self
+                .client_header_timeout
+                .unwrap_or(Duration::from_secs(60)),
+            client_header_buffer_size: self.client_header_buffer_size.unwrap_or(1024),
+            large_client_header_buffers: self.large_client_header_buffers.unwrap_or((4, 8192)),
+            underscores_in_headers: self.underscores_in_headers.unwrap_or(false),
+            ignore_invalid_headers: self.ignore_invalid_headers.unwrap_or(true),
+            merge_slashes: self.merge_slashes.unwrap_or(true),
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! `listen`: addresses, and who answers on them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::upstream::split_parameter;
+use super::url::{self, Target, Url};
+use super::values::{invalid_parameter, not_implemented, refuse};
+use super::{Builder, Result};
+use crate::config::error::Error;
+use crate::config::model::{ListenAddress, Listener, Position, ServerId};
+use crate::config::server_names::{Conflict, NamePattern, ServerNames};
+use crate::config::syntax::Directive;
+use crate::config::units;
+
+/// `backlog=` where it is not given, as in Nginx on Linux.
+const DEFAULT_BACKLOG: i32 = 511;
+
+/// What stands behind an address.
+#[derive(Debug, Clone, Copy, Default)]
+struct ListenOptions {
+    ssl: bool,
+    default_server: bool,
+    backlog: Option<i32>,
+    reuseport: bool,
+    ipv6only: Option<bool>,
+    deferred: bool,
+    so_keepalive: Option<bool>,
+    /// Options of the socket, which one server alone may give.
+    set: bool,
+}
+
+/// All addresses, in the order in which they are first named.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    all: Vec<Draft>,
+}
+
+/// One name of a server.
+#[derive(Debug)]
+pub(super) struct ServerName {
+    /// `None` for what no lookup can find, such as `a.*.b`.
+    pub(super) pattern: Option<NamePattern>,
+    /// As written, in lower case; a regular expression with its `~`.
+    pub(super) text: Box<str>,
+    pub(super) position: Position,
+}
+
+#[derive(Debug)]
+struct Draft {
+    address: ListenAddress,
+    options: ListenOptions,
+    position: Position,
+    /// Whom the address belongs to, in file order.
+    servers: Vec<ServerId>,
+    default_server: Option<ServerId>,
+}
+
+impl Draft {
+    fn default_server(&self) -> ServerId {
+        self.default_server
+            .or_else(|| self.servers.first().copied())
+            .unwrap_or_default()
+    }
+
+    fn enter(
+        &self,
+        builder: &mut Builder<'_>,
+        hosts: &mut ServerNames,
+        name: &ServerName,
+        server: ServerId,
+    ) -> Result<()> {
+        let (text, address) = (&name.text, &self.address);
+        let Some(pattern) = &name.pattern else {
+            // Nginx looks at names only where there is a choice to make, and
+            // takes any name for a server that has its address for itself.
+            if self.servers.len() == 1 {
+                return Ok(());
+            }
+            let message = format!("invalid server name or wildcard \"{text}\" on {address}");
+            return Err(Error::at(&name.position, message));
+        };
+        if let Err(Conflict) = hosts.insert(pattern, server) {
+            let message = format!("conflicting server name \"{text}\" on {address}, ignored");
+            builder.warn(&name.position, message);
+        }
+        Ok(())
+    }
+}
+
+impl Listeners {
+    /// One `listen` directive of a server.
+    pub(super) fn add(
+        &mut self,
+        builder: &mut Builder<'_>,
+        d: &Directive,
+        server: ServerId,
+    ) -> Result<()> {
+        let addresses = addresses(builder, d)?;
+        let options = options(builder, d)?;
+        for address in addresses {
+            self.add_address(builder, d, address, options, server)?;
+        }
+        Ok(())
+    }
+
+    /// What a server without `listen` listens on.
+    pub(super) fn add_default(
+        &mut self,
+        builder: &Builder<'_>,
+        position: &Position,
+        server: ServerId,
+    ) {
+        let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), builder.options.default_port);
+        let address = ListenAddress::Inet(any);
+        match self.all.iter_mut().find(|draft| draft.address == address) {
+            Some(draft) => draft.servers.push(server),
+            None => self.all.push(Draft {
+                address,
+                options: ListenOptions::default(),
+                position: position.clone(),
+                servers: vec![server],
+                default_server: None,
+            }),
+        }
+    }
+
+    fn add_address(
+        &mut self,
+        builder: &mut Builder<'_>,
+        d: &Directive,
+        address: ListenAddress,
+        options: ListenOptions,
+        server: ServerId,
+    ) -> Result<()> {
+        let Some(draft) = self.all.iter_mut().find(|draft| draft.address == address) else {
+            self.all.push(Draft {
+                address,
+                options,
+                position: d.position.clone(),
+                servers: vec![server],
+                default_server: options.default_server.then_some(server),
+            });
+            return Ok(());
+        };
+        if draft.servers.contains(&server) {
+            return Err(refuse(d, format!("a duplicate listen {address}")));
+        }
+        draft.servers.push(server);
+        if options.set {
+            if draft.options.set {
+                return Err(refuse(d, format!("duplicate listen options for {address}")));
+            }
+            draft.options = ListenOptions {
+                ssl: draft.options.ssl,
+                ..options
+            };
+        }
+        if options.default_server {
+            if draft.default_server.is_some() {
+                return Err(refuse(
+                    d,
+                    format!("a duplicate default server for {address}"),
+                ));
+            }
+            draft.default_server = Some(server);
+        }
+        if options.ssl && !draft.options.ssl {
+            // Nginx too: one `ssl` makes the address TLS for all its servers.
+            let text = format!("protocol options redefined for {address}");
+            builder.warn(&d.position, text);
+            draft.options.ssl = true;
+        }
+        Ok(())
+    }
+
+    /// For each TLS address: its default server, and all who answer there.
+    pub(super) fn with_tls(&self) -> impl Iterator<Item = (ServerId, &[ServerId])> {
+        self.all
+            .iter()
+            .filter(|draft| draft.options.ssl)
+            .map(|draft| (draft.default_server(), draft.servers.as_slice()))
+    }
+
+    /// Enters each server's names at each of its addresses.
+    pub(super) fn finish(
+        self,
+        builder: &mut Builder<'_>,
+        names: &[Vec<ServerName>],
+    ) -> Result<Vec<Listener>> {
+        let covered: Vec<_> = (0..self.all.len())
+            .map(|index| self.covered_by(index))
+            .collect();
+        let listeners = self.all.into_iter().zip(covered);
+        listeners
+            .map(|(draft, covered_by)| {
+                let mut hosts = ServerNames {
+                    default: draft.default_server(),
+                    ..ServerNames::default()
+                };
+                for &server in &draft.servers {
+                    for name in names.get(server).into_iter().flatten() {
+                        draft.enter(builder, &mut hosts, name, server)?;
+                    }
+                }
+                Ok(Listener {
+                    address: draft.address,
+                    ssl: draft.options.ssl,
+                    backlog: draft.options.backlog.unwrap_or(DEFAULT_BACKLOG),
+                    reuseport: draft.options.reuseport,
+                    ipv6only: draft.options.ipv6only.unwrap_or(true),
+                    deferred: draft.options.deferred,
+                    so_keepalive: draft.options.so_keepalive,
+                    covered_by,
+                    position: draft.position,
+                    hosts,
+                })
+            })
+            .collect()
+    }
+
+    fn covered_by(&self, index: usize) -> Option<usize> {
+        let ListenAddress::Inet(own) = &self.all.get(index)?.address else {
+            return None;
+        };
+        if own.ip().is_unspecified() {
+            return None;
+        }
+        let wildcard = |any: IpAddr, dual: bool| {
+            self.all.iter().position(|draft| {
+                draft.address == ListenAddress::Inet(SocketAddr::new(any, own.port()))
+                    && (!dual || draft.options.ipv6only == Some(false))
+            })
+        };
+        if own.is_ipv6() {
+            return wildcard(Ipv6Addr::UNSPECIFIED.into(), false);
+        }
+        wildcard(Ipv4Addr::UNSPECIFIED.into(), false)
+            .or_else(|| wildcard(Ipv6Addr::UNSPECIFIED.into(), true))
+    }
+}
+
+/// `PORT`, `ADDRESS[:PORT]`, `*:PORT`, `NAME:PORT`, `unix:PATH`; a port may be
+/// a range.
+fn addresses(builder: &Builder<'_>, d: &Directive) -> Result<Vec<ListenAddress>> {
+    let text = d.arg(0);
+    let refuse_url = |what: &str| {
+        let text = d.text(0);
+        refuse(
+            d,
+            format!("{what} in \"{text}\" of the \"listen\" directive"),
+        )
+    };
+    let (text, ports) = port_range(text).map_err(refuse_url)?;
+    let any = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+    let hosts = if text.is_empty() {
+        vec![any]
+    } else {
+        let Url { target, uri } = url::parse(text).map_err(refuse_url)?;
+        let host = match (target, uri) {
+            (Target::Unix(path), None) => {
+                return Ok(vec![ListenAddress::Unix(builder.options.prefix.join(path))]);
+            }
+            (Target::Host { host, .. }, None) => host,
+            _ => return Err(refuse_url("invalid host")),
+        };
+        if host == "*" {
+            vec![any]
+        } else {
+            let found =
+                url::resolve(builder, host, 0).ok_or_else(|| refuse_url("host not found"))?;
+            found.into_iter().map(|address| address.ip()).collect()
+        }
+    };
+    let (first, last) = ports.unwrap_or((80, 80));
+    let pairs = hosts
+        .iter()
+        .flat_map(|&host| (first..=last).map(move |port| (host, port)));
+    Ok(pairs
+        .map(|(host, port)| ListenAddress::Inet(SocketAddr::new(host, port)))
+        .collect())
+}
+
+/// Cuts `PORT` or `FIRST-LAST` off the end; what is left may be empty.
+type HostAndPorts<'a> = (&'a [u8], Option<(u16, u16)>);
+
+fn port_range(text: &[u8]) -> std::result::Result<HostAndPorts<'_>, &'static str> {
+    if url::strip_prefix_any_case(text, b"unix:").is_some() {
+        return Ok((text, None));
+    }
+    let parse = |ports: &[u8]| {
+        let (first, last) = match ports.iter().position(|&byte| byte == b'-') {
+            Some(dash) => (&ports[..dash], &ports[dash + 1..]),
+            None => (ports, ports),
+        };
+        let (first, last) = (url::parse_port(first)?, url::parse_port(last)?);
+        (first <= last).then_some((first, last))
+    };
+    let is_port = |byte: &u8| byte.is_ascii_digit() || *byte == b'-';
+    if !text.is_empty() && text.iter().all(is_port) {
+        return parse(text)
+            .map(|ports| (&b""[..], Some(ports)))
+            .ok_or("invalid port");
+    }
+    // The colons of an IPv6 address stand between brackets.
+    let from = text.iter().rposition(|&byte| byte == b']').unwrap_or(0);
+    if text.starts_with(b"[") && from == 0 {
+        return Err("invalid host");
+    }
+    match text[from..].iter().position(|&byte| byte == b':') {
+        Some(colon) => {
+            let (host, port) = (&text[..from + colon], &text[from + colon + 1..]);
+            if host.is_empty() {
+                return Err("no host");
+            }
+            parse(port)
+                .map(|ports| (host, Some(ports)))
+                .ok_or("invalid port")
+        }
+        None => Ok((text, None)),
+    }
+}
+
+fn options(builder: &mut Builder<'_>, d: &Directive) -> Result<ListenOptions> {
+    let mut options = ListenOptions::default();
+    for word in d.args.get(1..).unwrap_or_default() {
+        let word = &*word.value;
+        let shown = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        match split_parameter(word) {
+            (b"ssl", None) => options.ssl = true,
+            (b"default_server" | b"default", None) => options.default_server = true,
+            (b"bind", None) => options.set = true,
+            (b"reuseport", None) => (options.reuseport, options.set) = (true, true),
+            (b"deferred", None) => (options.deferred, options.set) = (true, true),
+            (b"backlog", Some(value)) => {
+                let backlog = units::number(value).and_then(|n| i32::try_from(n).ok());
+                let Some(backlog) = backlog.filter(|&n| n > 0) else {
+                    return Err(refuse(d, format!("invalid backlog \"{}\"", shown(word))));
+                };
+                (options.backlog, options.set) = (Some(backlog), true);
+            }
+            (b"ipv6only", Some(value)) => {
+                let value = match value {
+                    b"on" => true,
+                    b"off" => false,
+                    _ => {
+                        return Err(refuse(
+                            d,
+                            format!("invalid ipv6only flags \"{}\"", shown(value)),
+                        ));
+                    }
+                };
+                (options.ipv6only, options.set) = (Some(value), true);
+            }
+            (b"so_keepalive", Some(value)) => {
+                options.so_keepalive = match value {
+                    b"on" => Some(true),
+                    b"off" => Some(false),
+                    _ if value.contains(&b':') => return Err(not_implemented(d, word)),
+                    _ => {
+                        let message = format!("invalid so_keepalive value: \"{}\"", shown(value));
+                        return Err(refuse(d, message));
+                    }
+                };
+                options.set = true;
+            }
+            (b"rcvbuf" | b"sndbuf", Some(value)) => {
+                if units::size(value).is_none_or(|size| size == 0) {
+                    return Err(invalid_parameter(d, word));
+                }
+                tuning(builder, d, word);
+                options.set = true;
+            }
+            (b"fastopen" | b"setfib", Some(value)) => {
+                units::number(value).ok_or_else(|| invalid_parameter(d, word))?;
+                tuning(builder, d, word);
+                options.set = true;
+            }
+            (b"http2" | b"quic" | b"proxy_protocol" | b"multipath", None)
+            | (b"accept_filter", Some(_)) => return Err(not_implemented(d, word)),
+            _ => return Err(invalid_parameter(d, word)),
+        }
+    }
+    Ok(options)
+}
+
+fn tuning(builder: &mut Builder<'_>, d: &Directive, word: &[u8]) {
+    let word = String::from_utf8_lossy(word);
+    let text = format!(
+        "\"{word}\" of \"listen\" directive has no effect here: the kernel sizes its own buffers"
+    );
+    if !builder.remarks.iter().any(|remark| remark.text == text) {
+        builder.notice(&d.position, text);
+    }
+}

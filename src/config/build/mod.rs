@@ -1,0 +1,124 @@
+//! From the tree of directives to a [`Config`].
+//!
+//! First every directive is held against the table, in file order; so what
+//! follows may rely on contexts and numbers of arguments. Then each block
+//! fills a [`scope::Scope`], takes from the enclosing one what it does not say
+//! itself, and becomes a part of the model.
+
+mod check;
+mod connection;
+mod core;
+mod http;
+mod listen;
+mod location;
+mod logs;
+mod proxy;
+mod response;
+mod scope;
+mod server;
+mod tls;
+mod upstream;
+mod url;
+mod values;
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::error::Error;
+use super::model::{Config, LogFormat, LogLevel, Position, Remark};
+use super::source::{Resolver, path_of};
+use super::syntax::Tree;
+use super::template::Template;
+use super::{LoadOptions, regexes};
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// Builds the configuration that a tree describes.
+///
+/// # Errors
+/// The first thing that is wrong, with file and line.
+pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) -> Result<Config> {
+    let mut remarks = Vec::new();
+    check::check(&tree.directives, &mut remarks)?;
+    let main = options.prefix.join(&options.file);
+    let mut builder = Builder {
+        options,
+        folder: main.parent().unwrap_or(Path::new("/")).to_path_buf(),
+        resolver,
+        remarks,
+        named_groups: HashSet::new(),
+        formats: HashMap::new(),
+        session_zones: HashMap::new(),
+        upstreams: upstream::Upstreams::default(),
+    };
+    let core = core::build(&mut builder, &tree.directives)?;
+    let http = http::build(&mut builder, &tree.directives, &core)?;
+    Ok(Config {
+        core,
+        listeners: http.listeners,
+        servers: http.servers,
+        upstreams: builder.upstreams.into_all(),
+        remarks: builder.remarks,
+        files: tree.files,
+    })
+}
+
+/// What all parts of the build share.
+#[derive(Debug)]
+struct Builder<'a> {
+    options: &'a LoadOptions,
+    /// What files to be read are relative to.
+    folder: PathBuf,
+    resolver: &'a dyn Resolver,
+    remarks: Vec<Remark>,
+    /// Named groups of all regular expressions: each is a variable.
+    named_groups: HashSet<Box<str>>,
+    formats: HashMap<Box<str>, Arc<LogFormat>>,
+    /// Sizes of the shared session caches, which blocks refer to by name.
+    session_zones: HashMap<Box<str>, usize>,
+    upstreams: upstream::Upstreams,
+}
+
+impl Builder<'_> {
+    fn warn(&mut self, position: &Position, text: impl Into<String>) {
+        self.remark(LogLevel::Warn, position, text);
+    }
+
+    fn notice(&mut self, position: &Position, text: impl Into<String>) {
+        self.remark(LogLevel::Notice, position, text);
+    }
+
+    fn remark(&mut self, level: LogLevel, position: &Position, text: impl Into<String>) {
+        self.remarks.push(Remark {
+            level,
+            text: text.into(),
+            position: Some(position.clone()),
+        });
+    }
+
+    fn template(&self, value: &[u8], position: &Position) -> Result<Template> {
+        Template::compile(value, &self.named_groups)
+            .map_err(|error| Error::at(position, error.to_string()))
+    }
+
+    /// A file that is read: relative to the configuration file's folder.
+    fn file_to_read(&self, value: &[u8]) -> PathBuf {
+        self.folder.join(path_of(value))
+    }
+
+    /// A file that is written: relative to the prefix.
+    fn file_to_write(&self, value: &[u8]) -> PathBuf {
+        self.options.prefix.join(path_of(value))
+    }
+
+    fn learn_named_groups(&mut self, pattern: &[u8]) {
+        // A pattern that does not compile is reported where it is used.
+        if let Ok(regex) = regexes::compile(pattern, false) {
+            self.named_groups.extend(regexes::names(&regex));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! `proxy_pass` and its family.
+
+use std::time::Duration;
+
+use super::response::{field_name, field_value};
+use super::upstream::{self, HTTP_PORT};
+use super::url::{self, Target, Url, strip_prefix_any_case};
+use super::values::{has_variable, milliseconds, refuse, refuse_directive, set};
+use super::{Builder, Result};
+use crate::config::model::{Proxy, ProxyHttpVersion, ProxyRedirect, SetHeader};
+use crate::config::syntax::Directive;
+use crate::config::template::{Part, Template, Variable};
+
+/// Every time of a backend's connection where it is not given, as in Nginx.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// As written in one block; `proxy_pass` itself belongs to one location alone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ProxySettings {
+    set_headers: Option<Vec<SetHeader>>,
+    http_version: Option<ProxyHttpVersion>,
+    connect_timeout: Option<Duration>,
+    read_timeout: Option<Duration>,
+    send_timeout: Option<Duration>,
+    /// Whether `Location` is rewritten.
+    redirect: Option<bool>,
+}
+
+impl ProxySettings {
+    /// Takes a directive; `false` when it is not one of these.
+    pub(super) fn apply(&mut self, builder: &mut Builder<'_>, d: &Directive) -> Result<bool> {
+        match &*d.name.value {
+            b"proxy_set_header" => {
+                let header = SetHeader {
+                    name: field_name(d)?,
+                    value: field_value(builder, d)?,
+                };
+                self.set_headers.get_or_insert_default().push(header);
+            }
+            b"proxy_http_version" => {
+                let value = match d.arg(0) {
+                    b"1.0" => ProxyHttpVersion::Http10,
+                    b"1.1" => ProxyHttpVersion::Http11,
+                    b"2" => {
+                        let what = "does not implement \"2\" in this version";
+                        return Err(refuse_directive(d, what));
+                    }
+                    _ => return Err(refuse(d, format!("invalid value \"{}\"", d.text(0)))),
+                };
+                set(&mut self.http_version, d, value)?;
+            }
+            b"proxy_connect_timeout" => set(&mut self.connect_timeout, d, milliseconds(d)?)?,
+            b"proxy_read_timeout" => set(&mut self.read_timeout, d, milliseconds(d)?)?,
+            b"proxy_send_timeout" => set(&mut self.send_timeout, d, milliseconds(d)?)?,
+            b"proxy_redirect" => {
+                let rewrites = match (d.arg(0), d.args.len()) {
+                    (b"off", 1) => false,
+                    (b"default", 1) => true,
+                    (_, 1) => {
+                        return Err(refuse(d, format!("invalid parameter \"{}\"", d.text(0))));
+                    }
+                    _ => {
+                        let what = "with a replacement is not implemented in this version";
+                        return Err(refuse_directive(d, what));
+                    }
+                };
+                set(&mut self.redirect, d, rewrites)?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// The fields pass on only where the inner block sets none.
+    pub(super) fn inherit(&mut self, outer: &Self) {
+        super::scope::inherit!(
+            self, outer;
+            set_headers, http_version, connect_timeout, read_timeout, send_timeout, redirect
+        );
+    }
+
+    /// What is sent: the fields that were set, then Nginx's own defaults for
+    /// those that were not.
+    fn all_set_headers(&self) -> Vec<SetHeader> {
+        let mut headers = self.set_headers.clone().unwrap_or_default();
+        let host = Template {
+            parts: [Part::Variable(Variable::ProxyHost)].into(),
+        };
+        for (name, value) in [("Host", host), ("Connection", Template::default())] {
+            let name = name.as_bytes();
+            if !headers
+                .iter()
+                .any(|header| header.name.eq_ignore_ascii_case(name))
+            {
+                headers.push(SetHeader {
+                    name: name.into(),
+                    value,
+                });
+            }
+        }
+        headers
+    }
+}
+
+/// `proxy_pass URL` of a location whose other settings are known.
+pub(super) fn build(
+    builder: &mut Builder<'_>,
+    d: &Directive,
+    settings: &ProxySettings,
+    location: &LocationKind<'_>,
+) -> Result<Proxy> {
+    let value = d.arg(0);
+    if has_variable(value) {
+        let what = "with variables is not implemented in this version";
+        return Err(refuse_directive(d, what));
+    }
+    if strip_prefix_any_case(value, b"https://").is_some() {
+        let what = "to \"https://\" is not implemented in this version";
+        return Err(refuse_directive(d, what));
+    }
+    let Some(rest) = strip_prefix_any_case(value, b"http://") else {
+        return Err(refuse(d, "invalid URL prefix"));
+    };
+    let Url { target, uri } = url::parse(rest).map_err(|what| {
+        let rest = String::from_utf8_lossy(rest);
+        refuse(d, format!("{what} in upstream \"{rest}\""))
+    })?;
+    if value
+        .iter()
+        .any(|byte| byte.is_ascii_control() || *byte == b' ')
+    {
+        return Err(refuse(d, "invalid URL prefix"));
+    }
+    if uri.is_some() && !matches!(location, LocationKind::Path(_)) {
+        let message = "\"proxy_pass\" cannot have URI part in location given by regular \
+                       expression, or inside named location, or inside \"if\" statement, \
+                       or inside \"limit_except\" block";
+        return Err(refuse(d, message));
+    }
+    let upstream = upstream::for_target(builder, d, &target)?;
+    let (host, port) = match &target {
+        Target::Unix(_) => ("localhost".to_owned(), 0),
+        Target::Host {
+            host,
+            port: None | Some(HTTP_PORT),
+        } => ((*host).to_owned(), HTTP_PORT),
+        Target::Host {
+            host,
+            port: Some(port),
+        } => (format!("{host}:{port}"), *port),
+    };
+    Ok(Proxy {
+        upstream,
+        host: host.into(),
+        port,
+        uri: uri.map(Into::into),
+        set_headers: settings.all_set_headers(),
+        http_version: settings.http_version.unwrap_or(ProxyHttpVersion::Http11),
+        connect_timeout: settings.connect_timeout.unwrap_or(DEFAULT_TIMEOUT),
+        read_timeout: settings.read_timeout.unwrap_or(DEFAULT_TIMEOUT),
+        send_timeout: settings.send_timeout.unwrap_or(DEFAULT_TIMEOUT),
+        redirect: match settings.redirect {
+            Some(false) => ProxyRedirect::Off,
+            _ => default_redirect(value, uri.is_some(), location),
+        },
+    })
+}
+
+/// What kind of location a `proxy_pass` stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LocationKind<'a> {
+    /// A prefix or an exact path.
+    Path(&'a [u8]),
+    /// A regular expression or a named location: no path to replace.
+    Other,
+}
+
+/// `proxy_redirect default`: the URL of `proxy_pass` becomes the location's
+/// path; without URI part, the backend's root becomes ours.
+fn default_redirect(url: &[u8], has_uri: bool, location: &LocationKind<'_>) -> ProxyRedirect {
+    let (from, to) = match location {
+        LocationKind::Path(path) if has_uri => (url.to_vec(), *path),
+        _ => ([url, b"/"].concat(), b"/".as_slice()),
+    };
+    ProxyRedirect::Default {
+        from: from.into(),
+        to: to.into(),
+    }
+}

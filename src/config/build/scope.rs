@@ -1,0 +1,44 @@
+//! The settings that pass from `http` to `server` to `location`.
+
+use super::connection::Connection;
+use super::proxy::ProxySettings;
+use super::response::Response;
+use super::tls::TlsSettings;
+use super::{Builder, Result};
+use crate::config::syntax::Directive;
+
+/// Copies every field that the inner block leaves unsaid.
+macro_rules! inherit {
+    ($inner:expr, $outer:expr; $($field:ident),+ $(,)?) => {
+        $(if $inner.$field.is_none() {
+            $inner.$field.clone_from(&$outer.$field);
+        })+
+    };
+}
+pub(super) use inherit;
+
+/// What one block says, and after [`Scope::inherit`] what holds in it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Scope {
+    pub(super) connection: Connection,
+    pub(super) response: Response,
+    pub(super) proxy: ProxySettings,
+    pub(super) tls: TlsSettings,
+}
+
+impl Scope {
+    /// Takes a directive; `false` when it is not an inheritable setting.
+    pub(super) fn apply(&mut self, builder: &mut Builder<'_>, d: &Directive) -> Result<bool> {
+        Ok(self.connection.apply(d)?
+            || self.response.apply(builder, d)?
+            || self.proxy.apply(builder, d)?
+            || self.tls.apply(builder, d)?)
+    }
+
+    pub(super) fn inherit(&mut self, outer: &Self) {
+        self.connection.inherit(&outer.connection);
+        self.response.inherit(&outer.response);
+        self.proxy.inherit(&outer.proxy);
+        self.tls.inherit(&outer.tls);
+    }
+}

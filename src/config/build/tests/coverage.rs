@@ -1,0 +1,156 @@
+//! The table and the build agree: what is honoured is handled, what has no
+//! effect is said.
+
+use super::*;
+
+#[test]
+fn what_has_no_effect_is_listed_once() {
+    let config = load(
+        "worker_rlimit_core 1m; events { multi_accept on; }
+         http { sendfile on; gzip off; server { sendfile off; ssl_protocols TLSv1 TLSv1.2;
+            ssl_session_cache builtin:1000 shared:SSL:10m; access_log x combined buffer=8k flush=5s;
+            ssl_session_tickets off; return 200 \"a\nb\"; add_header P \"a;\n   b\"; } }",
+    )
+    .unwrap();
+    let texts: Vec<_> = config
+        .remarks
+        .iter()
+        .map(|r| (r.level, r.text.split(" here").next().unwrap()))
+        .collect();
+    assert_eq!(
+        texts,
+        [
+            (
+                LogLevel::Notice,
+                "\"worker_rlimit_core\" directive has no effect"
+            ),
+            (LogLevel::Notice, "\"multi_accept\" directive has no effect"),
+            (LogLevel::Notice, "\"sendfile\" directive has no effect"),
+            (
+                LogLevel::Warn,
+                "\"TLSv1\" in \"ssl_protocols\" directive is not offered"
+            ),
+            (
+                LogLevel::Notice,
+                "\"builtin\" in \"ssl_session_cache\" directive has no effect"
+            ),
+            (
+                LogLevel::Notice,
+                "\"buffer=8k\" of \"access_log\" directive has no effect"
+            ),
+            (
+                LogLevel::Notice,
+                "\"flush=5s\" of \"access_log\" directive has no effect"
+            ),
+            (
+                LogLevel::Warn,
+                "the value of \"P\" in \"add_header\" directive spans lines, which are joined by spaces"
+            ),
+        ]
+    );
+    let root = &config.servers[0].root;
+    assert_eq!(root.add_headers[0].value.as_literal(), Some(&b"a; b"[..]));
+    let Handler::Return(returns) = &root.handler else {
+        panic!()
+    };
+    assert_eq!(
+        returns.text.as_ref().unwrap().as_literal(),
+        Some(&b"a\nb"[..])
+    );
+}
+
+/// Arguments that each honoured directive takes, so that the test below can
+/// say all of them.
+fn example(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "user" => "nobody nogroup",
+        "worker_processes" | "worker_rlimit_nofile" | "worker_connections" => "4",
+        "worker_shutdown_timeout"
+        | "keepalive_timeout"
+        | "client_header_timeout"
+        | "client_body_timeout"
+        | "send_timeout"
+        | "proxy_connect_timeout"
+        | "proxy_read_timeout"
+        | "proxy_send_timeout"
+        | "keepalive_time"
+        | "ssl_session_timeout" => "10s",
+        "pid"
+        | "error_log"
+        | "access_log"
+        | "ssl_client_certificate"
+        | "ssl_trusted_certificate"
+        | "ssl_certificate"
+        | "ssl_certificate_key" => "file",
+        "use" => "epoll",
+        "listen" => "80",
+        "server_name" => "a",
+        "return" => "204",
+        "client_max_body_size" | "client_header_buffer_size" => "1k",
+        "large_client_header_buffers" => "4 8k",
+        "keepalive_requests" | "keepalive" | "ssl_verify_depth" => "3",
+        "server_tokens" => "build",
+        "default_type" => "text/html",
+        "add_header" | "proxy_set_header" => "A b",
+        "log_format" => "f $status",
+        "proxy_pass" => "http://backend",
+        "proxy_http_version" => "1.0",
+        "proxy_redirect" => "default",
+        "server" => "backend",
+        "ssl_verify_client" => "optional",
+        "ssl_protocols" => "TLSv1.3",
+        "ssl_ciphers" => "HIGH",
+        "ssl_session_cache" => "none",
+        _ => return None,
+    })
+}
+
+#[test]
+fn every_honoured_directive_is_handled_in_each_of_its_contexts() {
+    use crate::config::directives::{Arguments, Class, Contexts, rows};
+    let places = [
+        (Contexts::MAIN, "@ events {}"),
+        (Contexts::EVENTS, "events { @ }"),
+        (Contexts::HTTP, "events {} http { @ }"),
+        (Contexts::SERVER, "events {} http { server { @ } }"),
+        (
+            Contexts::LOCATION,
+            "events {} http { server { location / { @ } } }",
+        ),
+        (
+            Contexts::UPSTREAM,
+            "events {} http { upstream u { server backend:1; @ } }",
+        ),
+    ];
+    let mut said = 0;
+    for row in rows() {
+        let Class::Honoured(_) = row.class else {
+            continue;
+        };
+        let arguments = match (row.arguments, example(row.name)) {
+            (Arguments::Flag, _) => "on",
+            (Arguments::Words(..), Some(example)) => example,
+            (Arguments::Words(..), None) => {
+                assert_eq!(row.name, "include");
+                continue;
+            }
+            _ => continue,
+        };
+        for (context, file) in &places {
+            if !row.contexts.intersects(*context) {
+                continue;
+            }
+            said += 1;
+            let text = file.replace('@', &format!("{} {arguments};", row.name));
+            let unfinished = ["ssl_certificate_key\" is defined"];
+            match load(&text) {
+                Ok(_) => {}
+                Err(error) => assert!(
+                    unfinished.iter().any(|known| error.message.contains(known)),
+                    "{text}: {error}"
+                ),
+            }
+        }
+    }
+    assert!(said > 90, "{said}");
+}

@@ -1,0 +1,204 @@
+//! What is refused, and in which words.
+
+use super::*;
+
+#[test]
+fn every_refusal_is_worded_and_placed_as_in_nginx() {
+    for (text, message) in [
+        ("foo;", "unknown directive \"foo\" in /p/conf/nginx.conf:1"),
+        (
+            "events {}\nlisten 80;",
+            "\"listen\" directive is not allowed here in /p/conf/nginx.conf:2",
+        ),
+        (
+            "daemon;",
+            "invalid number of arguments in \"daemon\" directive in /p/conf/nginx.conf:1",
+        ),
+        (
+            "daemon yes;",
+            "invalid value \"yes\" in \"daemon\" directive, it must be \"on\" or \"off\" in /p/conf/nginx.conf:1",
+        ),
+        (
+            "pid a; pid b;",
+            "\"pid\" directive is duplicate in /p/conf/nginx.conf:1",
+        ),
+        (
+            "events {} events {}",
+            "\"events\" directive is duplicate in /p/conf/nginx.conf:1",
+        ),
+        (
+            "events {} http {} http {}",
+            "\"http\" directive is duplicate in /p/conf/nginx.conf:1",
+        ),
+        (
+            "daemon on {}",
+            "directive \"daemon\" is not terminated by \";\" in /p/conf/nginx.conf:1",
+        ),
+        (
+            "events;",
+            "directive \"events\" has no opening \"{\" in /p/conf/nginx.conf:1",
+        ),
+        (
+            "events {\n",
+            "unexpected end of file, expecting \"}\" in /p/conf/nginx.conf:2",
+        ),
+        (
+            "daemon on",
+            "unexpected end of file, expecting \";\" or \"}\" in /p/conf/nginx.conf:1",
+        ),
+        ("}", "unexpected \"}\" in /p/conf/nginx.conf:1"),
+        ("daemon on;", "no \"events\" section in configuration"),
+        (
+            "worker_processes 0;",
+            "\"worker_processes\" directive invalid value in /p/conf/nginx.conf:1",
+        ),
+        (
+            "events { use kqueue; }",
+            "invalid event type \"kqueue\" in /p/conf/nginx.conf:1",
+        ),
+        (
+            "events { worker_connections x; }",
+            "\"worker_connections\" directive invalid number in /p/conf/nginx.conf:1",
+        ),
+        (
+            "error_log x loud; events {}",
+            "invalid log level \"loud\" in /p/conf/nginx.conf:1",
+        ),
+        (
+            "include missing.conf;",
+            "open() \"/p/conf/missing.conf\" failed (2: No such file or directory) in /p/conf/nginx.conf:1",
+        ),
+        (
+            "include;",
+            "invalid number of arguments in \"include\" directive in /p/conf/nginx.conf:1",
+        ),
+        (
+            "include nginx.conf;",
+            "\"/p/conf/nginx.conf\" includes itself in /p/conf/nginx.conf:1",
+        ),
+        (
+            "mail {}",
+            "\"mail\" directive is not supported: ringwall is no mail proxy in /p/conf/nginx.conf:1",
+        ),
+    ] {
+        assert_eq!(refusal(load(text)), message, "{text}");
+    }
+    assert_eq!(
+        refusal(load_files(&[], &[])),
+        "open() \"/p/conf/nginx.conf\" failed (2: No such file or directory)"
+    );
+}
+
+#[test]
+fn refusals_inside_a_server_are_worded_as_in_nginx() {
+    for (text, message) in [
+        (
+            "client_max_body_size 1x;",
+            "\"client_max_body_size\" directive invalid value",
+        ),
+        (
+            "listen 0;",
+            "invalid port in \"0\" of the \"listen\" directive",
+        ),
+        (
+            "listen nowhere:80;",
+            "host not found in \"nowhere:80\" of the \"listen\" directive",
+        ),
+        ("listen 80 sssl;", "invalid parameter \"sssl\""),
+        (
+            "listen 80 http2;",
+            "\"listen\" directive parameter \"http2\" is not implemented in this version",
+        ),
+        ("listen 80; listen *:80;", "a duplicate listen 0.0.0.0:80"),
+        (
+            "listen [::1;",
+            "invalid host in \"[::1\" of the \"listen\" directive",
+        ),
+        ("listen 80 backlog=x;", "invalid backlog \"backlog=x\""),
+        ("server_name *a.b;", "server name \"*a.b\" is invalid"),
+        ("server_name ~;", "empty regex in server name \"~\""),
+        ("location / {} location / {}", "duplicate location \"/\""),
+        ("location != / {}", "invalid location modifier \"!=\""),
+        (
+            "location /a { location /b {} }",
+            "location \"/b\" is outside location \"/a\"",
+        ),
+        (
+            "location =/a { location /a {} }",
+            "location \"/a\" cannot be inside the exact location \"/a\"",
+        ),
+        (
+            "location /a { location @b {} }",
+            "named location \"@b\" can be on the server level only",
+        ),
+        ("location / { proxy_pass ftp://a; }", "invalid URL prefix"),
+        (
+            "location / { proxy_pass http://nobody; }",
+            "host not found in upstream \"nobody\"",
+        ),
+        (
+            "location / { proxy_pass http://a:x; }",
+            "invalid port in upstream \"a:x\"",
+        ),
+        (
+            "location ~ x { proxy_pass http://backend/; }",
+            "\"proxy_pass\" cannot have URI part in location given by regular expression, \
+             or inside named location, or inside \"if\" statement, or inside \"limit_except\" block",
+        ),
+        (
+            "location / { proxy_pass http://backend; proxy_pass http://backend; }",
+            "\"proxy_pass\" directive is duplicate",
+        ),
+        (
+            "location / { proxy_pass https://backend; }",
+            "\"proxy_pass\" directive to \"https://\" is not implemented in this version",
+        ),
+        ("return 1000;", "invalid return code \"1000\""),
+        ("return x;", "invalid return code \"x\""),
+        ("return 200 $nope;", "unknown \"nope\" variable"),
+        ("access_log x nope;", "unknown log format \"nope\""),
+        ("add_header a b never;", "invalid parameter \"never\""),
+        (
+            "ssl_session_cache shared:a:1k;",
+            "session cache \"shared:a:1k\" is too small",
+        ),
+        (
+            "ssl_session_cache shared;",
+            "invalid session cache \"shared\"",
+        ),
+        (
+            "ssl_protocols TLSv1;",
+            "\"ssl_protocols\" directive names no version that is offered: TLSv1.2, TLSv1.3",
+        ),
+        ("ssl_protocols TLSv9;", "invalid value \"TLSv9\""),
+        (
+            "gzip on;",
+            "\"gzip\" directive is not implemented in this version (only \"off\" is accepted)",
+        ),
+        ("types { a/b c { } }", "unexpected \"{\""),
+        (
+            "proxy_redirect a b;",
+            "\"proxy_redirect\" directive with a replacement is not implemented in this version",
+        ),
+        (
+            "listen 443 ssl;",
+            "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive",
+        ),
+        (
+            "ssl_certificate a;",
+            "no \"ssl_certificate_key\" is defined for certificate \"/p/conf/a\"",
+        ),
+        (
+            "listen 443 ssl; ssl_certificate a; ssl_certificate_key b; ssl_verify_client on;",
+            "no ssl_client_certificate or ssl_trusted_certificate for ssl_verify_client",
+        ),
+    ] {
+        let expected = format!("{message} in /p/conf/nginx.conf:1");
+        assert_eq!(refusal(server(text)), expected, "{text}");
+    }
+    let look_around = refusal(server(r"location ~ (?!x) {}"));
+    assert!(
+        look_around.contains("look-around") && look_around.ends_with(":1"),
+        "{look_around}"
+    );
+}

@@ -1,0 +1,256 @@
+//! The `ssl_*` directives.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::values::{
+    flag, has_variable, not_implemented, refuse, refuse_directive, seconds, set, small_number,
+};
+use super::{Builder, Result};
+use crate::config::error::Error;
+use crate::config::model::{Located, Position, SessionCache, Tls, TlsVersions, VerifyClient};
+use crate::config::syntax::Directive;
+use crate::config::units;
+
+/// `ssl_ciphers` where it is not given.
+const DEFAULT_CIPHERS: &str = "HIGH:!aNULL:!MD5";
+
+/// Nginx's least size of a shared cache: eight pages, bytes.
+const LEAST_CACHE: usize = 8 * 4096;
+
+/// As written in `http` or `server`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct TlsSettings {
+    certificates: Option<Vec<Located<PathBuf>>>,
+    keys: Option<Vec<Located<PathBuf>>>,
+    client_certificate: Option<Located<PathBuf>>,
+    trusted_certificate: Option<Located<PathBuf>>,
+    verify_client: Option<Located<VerifyClient>>,
+    verify_depth: Option<u32>,
+    protocols: Option<TlsVersions>,
+    ciphers: Option<Located<String>>,
+    prefer_server_ciphers: Option<bool>,
+    session_tickets: Option<bool>,
+    session_cache: Option<SessionCache>,
+    session_timeout: Option<Duration>,
+}
+
+impl TlsSettings {
+    /// Takes a directive; `false` when it is not one of these.
+    pub(super) fn apply(&mut self, builder: &mut Builder<'_>, d: &Directive) -> Result<bool> {
+        match &*d.name.value {
+            b"ssl_certificate" => {
+                let file = file(builder, d)?;
+                self.certificates.get_or_insert_default().push(file);
+            }
+            b"ssl_certificate_key" => {
+                let file = file(builder, d)?;
+                self.keys.get_or_insert_default().push(file);
+            }
+            b"ssl_client_certificate" => {
+                set(&mut self.client_certificate, d, file(builder, d)?)?;
+            }
+            b"ssl_trusted_certificate" => {
+                set(&mut self.trusted_certificate, d, file(builder, d)?)?;
+            }
+            b"ssl_verify_client" => {
+                let value = match d.arg(0) {
+                    b"off" => VerifyClient::Off,
+                    b"on" => VerifyClient::On,
+                    b"optional" => VerifyClient::Optional,
+                    b"optional_no_ca" => return Err(not_implemented(d, d.arg(0))),
+                    _ => return Err(refuse(d, format!("invalid value \"{}\"", d.text(0)))),
+                };
+                set(&mut self.verify_client, d, located(d, value))?;
+            }
+            b"ssl_verify_depth" => set(&mut self.verify_depth, d, small_number(d)?)?,
+            b"ssl_protocols" => {
+                let value = protocols(builder, d)?;
+                set(&mut self.protocols, d, value)?;
+            }
+            b"ssl_ciphers" => {
+                let value = located(d, d.text(0).into_owned());
+                set(&mut self.ciphers, d, value)?;
+            }
+            b"ssl_prefer_server_ciphers" => set(&mut self.prefer_server_ciphers, d, flag(d)?)?,
+            b"ssl_session_tickets" => set(&mut self.session_tickets, d, flag(d)?)?,
+            b"ssl_session_cache" => {
+                let value = session_cache(builder, d)?;
+                set(&mut self.session_cache, d, value)?;
+            }
+            b"ssl_session_timeout" => set(&mut self.session_timeout, d, seconds(d)?)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    pub(super) fn inherit(&mut self, outer: &Self) {
+        super::scope::inherit!(
+            self, outer;
+            certificates, keys, client_certificate, trusted_certificate, verify_client,
+            verify_depth, protocols, ciphers, prefer_server_ciphers, session_tickets,
+            session_cache, session_timeout
+        );
+    }
+
+    pub(super) fn has_certificate(&self) -> bool {
+        self.certificates.is_some()
+    }
+
+    /// Takes the certificates of the address's default server, as Nginx does
+    /// for a server on a TLS address that has none. The rest stays its own, so
+    /// its policy on client certificates is not replaced by a weaker one.
+    pub(super) fn borrow_certificates(&mut self, default: &Self) {
+        self.certificates.clone_from(&default.certificates);
+        self.keys.clone_from(&default.keys);
+    }
+
+    /// Pairs certificates with keys, in order.
+    pub(super) fn pairs(&self) -> Result<Vec<(Located<PathBuf>, Located<PathBuf>)>> {
+        let certificates = self.certificates.as_deref().unwrap_or_default();
+        let keys = self.keys.as_deref().unwrap_or_default();
+        match certificates.last() {
+            Some(last) if keys.len() < certificates.len() => {
+                let file = last.value.display();
+                let message =
+                    format!("no \"ssl_certificate_key\" is defined for certificate \"{file}\"");
+                Err(Error::at(&last.position, message))
+            }
+            _ => Ok(certificates
+                .iter()
+                .cloned()
+                .zip(keys.iter().cloned())
+                .collect()),
+        }
+    }
+
+    /// The settings of a server on a TLS address; `position` is the server's.
+    pub(super) fn finish(&self, position: &Position) -> Result<Tls> {
+        let verify_client = self.verify_client.clone().unwrap_or_else(|| Located {
+            value: VerifyClient::Off,
+            position: position.clone(),
+        });
+        if verify_client.value != VerifyClient::Off
+            && self.client_certificate.is_none()
+            && self.trusted_certificate.is_none()
+        {
+            let message =
+                "no ssl_client_certificate or ssl_trusted_certificate for ssl_verify_client";
+            return Err(Error::at(&verify_client.position, message));
+        }
+        Ok(Tls {
+            certificates: self.pairs()?,
+            client_certificate: self.client_certificate.clone(),
+            trusted_certificate: self.trusted_certificate.clone(),
+            verify_client,
+            verify_depth: self.verify_depth.unwrap_or(1),
+            protocols: self.protocols.unwrap_or(TlsVersions {
+                tls12: true,
+                tls13: true,
+            }),
+            ciphers: self.ciphers.clone().unwrap_or_else(|| Located {
+                value: DEFAULT_CIPHERS.to_owned(),
+                position: position.clone(),
+            }),
+            prefer_server_ciphers: self.prefer_server_ciphers.unwrap_or(false),
+            session_tickets: self.session_tickets.unwrap_or(true),
+            session_cache: self.session_cache.clone().unwrap_or(SessionCache::None),
+            session_timeout: self.session_timeout.unwrap_or(Duration::from_secs(300)),
+        })
+    }
+}
+
+fn located<T>(d: &Directive, value: T) -> Located<T> {
+    Located {
+        value,
+        position: d.position.clone(),
+    }
+}
+
+fn file(builder: &Builder<'_>, d: &Directive) -> Result<Located<PathBuf>> {
+    let value = d.arg(0);
+    if has_variable(value) {
+        let what = "with variables is not implemented in this version";
+        return Err(refuse_directive(d, what));
+    }
+    for scheme in ["data:", "engine:", "store:"] {
+        if value.starts_with(scheme.as_bytes()) {
+            let what = format!("with \"{scheme}\" is not implemented in this version");
+            return Err(refuse_directive(d, &what));
+        }
+    }
+    Ok(located(d, builder.file_to_read(value)))
+}
+
+fn protocols(builder: &mut Builder<'_>, d: &Directive) -> Result<TlsVersions> {
+    let mut versions = TlsVersions {
+        tls12: false,
+        tls13: false,
+    };
+    for word in &d.args {
+        match word.text().to_ascii_lowercase().as_str() {
+            "tlsv1.2" => versions.tls12 = true,
+            "tlsv1.3" => versions.tls13 = true,
+            "sslv2" | "sslv3" | "tlsv1" | "tlsv1.1" => {
+                let text = format!(
+                    "\"{}\" in \"ssl_protocols\" directive is not offered",
+                    word.text()
+                );
+                builder.warn(&d.position, text);
+            }
+            _ => return Err(refuse(d, format!("invalid value \"{}\"", word.text()))),
+        }
+    }
+    if !versions.tls12 && !versions.tls13 {
+        let what = "names no version that is offered: TLSv1.2, TLSv1.3";
+        return Err(refuse_directive(d, what));
+    }
+    Ok(versions)
+}
+
+/// `off`, `none`, `builtin[:SIZE]`, `shared:NAME:SIZE`; the last two together.
+fn session_cache(builder: &mut Builder<'_>, d: &Directive) -> Result<SessionCache> {
+    let mut cache = SessionCache::None;
+    for word in &d.args {
+        let invalid = || refuse(d, format!("invalid session cache \"{}\"", word.text()));
+        let value = &*word.value;
+        if value == b"off" || value == b"none" {
+            cache = SessionCache::None;
+        } else if value == b"builtin" || value.starts_with(b"builtin:") {
+            if let Some(count) = value.strip_prefix(b"builtin:") {
+                units::number(count).ok_or_else(invalid)?;
+            }
+            let text = "\"builtin\" in \"ssl_session_cache\" directive has no effect here: \
+                        workers share what is cached";
+            if !builder.remarks.iter().any(|remark| remark.text == text) {
+                builder.notice(&d.position, text);
+            }
+        } else if let Some(rest) = value.strip_prefix(b"shared:") {
+            let colon = rest
+                .iter()
+                .position(|&byte| byte == b':')
+                .ok_or_else(invalid)?;
+            let name = std::str::from_utf8(&rest[..colon]).map_err(|_| invalid())?;
+            let size = units::size(&rest[colon + 1..]).ok_or_else(invalid)?;
+            if name.is_empty() {
+                return Err(invalid());
+            }
+            if size < LEAST_CACHE {
+                let message = format!("session cache \"{}\" is too small", word.text());
+                return Err(refuse(d, message));
+            }
+            let declared = *builder.session_zones.entry(name.into()).or_insert(size);
+            if declared != size {
+                let message = format!(
+                    "the size {size} of shared memory zone \"{name}\" \
+                     conflicts with already declared size {declared}"
+                );
+                return Err(refuse(d, message));
+            }
+            cache = SessionCache::Shared(name.into(), size);
+        } else {
+            return Err(invalid());
+        }
+    }
+    Ok(cache)
+}

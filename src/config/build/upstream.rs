@@ -1,0 +1,195 @@
+//! `upstream` blocks, and the upstreams that `proxy_pass` makes of a host.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::url::{self, Target, Url};
+use super::values::{invalid_parameter, milliseconds, not_implemented, number, refuse, set};
+use super::{Builder, Result};
+use crate::config::model::{Upstream, UpstreamId, UpstreamPeer};
+use crate::config::syntax::Directive;
+use crate::config::units;
+
+/// The port of `server NAME;` and of an `http://` URL without one.
+pub(super) const HTTP_PORT: u16 = 80;
+
+/// `keepalive` where it is not given, as in Nginx since 1.29.7.
+const DEFAULT_KEEPALIVE: usize = 32;
+
+/// All upstreams, found by what `proxy_pass` says.
+#[derive(Debug, Default)]
+pub(super) struct Upstreams {
+    all: Vec<Arc<Upstream>>,
+    /// Blocks by name, in lower case.
+    blocks: HashMap<String, UpstreamId>,
+    /// Hosts and sockets that `proxy_pass` names directly.
+    implicit: HashMap<String, UpstreamId>,
+}
+
+impl Upstreams {
+    pub(super) fn into_all(self) -> Vec<Arc<Upstream>> {
+        self.all
+    }
+
+    fn push(&mut self, upstream: Upstream) -> UpstreamId {
+        self.all.push(Arc::new(upstream));
+        self.all.len() - 1
+    }
+}
+
+/// `upstream NAME { … }`.
+pub(super) fn block(builder: &mut Builder<'_>, d: &Directive) -> Result<()> {
+    let name = d.text(0).into_owned();
+    let key = name.to_ascii_lowercase();
+    if builder.upstreams.blocks.contains_key(&key) {
+        return Err(refuse(d, format!("duplicate upstream \"{name}\"")));
+    }
+    let (mut keepalive, mut requests, mut timeout, mut time) = (None, None, None, None);
+    let mut peers = Vec::new();
+    for inner in d.children() {
+        match &*inner.name.value {
+            b"server" => server(builder, inner, &mut peers)?,
+            b"keepalive" => {
+                if let Some(word) = inner.args.get(1)
+                    && &*word.value != b"local"
+                {
+                    return Err(invalid_parameter(inner, &word.value));
+                }
+                let count = units::number(inner.arg(0)).and_then(|n| usize::try_from(n).ok());
+                let Some(count) = count else {
+                    let value = inner.text(0);
+                    let message = format!("invalid value \"{value}\" in \"keepalive\" directive");
+                    return Err(refuse(inner, message));
+                };
+                set(&mut keepalive, inner, count)?;
+            }
+            b"keepalive_requests" => set(&mut requests, inner, number(inner)?)?,
+            b"keepalive_timeout" => set(&mut timeout, inner, milliseconds(inner)?)?,
+            b"keepalive_time" => set(&mut time, inner, milliseconds(inner)?)?,
+            _ => {}
+        }
+    }
+    if peers.is_empty() {
+        return Err(refuse(d, "no servers are inside upstream"));
+    }
+    if peers.iter().all(|peer: &UpstreamPeer| peer.backup) {
+        return Err(refuse(d, format!("no servers in upstream \"{name}\"")));
+    }
+    let id = builder.upstreams.push(Upstream {
+        name: name.into(),
+        peers,
+        keepalive: keepalive.unwrap_or(DEFAULT_KEEPALIVE),
+        keepalive_requests: requests.unwrap_or(1000),
+        keepalive_timeout: timeout.unwrap_or(Duration::from_secs(60)),
+        keepalive_time: time.unwrap_or(Duration::from_secs(3600)),
+    });
+    builder.upstreams.blocks.insert(key, id);
+    Ok(())
+}
+
+/// `server ADDRESS [PARAMETER…]`.
+fn server(builder: &Builder<'_>, d: &Directive, peers: &mut Vec<UpstreamPeer>) -> Result<()> {
+    let (mut weight, mut max_fails, mut fail_timeout) = (1, 1, Duration::from_secs(10));
+    let (mut backup, mut down) = (false, false);
+    for word in d.args.get(1..).unwrap_or_default() {
+        let word = &*word.value;
+        let invalid = || invalid_parameter(d, word);
+        match split_parameter(word) {
+            (b"weight", Some(value)) => {
+                weight = narrow(value).filter(|&n| n > 0).ok_or_else(invalid)?;
+            }
+            (b"max_fails", Some(value)) => max_fails = narrow(value).ok_or_else(invalid)?,
+            (b"fail_timeout", Some(value)) => {
+                fail_timeout = units::seconds(value).ok_or_else(invalid)?;
+            }
+            (b"backup", None) => backup = true,
+            (b"down", None) => down = true,
+            (b"max_conns", Some(b"0")) => {}
+            (b"max_conns" | b"slow_start" | b"route" | b"service" | b"sid", Some(_))
+            | (b"resolve" | b"drain", None) => return Err(not_implemented(d, word)),
+            _ => return Err(invalid()),
+        }
+    }
+    let text = d.text(0);
+    let refuse_url = |what: &str| refuse(d, format!("{what} in upstream \"{text}\""));
+    let Url { target, uri } = url::parse(d.arg(0)).map_err(refuse_url)?;
+    if uri.is_some() {
+        return Err(refuse_url("invalid host"));
+    }
+    let addresses = url::resolve_target(builder, &target, HTTP_PORT)
+        .ok_or_else(|| refuse_url("host not found"))?;
+    peers.extend(addresses.into_iter().map(|address| UpstreamPeer {
+        address,
+        weight,
+        max_fails,
+        fail_timeout,
+        backup,
+        down,
+    }));
+    Ok(())
+}
+
+/// The upstream for what stands behind `http://`: a block of that name, or the
+/// host itself.
+pub(super) fn for_target(
+    builder: &mut Builder<'_>,
+    d: &Directive,
+    target: &Target<'_>,
+) -> Result<UpstreamId> {
+    let key = match target {
+        Target::Unix(path) => format!("unix:{}", path.display()),
+        Target::Host { host, port } => {
+            let host = host.to_ascii_lowercase();
+            match (builder.upstreams.blocks.get(&host), port) {
+                (Some(&id), None) => return Ok(id),
+                (Some(_), Some(port)) => {
+                    let message = format!("upstream \"{host}\" may not have port {port}");
+                    return Err(refuse(d, message));
+                }
+                (None, _) => format!("{host}:{}", port.unwrap_or(HTTP_PORT)),
+            }
+        }
+    };
+    if let Some(&id) = builder.upstreams.implicit.get(&key) {
+        return Ok(id);
+    }
+    let Some(addresses) = url::resolve_target(builder, target, HTTP_PORT) else {
+        let host = match target {
+            Target::Host { host, .. } => host,
+            Target::Unix(_) => "unix:",
+        };
+        let message = format!("host not found in upstream \"{host}\"");
+        return Err(refuse(d, message));
+    };
+    let peers = addresses.into_iter().map(|address| UpstreamPeer {
+        address,
+        weight: 1,
+        max_fails: 1,
+        fail_timeout: Duration::from_secs(10),
+        backup: false,
+        down: false,
+    });
+    let id = builder.upstreams.push(Upstream {
+        name: key.as_str().into(),
+        peers: peers.collect(),
+        keepalive: DEFAULT_KEEPALIVE,
+        keepalive_requests: 1000,
+        keepalive_timeout: Duration::from_secs(60),
+        keepalive_time: Duration::from_secs(3600),
+    });
+    builder.upstreams.implicit.insert(key, id);
+    Ok(id)
+}
+
+/// `name=value` or a bare `name`.
+pub(super) fn split_parameter(word: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match word.iter().position(|&byte| byte == b'=') {
+        Some(equals) => (&word[..equals], Some(&word[equals + 1..])),
+        None => (word, None),
+    }
+}
+
+fn narrow(value: &[u8]) -> Option<u32> {
+    units::number(value).and_then(|value| value.try_into().ok())
+}

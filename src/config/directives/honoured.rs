@@ -1,0 +1,307 @@
+//! What ringwall does as Nginx does it.
+
+use super::{Arguments, Class, Contexts, Row};
+
+const M: Contexts = Contexts::MAIN;
+const E: Contexts = Contexts::EVENTS;
+const H: Contexts = Contexts::HTTP;
+const S: Contexts = Contexts::SERVER;
+const L: Contexts = Contexts::LOCATION;
+const U: Contexts = Contexts::UPSTREAM;
+const HS: Contexts = H.with(S);
+const HSL: Contexts = HS.with(L);
+const LIF: Contexts = Contexts::LOCATION_IF;
+const LMT: Contexts = Contexts::LIMIT_EXCEPT;
+
+/// As many words as the lexer takes.
+const MANY: usize = usize::MAX;
+
+const fn words(
+    name: &'static str,
+    contexts: Contexts,
+    (min, max): (usize, usize),
+    help: &'static str,
+) -> Row {
+    Row {
+        name,
+        contexts,
+        arguments: Arguments::Words(min, max),
+        class: Class::Honoured(help),
+    }
+}
+
+const fn flag(name: &'static str, contexts: Contexts, help: &'static str) -> Row {
+    Row {
+        name,
+        contexts,
+        arguments: Arguments::Flag,
+        class: Class::Honoured(help),
+    }
+}
+
+const fn block(
+    name: &'static str,
+    contexts: Contexts,
+    (min, max): (usize, usize),
+    help: &'static str,
+) -> Row {
+    Row {
+        name,
+        contexts,
+        arguments: Arguments::Block(min, max),
+        class: Class::Honoured(help),
+    }
+}
+
+const ONE: (usize, usize) = (1, 1);
+
+pub(super) const ROWS: &[Row] = &[
+    // The main context and events.
+    words(
+        "include",
+        Contexts::ANY,
+        ONE,
+        "a file or a pattern, relative to the main file's folder",
+    ),
+    words("user", M, (1, 2), "user and group of the workers"),
+    words(
+        "worker_processes",
+        M,
+        ONE,
+        "worker threads; `auto` for one per core",
+    ),
+    words("worker_rlimit_nofile", M, ONE, "limit on open files"),
+    words(
+        "worker_shutdown_timeout",
+        M,
+        ONE,
+        "how long a graceful stop waits",
+    ),
+    words("pid", M, ONE, "file with the process id"),
+    flag("daemon", M, "run in the background"),
+    flag(
+        "master_process",
+        M,
+        "`off`: a single worker, in the foreground",
+    ),
+    words(
+        "error_log",
+        M.with(HSL),
+        (1, MANY),
+        "file or `stderr`, and level",
+    ),
+    block("events", M, (0, 0), "connection processing"),
+    words("worker_connections", E, ONE, "connections per worker"),
+    words("use", E, ONE, "`io_uring` or `epoll`"),
+    // Virtual hosts and routing.
+    block("http", M, (0, 0), "everything about HTTP"),
+    block("server", H, (0, 0), "a virtual host"),
+    words("listen", S, (1, MANY), "address, port and socket options"),
+    words(
+        "server_name",
+        S,
+        (1, MANY),
+        "exact names, wildcards and regular expressions",
+    ),
+    block(
+        "location",
+        S.with(L),
+        (1, 2),
+        "settings for some of the paths",
+    ),
+    words(
+        "return",
+        S.with(L).with(Contexts::SERVER_IF).with(LIF),
+        (1, 2),
+        "answer with a code, a text or a URL",
+    ),
+    flag(
+        "merge_slashes",
+        HS,
+        "treat `//` as `/` when a location is sought",
+    ),
+    // Limits.
+    words("client_header_timeout", HS, ONE, "time for a request head"),
+    words(
+        "client_body_timeout",
+        HSL,
+        ONE,
+        "time between two reads of a body",
+    ),
+    words(
+        "client_max_body_size",
+        HSL,
+        ONE,
+        "largest request body; 0 for any",
+    ),
+    words(
+        "client_header_buffer_size",
+        HS,
+        ONE,
+        "first buffer for a request head",
+    ),
+    words(
+        "large_client_header_buffers",
+        HS,
+        (2, 2),
+        "number and size of further ones",
+    ),
+    words(
+        "send_timeout",
+        HSL,
+        ONE,
+        "time between two writes to a client",
+    ),
+    words(
+        "keepalive_timeout",
+        HSL,
+        (1, 2),
+        "how long an idle connection is kept",
+    ),
+    words("keepalive_requests", HSL, ONE, "requests per connection"),
+    flag("underscores_in_headers", HS, "accept `_` in field names"),
+    flag(
+        "ignore_invalid_headers",
+        HS,
+        "drop fields with invalid names",
+    ),
+    // Responses and logs.
+    words(
+        "server_tokens",
+        HSL,
+        ONE,
+        "version in `Server` and error pages",
+    ),
+    words(
+        "default_type",
+        HSL,
+        ONE,
+        "content type without a known extension",
+    ),
+    block("types", HSL, (0, 0), "content types by extension"),
+    words(
+        "add_header",
+        HSL.with(LIF),
+        (2, 3),
+        "field added to responses",
+    ),
+    words(
+        "access_log",
+        HSL.with(LIF).with(LMT),
+        (1, MANY),
+        "file and format, or `off`",
+    ),
+    words("log_format", H, (2, MANY), "format of access log lines"),
+    flag("log_not_found", HSL, "log 404s in the error log"),
+    // Proxying.
+    words(
+        "proxy_pass",
+        L.with(LIF).with(LMT),
+        ONE,
+        "backend: `http://` and a host, address, socket or upstream",
+    ),
+    words(
+        "proxy_set_header",
+        HSL,
+        (2, 2),
+        "field of the request to the backend",
+    ),
+    words("proxy_http_version", HSL, ONE, "`1.0` or `1.1`"),
+    words(
+        "proxy_connect_timeout",
+        HSL,
+        ONE,
+        "time to connect to a backend",
+    ),
+    words(
+        "proxy_read_timeout",
+        HSL,
+        ONE,
+        "time between two reads from a backend",
+    ),
+    words(
+        "proxy_send_timeout",
+        HSL,
+        ONE,
+        "time between two writes to a backend",
+    ),
+    words(
+        "proxy_redirect",
+        HSL,
+        (1, 2),
+        "`default` or `off`: rewriting of `Location`",
+    ),
+    block("upstream", H, ONE, "a named group of backends"),
+    words(
+        "server",
+        U,
+        (1, MANY),
+        "a backend; `weight`, `max_fails`, `fail_timeout`, `backup`, `down`",
+    ),
+    words("keepalive", U, (1, 2), "idle connections kept per worker"),
+    words("keepalive_requests", U, ONE, "requests per connection"),
+    words(
+        "keepalive_timeout",
+        U,
+        ONE,
+        "how long an idle connection is kept",
+    ),
+    words(
+        "keepalive_time",
+        U,
+        ONE,
+        "how long a connection is used at all",
+    ),
+    // TLS.
+    words("ssl_certificate", HS, ONE, "certificate chain, PEM"),
+    words("ssl_certificate_key", HS, ONE, "its private key, PEM"),
+    words(
+        "ssl_client_certificate",
+        HS,
+        ONE,
+        "CAs for client certificates, named to clients",
+    ),
+    words(
+        "ssl_trusted_certificate",
+        HS,
+        ONE,
+        "CAs for client certificates, not named to clients",
+    ),
+    words("ssl_verify_client", HS, ONE, "`on`, `off` or `optional`"),
+    words(
+        "ssl_verify_depth",
+        HS,
+        ONE,
+        "longest chain of client certificates",
+    ),
+    words(
+        "ssl_protocols",
+        HS,
+        (1, MANY),
+        "`TLSv1.2`, `TLSv1.3`; older versions are not offered",
+    ),
+    words(
+        "ssl_ciphers",
+        HS,
+        ONE,
+        "cipher suites, in OpenSSL's language",
+    ),
+    flag(
+        "ssl_prefer_server_ciphers",
+        HS,
+        "the server's order of suites decides",
+    ),
+    words(
+        "ssl_session_cache",
+        HS,
+        (1, 2),
+        "`shared:NAME:SIZE`, `off` or `none`",
+    ),
+    words(
+        "ssl_session_timeout",
+        HS,
+        ONE,
+        "how long a session may be resumed",
+    ),
+    flag("ssl_session_tickets", HS, "resumption by tickets"),
+];

@@ -1,0 +1,289 @@
+//! Directives that are accepted and change nothing, because they tune
+//! mechanisms that ringwall does not have, or because they state what ringwall
+//! does in any case.
+//!
+//! Nothing that changes who may connect, what is forwarded or what is logged
+//! belongs here.
+
+use super::{Arguments, Class, Contexts, Group};
+
+const M: Contexts = Contexts::MAIN;
+const E: Contexts = Contexts::EVENTS;
+const H: Contexts = Contexts::HTTP;
+const HS: Contexts = H.with(Contexts::SERVER);
+const HSL: Contexts = HS.with(Contexts::LOCATION);
+const U: Contexts = Contexts::UPSTREAM;
+
+const ONE: Arguments = Arguments::Words(1, 1);
+const SOME: Arguments = Arguments::Words(1, usize::MAX);
+const FLAG: Arguments = Arguments::Flag;
+
+const fn group(
+    reason: &'static str,
+    contexts: Contexts,
+    arguments: Arguments,
+    names: &'static str,
+) -> Group {
+    Group {
+        class: Class::NoEffect(reason),
+        contexts,
+        arguments,
+        names,
+    }
+}
+
+const fn fixed(
+    values: &'static [&'static str],
+    otherwise: &'static str,
+    contexts: Contexts,
+    names: &'static str,
+) -> Group {
+    Group {
+        class: Class::Fixed(values, otherwise),
+        contexts,
+        arguments: SOME,
+        names,
+    }
+}
+
+const KERNEL: &str = "how bytes reach the socket is the ring's business";
+const TABLES: &str = "tables have the size they need";
+const BUFFERS: &str = "bodies are always streamed with bounded buffers";
+const NO_CACHE: &str = "nothing is cached";
+const LATER: &str = "is not implemented in this version";
+const CACHES: &str = "is not supported: ringwall does not cache";
+const FOREIGN: &str = "is not supported: it has no place in ringwall";
+const STAPLING: &str = "OCSP responses are not stapled";
+
+pub(super) const GROUPS: &[Group] = &[
+    // The main context and events.
+    group(
+        "each worker is pinned to a core",
+        M,
+        SOME,
+        "worker_cpu_affinity",
+    ),
+    group(
+        "workers are threads of one process",
+        M,
+        ONE,
+        "worker_priority",
+    ),
+    group(
+        "core dumps are the service manager's business",
+        M,
+        ONE,
+        "worker_rlimit_core working_directory",
+    ),
+    group(
+        "there is no such mechanism",
+        M,
+        ONE,
+        "timer_resolution lock_file debug_points",
+    ),
+    group(
+        "there is no such mechanism",
+        M,
+        FLAG,
+        "pcre_jit ssl_object_cache_inheritable",
+    ),
+    group("workers share one environment", M, ONE, "env"),
+    group("there are no loadable modules", M, ONE, "load_module"),
+    group(
+        "there are no thread pools to size",
+        M,
+        Arguments::Words(2, 3),
+        "thread_pool",
+    ),
+    group(
+        "workers accept in turn",
+        E,
+        FLAG,
+        "accept_mutex multi_accept",
+    ),
+    group("workers accept in turn", E, ONE, "accept_mutex_delay"),
+    group(
+        "rings have a size of their own",
+        E,
+        ONE,
+        "worker_aio_requests",
+    ),
+    // Sockets and memory.
+    group(KERNEL, HSL.with(Contexts::LOCATION_IF), FLAG, "sendfile"),
+    group(KERNEL, HSL, FLAG, "tcp_nopush tcp_nodelay aio_write"),
+    group(
+        KERNEL,
+        HSL,
+        SOME,
+        "\
+         aio directio directio_alignment sendfile_max_chunk read_ahead send_lowat \
+         output_buffers postpone_output lingering_close lingering_time lingering_timeout",
+    ),
+    group(
+        "there are no memory pools",
+        HS,
+        ONE,
+        "connection_pool_size request_pool_size",
+    ),
+    group(
+        TABLES,
+        H,
+        ONE,
+        "\
+         server_names_hash_bucket_size server_names_hash_max_size variables_hash_bucket_size \
+         variables_hash_max_size map_hash_bucket_size map_hash_max_size",
+    ),
+    group(
+        TABLES,
+        HSL,
+        ONE,
+        "\
+         types_hash_bucket_size types_hash_max_size proxy_headers_hash_bucket_size \
+         proxy_headers_hash_max_size",
+    ),
+    group(
+        "files are not kept open between requests",
+        HSL,
+        SOME,
+        "\
+         open_file_cache open_file_cache_errors open_file_cache_min_uses \
+         open_file_cache_valid",
+    ),
+    group("log files are kept open", HSL, SOME, "open_log_file_cache"),
+    group(
+        "pages are not padded for old browsers",
+        HSL,
+        FLAG,
+        "msie_padding",
+    ),
+    // Bodies.
+    group(
+        BUFFERS,
+        HSL,
+        FLAG,
+        "\
+         proxy_buffering proxy_request_buffering client_body_in_single_buffer",
+    ),
+    group(
+        BUFFERS,
+        HSL,
+        SOME,
+        "\
+         client_body_buffer_size client_body_temp_path proxy_buffers proxy_buffer_size \
+         proxy_busy_buffers_size proxy_max_temp_file_size proxy_temp_file_write_size \
+         proxy_temp_path proxy_send_lowat subrequest_output_buffer_size",
+    ),
+    // Names, zones and caches.
+    group(
+        "names are resolved when the configuration is loaded",
+        HSL,
+        SOME,
+        "resolver",
+    ),
+    group(
+        "names are resolved when the configuration is loaded",
+        HSL,
+        ONE,
+        "resolver_timeout",
+    ),
+    group(
+        "workers share what they must",
+        U,
+        Arguments::Words(1, 2),
+        "zone",
+    ),
+    group(NO_CACHE, H, SOME, "proxy_cache_path"),
+    group(
+        NO_CACHE,
+        HSL,
+        SOME,
+        "\
+         proxy_cache_background_update proxy_cache_bypass proxy_cache_convert_head \
+         proxy_cache_key proxy_cache_lock proxy_cache_lock_age proxy_cache_lock_timeout \
+         proxy_cache_max_range_offset proxy_cache_methods proxy_cache_min_uses \
+         proxy_cache_purge proxy_cache_revalidate proxy_cache_use_stale proxy_cache_valid \
+         proxy_no_cache",
+    ),
+    // TLS.
+    group(
+        "finite-field Diffie-Hellman is not offered",
+        HS,
+        ONE,
+        "ssl_dhparam",
+    ),
+    group(
+        "records have the size that suits the response",
+        HS,
+        ONE,
+        "ssl_buffer_size",
+    ),
+    group(
+        "certificates are read when the configuration is loaded",
+        HS,
+        SOME,
+        "ssl_certificate_cache",
+    ),
+    group(STAPLING, HS, FLAG, "ssl_stapling ssl_stapling_verify"),
+    group(
+        STAPLING,
+        HS,
+        ONE,
+        "ssl_stapling_file ssl_stapling_responder",
+    ),
+    // What happens in any case.
+    fixed(
+        &["off"],
+        LATER,
+        HSL,
+        "\
+         client_body_in_file_only disable_symlinks gzip gunzip gzip_static autoindex charset \
+         expires log_subrequest proxy_bind proxy_cookie_domain proxy_cookie_flags \
+         proxy_cookie_path proxy_force_ranges proxy_ignore_client_abort proxy_intercept_errors \
+         proxy_socket_keepalive proxy_ssl_server_name proxy_ssl_verify recursive_error_pages \
+         reset_timedout_connection server_name_in_redirect limit_req_dry_run limit_conn_dry_run \
+         auth_request mirror",
+    ),
+    fixed(
+        &["off"],
+        LATER,
+        HSL.with(Contexts::LIMIT_EXCEPT),
+        "auth_basic",
+    ),
+    fixed(
+        &["off"],
+        LATER,
+        HS,
+        "http2 http3 ssl_early_data ssl_ocsp ssl_reject_handshake",
+    ),
+    fixed(&["off"], CACHES, HSL, "proxy_cache"),
+    fixed(
+        &["off"],
+        FOREIGN,
+        HSL,
+        "msie_refresh ssi proxy_store userid http2_push_preload",
+    ),
+    fixed(
+        &["on"],
+        LATER,
+        HSL,
+        "\
+         absolute_redirect port_in_redirect chunked_transfer_encoding proxy_pass_request_body \
+         proxy_pass_request_headers add_header_inherit",
+    ),
+    fixed(
+        &["0"],
+        LATER,
+        HSL,
+        "\
+         limit_rate limit_rate_after proxy_limit_rate proxy_next_upstream_timeout \
+         proxy_next_upstream_tries",
+    ),
+    fixed(&["all"], LATER, HSL, "satisfy"),
+    fixed(&["auto"], LATER, HS, "ssl_ecdh_curve"),
+    fixed(
+        &["error timeout", "timeout error"],
+        LATER,
+        HSL,
+        "proxy_next_upstream",
+    ),
+];

@@ -1,0 +1,185 @@
+//! Which location takes a path, as Nginx searches.
+//!
+//! Exact locations first, then the longest prefix, then what is nested in it,
+//! then regular expressions in file order unless that prefix said `^~`. A path
+//! that lacks only the final slash of a proxied location is redirected to it.
+
+use std::sync::Arc;
+
+use regex::bytes::Regex;
+
+use super::model::{Location, Locations};
+
+/// What takes a path.
+#[derive(Debug, Clone, Copy)]
+pub enum FoundLocation<'a> {
+    /// This location.
+    Location {
+        /// What holds for the request.
+        location: &'a Arc<Location>,
+        /// The regular expression that matched, for its captures.
+        regex: Option<&'a Regex>,
+    },
+    /// Answered by a 301 to the path with `/` behind it, arguments kept, under
+    /// the settings of this location.
+    AddSlash(&'a Arc<Location>),
+    /// None: the server's root location holds.
+    None,
+}
+
+impl Locations {
+    /// The location for a normalised path. Allocates nothing.
+    pub fn find(&self, path: &[u8]) -> FoundLocation<'_> {
+        let mut found = FoundLocation::None;
+        self.search(path, None, &mut found);
+        found
+    }
+
+    /// Improves on `found`, which an enclosing level has set; `regex` is the
+    /// enclosing regular expression, whose captures still hold in here. The
+    /// recursion is as deep as the locations are nested, which the parser bounds.
+    fn search<'a>(
+        &'a self,
+        path: &[u8],
+        regex: Option<&'a Regex>,
+        found: &mut FoundLocation<'a>,
+    ) -> Search {
+        if let Some(location) = self.find_exact(path) {
+            *found = FoundLocation::Location { location, regex };
+            return Search::Final;
+        }
+        let prefix = self
+            .prefixes
+            .iter()
+            .find(|(prefix, _, _)| path.starts_with(prefix));
+        // A prefix that is the whole path wins over the redirect.
+        if prefix.is_none_or(|(prefix, _, _)| prefix.len() < path.len())
+            && let Some(location) = self.find_with_slash(path)
+        {
+            *found = FoundLocation::AddSlash(location);
+            return Search::Final;
+        }
+        let mut ask_regexes = true;
+        if let Some((_, no_regex, location)) = prefix {
+            *found = FoundLocation::Location { location, regex };
+            if let Search::Final = location.nested.search(path, regex, found) {
+                return Search::Final;
+            }
+            ask_regexes = !no_regex;
+        }
+        if ask_regexes
+            && let Some((regex, location)) = self.regexes.iter().find(|(r, _)| r.is_match(path))
+        {
+            let regex = Some(regex);
+            *found = FoundLocation::Location { location, regex };
+            location.nested.search(path, regex, found);
+            return Search::Final;
+        }
+        Search::Open
+    }
+
+    fn find_exact(&self, path: &[u8]) -> Option<&Arc<Location>> {
+        let index = self
+            .exact
+            .binary_search_by(|(exact, _)| exact.as_ref().cmp(path))
+            .ok()?;
+        self.exact.get(index).map(|(_, location)| location)
+    }
+
+    /// The proxied location whose path is this one and a slash.
+    fn find_with_slash(&self, path: &[u8]) -> Option<&Arc<Location>> {
+        let adds_slash = |name: &[u8], location: &Location| {
+            location.auto_redirect && name.strip_suffix(b"/") == Some(path)
+        };
+        let exact = self.exact.iter().map(|(name, location)| (name, location));
+        let prefixes = self
+            .prefixes
+            .iter()
+            .map(|(name, _, location)| (name, location));
+        exact
+            .chain(prefixes)
+            .find(|(name, location)| adds_slash(name, location))
+            .map(|(_, location)| location)
+    }
+}
+
+/// Whether an enclosing level may still look further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Search {
+    Final,
+    Open,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::source::memory::{Files, Hosts};
+    use crate::config::{Config, Handler, LoadOptions, parse_and_build};
+
+    /// A server whose locations answer with 100, 101, … in file order.
+    fn load(list: &[(String, String)]) -> Config {
+        let blocks: Vec<_> = list
+            .iter()
+            .enumerate()
+            .map(|(n, (modifier, path))| {
+                format!("location {modifier} {path} {{ return {}; }}", n + 100)
+            })
+            .collect();
+        let text = format!("events {{}} http {{ server {{ {} }} }}", blocks.join("\n"));
+        let files = Files([("/c".into(), text.into_bytes())].into());
+        parse_and_build(&files, &Hosts, &LoadOptions::new("/c", "/")).unwrap()
+    }
+
+    fn found(config: &Config, path: &str) -> Option<u16> {
+        match config.servers[0].locations.find(path.as_bytes()) {
+            FoundLocation::Location { location, .. } => match &location.handler {
+                Handler::Return(returns) => Some(returns.status),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The documentation of `location`, read aloud.
+    fn slow(list: &[(String, String)], path: &str) -> Option<u16> {
+        let code = |n: usize| Some(u16::try_from(n).unwrap() + 100);
+        if let Some(n) = list.iter().position(|(m, p)| m == "=" && p == path) {
+            return code(n);
+        }
+        let prefix = list
+            .iter()
+            .enumerate()
+            .filter(|(_, (m, p))| (m.is_empty() || m == "^~") && path.starts_with(p.as_str()))
+            .max_by_key(|(_, (_, p))| p.len());
+        if let Some((n, (modifier, _))) = prefix
+            && modifier == "^~"
+        {
+            return code(n);
+        }
+        let regex = list
+            .iter()
+            .enumerate()
+            .find(|(_, (m, p))| m == "~" && path.contains(p.as_str()));
+        regex.or(prefix).and_then(|(n, _)| code(n))
+    }
+
+    proptest! {
+        #[test]
+        fn the_search_agrees_with_a_slow_one(
+            list in proptest::collection::vec(
+                ("|=|\\^~|~", "/[ab/]{0,3}"),
+                0..8,
+            ),
+            path in "/[ab/]{0,5}",
+        ) {
+            let mut seen = std::collections::HashSet::new();
+            let list: Vec<_> = list
+                .into_iter()
+                .filter(|(m, p)| m == "~" || seen.insert((m == "=", p.clone())))
+                .collect();
+            prop_assert_eq!(found(&load(&list), &path), slow(&list, &path));
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The operator's `nginx.conf`, from bytes to an immutable [`Config`].
+//!
+//! ```text
+//! bytes → syntax (tokens, blocks, includes; file and line kept)
+//!       → directives (one table: name, contexts, arity, class)
+//!       → build (inheritance, names resolved, templates compiled) → Config
+//! ```
+//!
+//! A directive is honoured exactly as Nginx means it, or it is named with file
+//! and line: refused, or (tuning of mechanisms that do not exist here) listed
+//! among [`Config::remarks`]. Nothing in this folder opens a socket or reads a
+//! key; files and host names are reached through [`Source`] and [`Resolver`].
+
+mod build;
+pub mod directives;
+mod error;
+mod locations;
+mod mime;
+mod model;
+mod regexes;
+mod server_names;
+mod source;
+mod syntax;
+mod template;
+mod units;
+
+use std::path::PathBuf;
+
+pub use error::Error;
+pub use locations::FoundLocation;
+pub use mime::MimeTypes;
+pub use model::*;
+pub use server_names::{Conflict, FoundServer, NamePattern, ServerNames};
+pub use source::{FileSystem, Resolver, Source, SystemResolver};
+pub use template::{CompileError, Part, Template, Variable};
+
+/// What the command line says about a configuration.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// `-c`; relative to the prefix.
+    pub file: PathBuf,
+    /// `-p`: what `pid`, `error_log` and `access_log` are relative to. Files
+    /// that are read (`include`, certificates) are relative to the
+    /// configuration file's folder.
+    pub prefix: PathBuf,
+    /// `-g`, each as it was given; read before the file.
+    pub global_directives: Vec<String>,
+    /// Where `pid` is not given; relative to the prefix.
+    pub default_pid: PathBuf,
+    /// Where `error_log` is not given (`-e`).
+    pub default_error_log: LogTarget,
+    /// Where `access_log` is not given.
+    pub default_access_log: LogTarget,
+    /// The port of a server without `listen`: Nginx takes 80, or 8000 when it
+    /// is not root.
+    pub default_port: u16,
+}
+
+impl LoadOptions {
+    /// Nginx's own shape below a prefix: `logs/ringwall.pid`, `logs/error.log`,
+    /// `logs/access.log`.
+    pub fn new(file: impl Into<PathBuf>, prefix: impl Into<PathBuf>) -> Self {
+        let prefix = prefix.into();
+        let is_root = rustix::process::geteuid().is_root();
+        Self {
+            file: file.into(),
+            global_directives: Vec::new(),
+            default_pid: "logs/ringwall.pid".into(),
+            default_error_log: LogTarget::File(prefix.join("logs/error.log")),
+            default_access_log: LogTarget::File(prefix.join("logs/access.log")),
+            default_port: if is_root { 80 } else { 8000 },
+            prefix,
+        }
+    }
+}
+
+/// Reads a configuration from disk and resolves its host names. Blocks: not
+/// for a worker's thread.
+///
+/// # Errors
+/// The first thing that is wrong, with file and line.
+pub fn load(options: &LoadOptions) -> Result<Config, Error> {
+    parse_and_build(&FileSystem, &SystemResolver, options)
+}
+
+/// As [`load`], from whatever files and hosts the caller provides.
+///
+/// # Errors
+/// The first thing that is wrong, with file and line.
+pub fn parse_and_build(
+    source: &dyn Source,
+    resolver: &dyn Resolver,
+    options: &LoadOptions,
+) -> Result<Config, Error> {
+    let tree = syntax::read(source, options)?;
+    build::build(tree, resolver, options)
+}

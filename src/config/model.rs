@@ -1,0 +1,539 @@
+//! The configuration as the rest of the program sees it: typed, resolved,
+//! immutable. Inheritance has already been applied, so a location carries
+//! everything that holds in it and nobody looks upwards at run time.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use regex::bytes::Regex;
+
+use super::mime::MimeTypes;
+use super::server_names::ServerNames;
+use super::template::Template;
+
+/// Where a directive stands: for every message about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// The file as the operator named or included it.
+    pub file: Arc<str>,
+    /// Counted from 1; 0 for what was given with `-g`, which has no lines.
+    pub line: u32,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line == 0 {
+            return f.write_str(&self.file);
+        }
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+/// A file that was read for the configuration, for `-T`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Its absolute path, or the path relative to which it was included.
+    pub name: Arc<str>,
+    /// Byte for byte.
+    pub content: Arc<[u8]>,
+}
+
+/// A value together with the place that gave it.
+#[derive(Debug, Clone)]
+pub struct Located<T> {
+    /// The value.
+    pub value: T,
+    /// Where it was written.
+    pub position: Position,
+}
+
+/// A whole configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// The main context and `events`.
+    pub core: Core,
+    /// One per distinct address, each with the servers that share it.
+    pub listeners: Vec<Listener>,
+    /// Every `server` block, in file order; the index is its [`ServerId`].
+    pub servers: Vec<Arc<Server>>,
+    /// Every `upstream` block and every address that `proxy_pass` names
+    /// directly; the index is its [`UpstreamId`].
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// What the operator should hear of at load: directives without effect
+    /// here, deprecated spellings, protocol versions that are not offered.
+    pub remarks: Vec<Remark>,
+    /// What was read, in load order, each file once.
+    pub files: Vec<SourceFile>,
+}
+
+/// Index into [`Config::servers`].
+pub type ServerId = usize;
+/// Index into [`Config::upstreams`].
+pub type UpstreamId = usize;
+
+/// A line for the error log at load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// `Notice` or `Warn`.
+    pub level: LogLevel,
+    /// Without the position, which is printed behind it.
+    pub text: String,
+    /// Where it applies.
+    pub position: Option<Position>,
+}
+
+/// Main context and `events`.
+#[derive(Debug, Clone)]
+pub struct Core {
+    /// `worker_processes`; `None` for `auto`. Default 1.
+    pub worker_processes: Option<usize>,
+    /// `worker_rlimit_nofile`.
+    pub worker_rlimit_nofile: Option<u64>,
+    /// `worker_connections`, per worker. Default 512.
+    pub worker_connections: usize,
+    /// `worker_shutdown_timeout`; `None` waits for ever.
+    pub worker_shutdown_timeout: Option<Duration>,
+    /// `use`.
+    pub event_method: EventMethod,
+    /// `pid`, absolute.
+    pub pid: PathBuf,
+    /// `daemon`. Default on.
+    pub daemon: bool,
+    /// `master_process`. Default on; off runs without daemonising, as a single worker.
+    pub master_process: bool,
+    /// `user NAME [GROUP]`.
+    pub user: Option<Located<(String, Option<String>)>>,
+    /// `error_log` of the main context, never empty.
+    pub error_logs: Vec<ErrorLog>,
+}
+
+/// `use io_uring | epoll`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EventMethod {
+    /// Not said: io_uring where the kernel grants it, epoll otherwise.
+    #[default]
+    Auto,
+    /// As [`EventMethod::Auto`], for the operator who says so.
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
+/// Severity, most severe first, by Nginx's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the variants are Nginx's own names")]
+pub enum LogLevel {
+    Emerg,
+    Alert,
+    Crit,
+    Error,
+    Warn,
+    Notice,
+    Info,
+    Debug,
+}
+
+/// One `error_log`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorLog {
+    /// Where lines go.
+    pub target: LogTarget,
+    /// Lines less severe than this are dropped. Default `error`.
+    pub level: LogLevel,
+}
+
+/// Where log lines go.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum LogTarget {
+    /// An absolute path (`/dev/stdout` included).
+    File(PathBuf),
+    /// Standard error.
+    Stderr,
+}
+
+/// A socket to listen on, and the virtual hosts behind it.
+#[derive(Debug)]
+pub struct Listener {
+    /// The address.
+    pub address: ListenAddress,
+    /// `ssl`: TLS on this socket.
+    pub ssl: bool,
+    /// `backlog=`. Default 511, as in Nginx on Linux.
+    pub backlog: i32,
+    /// `reuseport`: a socket for each worker.
+    pub reuseport: bool,
+    /// `ipv6only=`. Default on.
+    pub ipv6only: bool,
+    /// `deferred`.
+    pub deferred: bool,
+    /// `so_keepalive=on|off`.
+    pub so_keepalive: Option<bool>,
+    /// Index of the wildcard listener (`*:443` for `192.0.2.1:443`) whose socket
+    /// also receives this address's connections. The kernel does not let two
+    /// sockets listen on overlapping addresses, so this one is then not bound:
+    /// a connection belongs here by its local address.
+    pub covered_by: Option<usize>,
+    /// The first `listen` that named this address.
+    pub position: Position,
+    /// Which server answers for which name.
+    pub hosts: ServerNames,
+}
+
+/// An address to bind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    /// TCP.
+    Inet(SocketAddr),
+    /// `unix:PATH`, absolute.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inet(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A `server` block.
+#[derive(Debug)]
+pub struct Server {
+    /// Its own index.
+    pub id: ServerId,
+    /// The first name of `server_name`, for `$server_name`; may be empty.
+    pub name: Box<str>,
+    /// The line of `server {`.
+    pub position: Position,
+    /// TLS settings; `None` where no listener of this server has `ssl`.
+    pub tls: Option<Tls>,
+    /// What holds before a location is known.
+    pub connection: ConnectionLimits,
+    /// What the server block itself says: `return` at server level and the
+    /// settings for requests that no location takes.
+    pub root: Arc<Location>,
+    /// Which location takes which path.
+    pub locations: Locations,
+}
+
+/// Limits that apply while a request head is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// `client_header_timeout`. Default 60 s.
+    pub client_header_timeout: Duration,
+    /// `client_header_buffer_size`, bytes. Default 1 KiB.
+    pub client_header_buffer_size: usize,
+    /// `large_client_header_buffers NUMBER SIZE`: how many, and bytes each.
+    /// Default 4 of 8 KiB.
+    pub large_client_header_buffers: (usize, usize),
+    /// `underscores_in_headers`. Default off.
+    pub underscores_in_headers: bool,
+    /// `ignore_invalid_headers`. Default on.
+    pub ignore_invalid_headers: bool,
+    /// `merge_slashes`. Default on.
+    pub merge_slashes: bool,
+}
+
+/// The locations of a server, searched as Nginx does: exact, then the longest
+/// prefix, then (unless that prefix said `^~`) regular expressions in order.
+#[derive(Debug, Default)]
+pub struct Locations {
+    /// `= PATH`, sorted by path.
+    pub exact: Vec<(Box<[u8]>, Arc<Location>)>,
+    /// Prefixes, sorted by length, longest first; the flag is `^~`.
+    pub prefixes: Vec<(Box<[u8]>, bool, Arc<Location>)>,
+    /// `~` and `~*`, in file order.
+    pub regexes: Vec<(Regex, Arc<Location>)>,
+    /// `@NAME`, reached by internal redirects only.
+    pub named: Vec<(Box<str>, Arc<Location>)>,
+}
+
+/// Everything that holds for a request once its location is known.
+#[derive(Debug)]
+pub struct Location {
+    /// As written behind `location` (`/api/`, `~ \.php$`), for log lines; the
+    /// server's own root location has an empty name.
+    pub name: Box<str>,
+    /// The path prefix that a proxied URI part replaces; empty for regexes.
+    pub prefix: Box<[u8]>,
+    /// Where it stands.
+    pub position: Position,
+    /// What answers.
+    pub handler: Handler,
+    /// Locations inside this one, searched once this one has matched.
+    pub nested: Locations,
+    /// Ends in `/` and has a `proxy_pass`: the same path without the slash is
+    /// answered by a 301 that adds it.
+    pub auto_redirect: bool,
+    /// `client_max_body_size`, bytes; 0 is unlimited. Default 1 MiB.
+    pub client_max_body_size: u64,
+    /// `client_body_timeout`, between two reads. Default 60 s.
+    pub client_body_timeout: Duration,
+    /// `send_timeout`, between two writes. Default 60 s.
+    pub send_timeout: Duration,
+    /// `keepalive_timeout`; zero turns keep-alive off. Default 75 s.
+    pub keepalive_timeout: Duration,
+    /// The second parameter, for the `Keep-Alive` field.
+    pub keepalive_header: Option<Duration>,
+    /// `keepalive_requests`. Default 1000.
+    pub keepalive_requests: u64,
+    /// `server_tokens`. Default on.
+    pub server_tokens: ServerTokens,
+    /// `default_type`. Default `text/plain`.
+    pub default_type: Template,
+    /// `types`: content types by extension. Default html, gif and jpg.
+    pub types: Arc<MimeTypes>,
+    /// `add_header`.
+    pub add_headers: Vec<AddHeader>,
+    /// `access_log`; empty for `off`. Default `logs/access.log combined`.
+    pub access_logs: Vec<AccessLog>,
+    /// `error_log`, never empty.
+    pub error_logs: Vec<ErrorLog>,
+    /// `log_not_found`. Default on.
+    pub log_not_found: bool,
+}
+
+/// What answers a request.
+#[derive(Debug)]
+pub enum Handler {
+    /// Nothing was configured: 404.
+    None,
+    /// `return`.
+    Return(Return),
+    /// `proxy_pass`.
+    Proxy(Box<Proxy>),
+}
+
+/// `return CODE [TEXT|URL]`, `return URL`.
+#[derive(Debug)]
+pub struct Return {
+    /// 0–999; 444 closes the connection without an answer.
+    pub status: u16,
+    /// A URL for 301, 302, 303, 307 and 308, body text otherwise.
+    pub text: Option<Template>,
+}
+
+/// `server_tokens`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variants are the directive's own words")]
+pub enum ServerTokens {
+    On,
+    Off,
+    Build,
+}
+
+/// `add_header NAME VALUE [always]`.
+#[derive(Debug, Clone)]
+pub struct AddHeader {
+    /// As written.
+    pub name: Box<[u8]>,
+    /// A field with an empty value is not added.
+    pub value: Template,
+    /// Whatever the status; otherwise only 200, 201, 204, 206, 301–304, 307, 308.
+    pub always: bool,
+}
+
+/// `access_log PATH [FORMAT]`.
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    /// Where lines go.
+    pub target: LogTarget,
+    /// The named format, shared by all who use it.
+    pub format: Arc<LogFormat>,
+}
+
+/// `log_format NAME [escape=…] STRING…`.
+#[derive(Debug)]
+pub struct LogFormat {
+    /// Its name.
+    pub name: Box<str>,
+    /// The strings, joined; without the line feed.
+    pub template: Template,
+    /// How variables' values are escaped.
+    pub escape: LogEscape,
+}
+
+/// `escape=` of `log_format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogEscape {
+    /// `"`, `\` and bytes below 32 or above 126 as `\xXX`; empty values as `-`.
+    #[default]
+    Default,
+    /// For JSON strings.
+    Json,
+    /// As it is.
+    None,
+}
+
+/// `proxy_pass` and its family.
+#[derive(Debug)]
+pub struct Proxy {
+    /// Where to.
+    pub upstream: UpstreamId,
+    /// `$proxy_host`: host and port as written in the URL (port left out when
+    /// it is the scheme's own), or the upstream's name.
+    pub host: Box<str>,
+    /// `$proxy_port`; 0 (the variable is empty) for a UNIX socket.
+    pub port: u16,
+    /// The URI part of the URL: replaces the location's prefix. `None` passes
+    /// the request's URI as it came.
+    pub uri: Option<Box<[u8]>>,
+    /// `proxy_set_header` with the defaults that Nginx adds (Host
+    /// `$proxy_host`, Connection empty unless set), in order. Empty values
+    /// mean: do not pass the field.
+    pub set_headers: Vec<SetHeader>,
+    /// `proxy_http_version`. Default 1.1.
+    pub http_version: ProxyHttpVersion,
+    /// `proxy_connect_timeout`. Default 60 s.
+    pub connect_timeout: Duration,
+    /// `proxy_read_timeout`, between two reads. Default 60 s.
+    pub read_timeout: Duration,
+    /// `proxy_send_timeout`, between two writes. Default 60 s.
+    pub send_timeout: Duration,
+    /// `proxy_redirect`. Default `default`.
+    pub redirect: ProxyRedirect,
+}
+
+/// `proxy_redirect`: what happens to the backend's `Location` and `Refresh`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProxyRedirect {
+    /// They pass unchanged.
+    Off,
+    /// A value that begins with `from` (the URL of `proxy_pass`) gets `to` (the
+    /// location's path) instead of it.
+    Default {
+        /// Compared byte for byte.
+        from: Box<[u8]>,
+        /// Relative to the host that the client asked.
+        to: Box<[u8]>,
+    },
+}
+
+/// `proxy_set_header NAME VALUE`.
+#[derive(Debug, Clone)]
+pub struct SetHeader {
+    /// As written.
+    pub name: Box<[u8]>,
+    /// Its value.
+    pub value: Template,
+}
+
+/// `proxy_http_version`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variants are the version numbers")]
+pub enum ProxyHttpVersion {
+    Http10,
+    Http11,
+}
+
+/// An `upstream` block, or the addresses of a host named by `proxy_pass`.
+#[derive(Debug)]
+pub struct Upstream {
+    /// The block's name, or host and port.
+    pub name: Box<str>,
+    /// In file order, one entry per address.
+    pub peers: Vec<UpstreamPeer>,
+    /// `keepalive`: idle connections kept per worker; 0 for none. Default 32.
+    pub keepalive: usize,
+    /// `keepalive_requests`. Default 1000.
+    pub keepalive_requests: u64,
+    /// `keepalive_timeout`. Default 60 s.
+    pub keepalive_timeout: Duration,
+    /// `keepalive_time`. Default 1 h.
+    pub keepalive_time: Duration,
+}
+
+/// One address of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamPeer {
+    /// The address.
+    pub address: UpstreamAddress,
+    /// `weight=`. Default 1.
+    pub weight: u32,
+    /// `max_fails=`; 0 never marks it failed. Default 1.
+    pub max_fails: u32,
+    /// `fail_timeout=`. Default 10 s.
+    pub fail_timeout: Duration,
+    /// `backup`.
+    pub backup: bool,
+    /// `down`.
+    pub down: bool,
+}
+
+/// An address to connect to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum UpstreamAddress {
+    /// TCP.
+    Inet(SocketAddr),
+    /// `unix:PATH`.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for UpstreamAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inet(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// The `ssl_*` directives of a server. Files are named, not read: that is
+/// `tls::certs`' part, which reports problems at these positions.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// `ssl_certificate` and `ssl_certificate_key`, paired in order.
+    pub certificates: Vec<(Located<PathBuf>, Located<PathBuf>)>,
+    /// `ssl_client_certificate`.
+    pub client_certificate: Option<Located<PathBuf>>,
+    /// `ssl_trusted_certificate`.
+    pub trusted_certificate: Option<Located<PathBuf>>,
+    /// `ssl_verify_client`. Default off.
+    pub verify_client: Located<VerifyClient>,
+    /// `ssl_verify_depth`. Default 1.
+    pub verify_depth: u32,
+    /// `ssl_protocols`. Default TLSv1.2 TLSv1.3; at least one is set.
+    pub protocols: TlsVersions,
+    /// `ssl_ciphers`, in OpenSSL's language. Default `HIGH:!aNULL:!MD5`.
+    pub ciphers: Located<String>,
+    /// `ssl_prefer_server_ciphers`. Default off.
+    pub prefer_server_ciphers: bool,
+    /// `ssl_session_tickets`. Default on.
+    pub session_tickets: bool,
+    /// `ssl_session_cache`.
+    pub session_cache: SessionCache,
+    /// `ssl_session_timeout`. Default 5 min.
+    pub session_timeout: Duration,
+}
+
+/// `ssl_verify_client`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum VerifyClient {
+    /// No certificate is asked for.
+    Off,
+    /// A valid certificate is demanded.
+    On,
+    /// A certificate is asked for; what is presented must be valid.
+    Optional,
+}
+
+/// `ssl_protocols`, the versions that exist here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the fields are the protocol versions")]
+pub struct TlsVersions {
+    pub tls12: bool,
+    pub tls13: bool,
+}
+
+/// `ssl_session_cache`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum SessionCache {
+    /// `off`, `none` and the default: no sessions are stored.
+    None,
+    /// `shared:NAME:SIZE`, size in bytes (a megabyte holds about 4,000).
+    Shared(Box<str>, usize),
+}

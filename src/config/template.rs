@@ -1,0 +1,525 @@
+//! Values with variables, compiled once at load.
+//!
+//! `"$scheme://$host$request_uri"` becomes a list of literal and variable
+//! parts. Evaluating one appends to an output buffer and allocates nothing of
+//! its own; who knows the values is the request path's business
+//! (`proxy::variables`), so this module only names them.
+
+use std::collections::HashSet;
+use std::fmt;
+
+/// A directive's value, split into what is fixed and what a request decides.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Template {
+    /// In source order; adjacent literals are merged, none is empty.
+    pub parts: Box<[Part]>,
+}
+
+/// One piece of a [`Template`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Bytes copied as they are.
+    Literal(Box<[u8]>),
+    /// A variable evaluated per request.
+    Variable(Variable),
+}
+
+/// Every variable that a configuration may name, by Nginx's meaning.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Variable {
+    /// `$arg_NAME`: the query argument, name in lower case.
+    Arg(Box<str>),
+    /// `$args`, `$query_string`.
+    Args,
+    /// `$binary_remote_addr`.
+    BinaryRemoteAddr,
+    /// `$body_bytes_sent`.
+    BodyBytesSent,
+    /// `$bytes_sent`.
+    BytesSent,
+    /// `$connection`: the connection's serial number.
+    Connection,
+    /// `$connection_requests`.
+    ConnectionRequests,
+    /// `$content_length`.
+    ContentLength,
+    /// `$content_type`.
+    ContentType,
+    /// `$cookie_NAME`.
+    Cookie(Box<str>),
+    /// `$document_uri`, `$uri`: normalised, without arguments.
+    Uri,
+    /// `$host`: request line, else Host, else server name; lower case, no port.
+    Host,
+    /// `$hostname`.
+    Hostname,
+    /// `$http_NAME`: a request field, name in lower case with `-` for `_`.
+    Http(Box<str>),
+    /// `$http_host` and every other field goes through [`Variable::Http`];
+    /// `$https` is `on` over TLS and empty otherwise.
+    Https,
+    /// `$is_args`: `?` or empty.
+    IsArgs,
+    /// `$msec`: seconds since the epoch with milliseconds.
+    Msec,
+    /// `$nginx_version`: for compatibility, the version of ringwall.
+    NginxVersion,
+    /// `$pid`.
+    Pid,
+    /// `$pipe`: `p` when pipelined, else `.`.
+    Pipe,
+    /// `$proxy_add_x_forwarded_for`.
+    ProxyAddXForwardedFor,
+    /// `$proxy_host`: name and port from `proxy_pass`.
+    ProxyHost,
+    /// `$proxy_port`.
+    ProxyPort,
+    /// `$remote_addr`.
+    RemoteAddr,
+    /// `$remote_port`.
+    RemotePort,
+    /// `$remote_user`.
+    RemoteUser,
+    /// `$request`: the request line as received.
+    Request,
+    /// `$request_completion`: `OK` or empty.
+    RequestCompletion,
+    /// `$request_id`: 32 hexadecimal digits.
+    RequestId,
+    /// `$request_length`: bytes, with head and body.
+    RequestLength,
+    /// `$request_method`.
+    RequestMethod,
+    /// `$request_time`: seconds with milliseconds.
+    RequestTime,
+    /// `$request_uri`: target with arguments, as received.
+    RequestUri,
+    /// `$scheme`.
+    Scheme,
+    /// `$sent_http_NAME`.
+    SentHttp(Box<str>),
+    /// `$server_addr`.
+    ServerAddr,
+    /// `$server_name`.
+    ServerName,
+    /// `$server_port`.
+    ServerPort,
+    /// `$server_protocol`.
+    ServerProtocol,
+    /// `$ssl_alpn_protocol`.
+    SslAlpnProtocol,
+    /// `$ssl_cipher`: OpenSSL's name.
+    SslCipher,
+    /// `$ssl_client_fingerprint`: SHA-1, hexadecimal.
+    SslClientFingerprint,
+    /// `$ssl_client_i_dn`: RFC 2253.
+    SslClientIDn,
+    /// `$ssl_client_s_dn`: RFC 2253.
+    SslClientSDn,
+    /// `$ssl_client_serial`.
+    SslClientSerial,
+    /// `$ssl_client_verify`: `SUCCESS`, `FAILED:reason`, `NONE`.
+    SslClientVerify,
+    /// `$ssl_protocol`: `TLSv1.3`, …
+    SslProtocol,
+    /// `$ssl_server_name`: the name in SNI.
+    SslServerName,
+    /// `$ssl_session_reused`: `r` or `.`.
+    SslSessionReused,
+    /// `$status`.
+    Status,
+    /// `$time_iso8601`.
+    TimeIso8601,
+    /// `$time_local`.
+    TimeLocal,
+    /// `$upstream_addr`.
+    UpstreamAddr,
+    /// `$upstream_connect_time`.
+    UpstreamConnectTime,
+    /// `$upstream_header_time`.
+    UpstreamHeaderTime,
+    /// `$upstream_http_NAME`.
+    UpstreamHttp(Box<str>),
+    /// `$upstream_response_length`.
+    UpstreamResponseLength,
+    /// `$upstream_response_time`.
+    UpstreamResponseTime,
+    /// `$upstream_status`.
+    UpstreamStatus,
+    /// `$1` … `$9`: group of the regular expression that matched last.
+    Capture(u8),
+    /// `$name` of a named group.
+    NamedCapture(Box<str>),
+}
+
+/// Why a value could not be compiled, in Nginx's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CompileError {
+    /// `$` without a name behind it.
+    InvalidName,
+    /// `${name` without `}`.
+    MissingBracket(String),
+    /// A name that nothing defines.
+    Unknown(String),
+    /// A variable of Nginx's that has no meaning here yet.
+    NotImplemented(String),
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InvalidName => f.write_str("invalid variable name"),
+            Self::MissingBracket(name) => {
+                write!(f, "the closing bracket in \"{name}\" variable is missing")
+            }
+            Self::Unknown(name) => write!(f, "unknown \"{name}\" variable"),
+            Self::NotImplemented(name) => {
+                write!(f, "\"{name}\" variable is not implemented in this version")
+            }
+        }
+    }
+}
+
+impl Template {
+    /// A value without variables.
+    pub fn literal(bytes: &[u8]) -> Self {
+        if bytes.is_empty() {
+            return Self::default();
+        }
+        Self {
+            parts: [Part::Literal(bytes.into())].into(),
+        }
+    }
+
+    /// The value, if no request has a say in it.
+    pub fn as_literal(&self) -> Option<&[u8]> {
+        match &*self.parts {
+            [] => Some(b""),
+            [Part::Literal(bytes)] => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// Compiles a value: `$name`, `${name}`, `$1`. The configuration's own
+    /// escapes have been resolved by the lexer; there is none for `$`, as in
+    /// Nginx. `named` holds the named groups of the configuration's regular
+    /// expressions, which may stand behind the place that uses them.
+    ///
+    /// # Errors
+    /// A malformed or unknown variable.
+    pub fn compile(value: &[u8], named: &HashSet<Box<str>>) -> Result<Self, CompileError> {
+        let mut parts = Vec::new();
+        let mut literal = Vec::new();
+        let mut rest = value;
+        while let Some(dollar) = rest.iter().position(|&byte| byte == b'$') {
+            literal.extend_from_slice(&rest[..dollar]);
+            rest = &rest[dollar + 1..];
+            let variable = match rest.first() {
+                Some(digit @ b'1'..=b'9') => {
+                    rest = &rest[1..];
+                    Variable::Capture(digit - b'0')
+                }
+                _ => Variable::named(take_name(&mut rest)?, named)?,
+            };
+            if !literal.is_empty() {
+                parts.push(Part::Literal(std::mem::take(&mut literal).into()));
+            }
+            parts.push(Part::Variable(variable));
+        }
+        literal.extend_from_slice(rest);
+        if !literal.is_empty() {
+            parts.push(Part::Literal(literal.into()));
+        }
+        Ok(Self {
+            parts: parts.into(),
+        })
+    }
+}
+
+/// The name behind a `$`, cut off the front of `rest`.
+fn take_name<'a>(rest: &mut &'a [u8]) -> Result<&'a str, CompileError> {
+    let bracket = rest.first() == Some(&b'{');
+    let from = &rest[usize::from(bracket)..];
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let length = from
+        .iter()
+        .position(|byte| !is_name(byte))
+        .unwrap_or(from.len());
+    let (name, after) = from.split_at(length);
+    *rest = match (bracket, after.first()) {
+        (false, _) => after,
+        (true, Some(b'}')) => &after[1..],
+        (true, _) => {
+            let name = String::from_utf8_lossy(name).into_owned();
+            return Err(CompileError::MissingBracket(name));
+        }
+    };
+    match std::str::from_utf8(name) {
+        Ok(name) if !name.is_empty() => Ok(name),
+        _ => Err(CompileError::InvalidName),
+    }
+}
+
+impl Variable {
+    /// The variable of a name, which Nginx takes in any case.
+    fn named(name: &str, named: &HashSet<Box<str>>) -> Result<Self, CompileError> {
+        let name = name.to_ascii_lowercase();
+        if let Some(variable) = Self::fixed(&name) {
+            return Ok(variable);
+        }
+        // A named group shadows the families below, not the fixed names above:
+        // Nginx refuses to redefine those.
+        if named.contains(name.as_str()) {
+            return Ok(Self::NamedCapture(name.into()));
+        }
+        if NOT_IMPLEMENTED.contains(&name.as_str())
+            || [
+                "upstream_cookie_",
+                "upstream_trailer_",
+                "sent_trailer_",
+                "trailer_",
+                "proxy_protocol_",
+            ]
+            .iter()
+            .any(|family| name.starts_with(family))
+        {
+            return Err(CompileError::NotImplemented(name));
+        }
+        let field = |rest: &str| rest.replace('_', "-").into();
+        let member = |family: &str| name.strip_prefix(family).filter(|rest| !rest.is_empty());
+        if let Some(rest) = member("arg_") {
+            return Ok(Self::Arg(rest.into()));
+        }
+        if let Some(rest) = member("cookie_") {
+            return Ok(Self::Cookie(rest.into()));
+        }
+        if let Some(rest) = member("http_") {
+            return Ok(Self::Http(field(rest)));
+        }
+        if let Some(rest) = member("sent_http_") {
+            return Ok(Self::SentHttp(field(rest)));
+        }
+        if let Some(rest) = member("upstream_http_") {
+            return Ok(Self::UpstreamHttp(field(rest)));
+        }
+        Err(CompileError::Unknown(name))
+    }
+
+    fn fixed(name: &str) -> Option<Self> {
+        Some(match name {
+            "args" | "query_string" => Self::Args,
+            "binary_remote_addr" => Self::BinaryRemoteAddr,
+            "body_bytes_sent" => Self::BodyBytesSent,
+            "bytes_sent" => Self::BytesSent,
+            "connection" => Self::Connection,
+            "connection_requests" => Self::ConnectionRequests,
+            "content_length" => Self::ContentLength,
+            "content_type" => Self::ContentType,
+            "uri" | "document_uri" => Self::Uri,
+            "host" => Self::Host,
+            "hostname" => Self::Hostname,
+            "https" => Self::Https,
+            "is_args" => Self::IsArgs,
+            "msec" => Self::Msec,
+            "nginx_version" => Self::NginxVersion,
+            "pid" => Self::Pid,
+            "pipe" => Self::Pipe,
+            "proxy_add_x_forwarded_for" => Self::ProxyAddXForwardedFor,
+            "proxy_host" => Self::ProxyHost,
+            "proxy_port" => Self::ProxyPort,
+            "remote_addr" => Self::RemoteAddr,
+            "remote_port" => Self::RemotePort,
+            "remote_user" => Self::RemoteUser,
+            "request" => Self::Request,
+            "request_completion" => Self::RequestCompletion,
+            "request_id" => Self::RequestId,
+            "request_length" => Self::RequestLength,
+            "request_method" => Self::RequestMethod,
+            "request_time" => Self::RequestTime,
+            "request_uri" => Self::RequestUri,
+            "scheme" => Self::Scheme,
+            "server_addr" => Self::ServerAddr,
+            "server_name" => Self::ServerName,
+            "server_port" => Self::ServerPort,
+            "server_protocol" => Self::ServerProtocol,
+            "ssl_alpn_protocol" => Self::SslAlpnProtocol,
+            "ssl_cipher" => Self::SslCipher,
+            "ssl_client_fingerprint" => Self::SslClientFingerprint,
+            "ssl_client_i_dn" => Self::SslClientIDn,
+            "ssl_client_s_dn" => Self::SslClientSDn,
+            "ssl_client_serial" => Self::SslClientSerial,
+            "ssl_client_verify" => Self::SslClientVerify,
+            "ssl_protocol" => Self::SslProtocol,
+            "ssl_server_name" => Self::SslServerName,
+            "ssl_session_reused" => Self::SslSessionReused,
+            "status" => Self::Status,
+            "time_iso8601" => Self::TimeIso8601,
+            "time_local" => Self::TimeLocal,
+            "upstream_addr" => Self::UpstreamAddr,
+            "upstream_connect_time" => Self::UpstreamConnectTime,
+            "upstream_header_time" => Self::UpstreamHeaderTime,
+            "upstream_response_length" => Self::UpstreamResponseLength,
+            "upstream_response_time" => Self::UpstreamResponseTime,
+            "upstream_status" => Self::UpstreamStatus,
+            _ => return None,
+        })
+    }
+}
+
+/// Nginx's other variables, so that a message can tell them from a slip of the
+/// pen.
+const NOT_IMPLEMENTED: &[&str] = &[
+    "ancient_browser",
+    "connection_time",
+    "connections_active",
+    "connections_reading",
+    "connections_waiting",
+    "connections_writing",
+    "date_gmt",
+    "date_local",
+    "document_root",
+    "fastcgi_path_info",
+    "fastcgi_script_name",
+    "gzip_ratio",
+    "http2",
+    "http3",
+    "invalid_referer",
+    "is_request_port",
+    "limit_conn_status",
+    "limit_rate",
+    "limit_req_status",
+    "modern_browser",
+    "msie",
+    "proxy_internal_body_length",
+    "proxy_internal_chunked",
+    "realip_remote_addr",
+    "realip_remote_port",
+    "realpath_root",
+    "request_body",
+    "request_body_file",
+    "request_filename",
+    "request_port",
+    "secure_link",
+    "secure_link_expires",
+    "slice_range",
+    "ssl_cipher_list",
+    "ssl_ciphers",
+    "ssl_client_cert",
+    "ssl_client_escaped_cert",
+    "ssl_client_i_dn_legacy",
+    "ssl_client_raw_cert",
+    "ssl_client_s_dn_legacy",
+    "ssl_client_v_end",
+    "ssl_client_v_remain",
+    "ssl_client_v_start",
+    "ssl_curve",
+    "ssl_curves",
+    "ssl_early_data",
+    "ssl_ech_outer_server_name",
+    "ssl_ech_status",
+    "ssl_session_id",
+    "ssl_sigalg",
+    "ssl_client_sigalg",
+    "tcpinfo_rcv_space",
+    "tcpinfo_rtt",
+    "tcpinfo_rttvar",
+    "tcpinfo_snd_cwnd",
+    "uid_got",
+    "uid_reset",
+    "uid_set",
+    "upstream_bytes_received",
+    "upstream_bytes_sent",
+    "upstream_cache_age",
+    "upstream_cache_key",
+    "upstream_cache_last_modified",
+    "upstream_cache_status",
+    "upstream_last_server_name",
+    "upstream_queue_time",
+];
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn compile(value: &str) -> Result<Vec<Part>, String> {
+        let named = HashSet::from(["tenant".into()]);
+        match Template::compile(value.as_bytes(), &named) {
+            Ok(template) => Ok(template.parts.into_vec()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn literal(text: &str) -> Part {
+        Part::Literal(text.as_bytes().into())
+    }
+
+    #[test]
+    fn a_value_becomes_literals_and_variables() {
+        assert_eq!(
+            compile("$scheme://${host}:8443$request_uri!"),
+            Ok(vec![
+                Part::Variable(Variable::Scheme),
+                literal("://"),
+                Part::Variable(Variable::Host),
+                literal(":8443"),
+                Part::Variable(Variable::RequestUri),
+                literal("!"),
+            ])
+        );
+        assert_eq!(compile(""), Ok(vec![]));
+        assert_eq!(
+            compile("$12"),
+            Ok(vec![Part::Variable(Variable::Capture(1)), literal("2")])
+        );
+        assert_eq!(
+            compile("$http_X_Real_IP$arg_a_b$tenant"),
+            Ok(vec![
+                Part::Variable(Variable::Http("x-real-ip".into())),
+                Part::Variable(Variable::Arg("a_b".into())),
+                Part::Variable(Variable::NamedCapture("tenant".into())),
+            ])
+        );
+    }
+
+    #[test]
+    fn a_variable_that_does_not_exist_is_named_in_nginx_words() {
+        for (value, message) in [
+            ("$", "invalid variable name"),
+            ("a$-b", "invalid variable name"),
+            ("${}", "invalid variable name"),
+            (
+                "${host",
+                "the closing bracket in \"host\" variable is missing",
+            ),
+            (
+                "$connection_upgrade",
+                "unknown \"connection_upgrade\" variable",
+            ),
+            ("$0", "unknown \"0\" variable"),
+            ("$http_", "unknown \"http_\" variable"),
+            (
+                "$document_root",
+                "\"document_root\" variable is not implemented in this version",
+            ),
+        ] {
+            assert_eq!(compile(value), Err(message.to_owned()), "{value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_compile_or_are_refused(value in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(template) = Template::compile(&value, &HashSet::new()) {
+                let merged = template.parts.windows(2).all(|pair| {
+                    !matches!(pair, [Part::Literal(_), Part::Literal(_)])
+                });
+                prop_assert!(merged);
+                if !value.contains(&b'$') {
+                    prop_assert_eq!(template.as_literal(), Some(&*value));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Listening sockets: opened once by the main thread, accepted from by every
+//! worker through descriptors of its own.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::PathBuf;
+
+use monoio::io::{CancelHandle, Canceller};
+use socket2::{Domain, SockAddr, SockRef, Type};
+
+use super::addr::ClientAddr;
+use super::socket::Socket;
+
+/// What to bind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum BindAddress {
+    /// TCP.
+    Inet(SocketAddr),
+    /// A Unix domain socket's path; a stale socket file there is replaced.
+    Unix(PathBuf),
+}
+
+/// How to bind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BindOptions {
+    /// Connections that wait to be accepted, capped by `net.core.somaxconn`.
+    pub backlog: i32,
+    /// `SO_REUSEPORT`: several sockets share the address.
+    pub reuseport: bool,
+    /// `IPV6_V6ONLY`.
+    pub ipv6only: bool,
+    /// `SO_KEEPALIVE`, if the operator wants it set.
+    pub keepalive: Option<bool>,
+}
+
+/// A bound and listening socket.
+#[derive(Debug)]
+pub struct BoundListener {
+    fd: OwnedFd,
+    unix: bool,
+}
+
+impl BoundListener {
+    /// Binds and listens. Close-on-exec, blocking; `TCP_NODELAY` is set here
+    /// because accepted sockets inherit it, which saves a call for each.
+    ///
+    /// # Errors
+    /// Whatever `bind(2)` and its kin report.
+    pub fn bind(address: &BindAddress, options: BindOptions) -> io::Result<Self> {
+        let (domain, name) = match address {
+            BindAddress::Inet(inet) => (Domain::for_address(*inet), SockAddr::from(*inet)),
+            BindAddress::Unix(path) => {
+                if fs::metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
+                    && std::os::unix::net::UnixStream::connect(path).is_err()
+                {
+                    fs::remove_file(path)?;
+                }
+                (Domain::UNIX, SockAddr::unix(path)?)
+            }
+        };
+        let socket = socket2::Socket::new(domain, Type::STREAM, None)?;
+        let unix = domain == Domain::UNIX;
+        if !unix {
+            socket.set_reuse_address(true)?;
+            socket.set_tcp_nodelay(true)?;
+            if options.reuseport {
+                socket.set_reuse_port(true)?;
+            }
+            if domain == Domain::IPV6 {
+                socket.set_only_v6(options.ipv6only)?;
+            }
+            if let Some(keepalive) = options.keepalive {
+                socket.set_keepalive(keepalive)?;
+            }
+        }
+        socket.bind(&name)?;
+        socket.listen(options.backlog)?;
+        Ok(Self { fd: socket.into(), unix })
+    }
+
+    /// A descriptor of its own for one worker.
+    ///
+    /// `nonblocking` is a property of the socket, not of the descriptor, and
+    /// must suit the driver: epoll needs it, io_uring's accept would answer
+    /// `EAGAIN` instead of waiting.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn duplicate(&self, nonblocking: bool) -> io::Result<OwnedFd> {
+        SockRef::from(&self.fd).set_nonblocking(nonblocking)?;
+        self.fd.try_clone()
+    }
+
+    /// Whether it is a Unix domain socket.
+    pub fn is_unix(&self) -> bool {
+        self.unix
+    }
+}
+
+/// A worker's side of a listening socket.
+#[derive(Debug)]
+pub enum Acceptor {
+    /// TCP.
+    Tcp(monoio::net::TcpListener),
+    /// Unix domain.
+    Unix(monoio::net::UnixListener),
+}
+
+impl Acceptor {
+    /// Takes a descriptor made by [`BoundListener::duplicate`] into this
+    /// worker's runtime.
+    ///
+    /// # Errors
+    /// When the runtime cannot register it.
+    pub fn new(fd: OwnedFd, unix: bool) -> io::Result<Self> {
+        if unix {
+            monoio::net::UnixListener::from_std(fd.into()).map(Self::Unix)
+        } else {
+            monoio::net::TcpListener::from_std(fd.into()).map(Self::Tcp)
+        }
+    }
+
+    /// Waits for a connection.
+    ///
+    /// Must be ended through `stop` and then awaited to its end: a dropped
+    /// accept leaks the descriptor that it may already have been given.
+    ///
+    /// # Errors
+    /// `ECANCELED` after [`Stop::stop`]; otherwise what `accept(2)` reports.
+    pub async fn accept(&self, stop: StopHandle) -> io::Result<(Socket, ClientAddr)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.cancelable_accept(stop.0).await?;
+                Ok((stream.into(), ClientAddr::Inet(address)))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.cancelable_accept(stop.0).await?;
+                Ok((stream.into(), ClientAddr::Unix))
+            }
+        }
+    }
+}
+
+/// Ends accepts.
+#[derive(Default)]
+pub struct Stop(Canceller);
+
+/// What an accept is given so that it can be ended.
+#[derive(Clone)]
+pub struct StopHandle(CancelHandle);
+
+impl Stop {
+    /// For [`Acceptor::accept`].
+    pub fn handle(&self) -> StopHandle {
+        StopHandle(self.0.handle())
+    }
+
+    /// Ends every accept that holds a handle, and those still to come.
+    pub fn stop(self) {
+        // The canceller that this returns is for further operations.
+        let _ = self.0.cancel();
+    }
+}
+
+impl std::fmt::Debug for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stop")
+    }
+}
+
+impl std::fmt::Debug for StopHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StopHandle")
+    }
+}

@@ -1,0 +1,12 @@
+//! Sockets, buffers and deadlines of one worker.
+//!
+//! This folder (with the runtime builder) is the only one that names monoio,
+//! and [`buffers`] is the only file of the crate with `unsafe` in it. Nothing
+//! here knows HTTP, TLS or the configuration: limits arrive as plain values.
+
+pub mod addr;
+pub mod buffers;
+pub mod deadlines;
+pub mod listener;
+pub mod socket;
+pub mod spawn;

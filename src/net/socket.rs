@@ -1,0 +1,189 @@
+//! A connected stream socket, TCP or Unix, with owned-buffer operations.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::ops::Range;
+use std::path::Path;
+
+use monoio::buf::{IoBuf, IoBufMut};
+use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Splitable};
+use monoio::net::{TcpStream, UnixStream};
+use rustix::net::RecvFlags;
+
+use super::buffers::{Buffer, Segments, with_fd};
+
+/// The receiving side. The two sides may be driven at the same time.
+#[derive(Debug)]
+pub enum Receiver {
+    /// TCP.
+    Tcp(OwnedReadHalf<TcpStream>),
+    /// Unix domain.
+    Unix(OwnedReadHalf<UnixStream>),
+}
+
+/// The sending side. Dropping it sends what `shutdown(2)` sends.
+#[derive(Debug)]
+pub struct Sender {
+    half: SenderHalf,
+    /// Of the socket that `half` keeps open.
+    fd: RawFd,
+}
+
+#[derive(Debug)]
+enum SenderHalf {
+    Tcp(OwnedWriteHalf<TcpStream>),
+    Unix(OwnedWriteHalf<UnixStream>),
+}
+
+impl AsRawFd for Sender {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd
+    }
+}
+
+/// Both sides; the descriptor is closed when this is dropped and no operation
+/// holds it any more.
+#[derive(Debug)]
+pub struct Socket {
+    /// Receives.
+    pub receiver: Receiver,
+    /// Sends.
+    pub sender: Sender,
+}
+
+impl Socket {
+    /// Connects over TCP and turns Nagle's algorithm off.
+    ///
+    /// # Errors
+    /// Whatever `connect(2)` reports. Dropping the future cancels the attempt
+    /// and closes the socket.
+    pub async fn connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect_addr(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream.into())
+    }
+
+    /// Takes a socket of the standard library's into this worker's runtime.
+    ///
+    /// # Errors
+    /// When the runtime cannot register it.
+    pub fn adopt(stream: std::os::unix::net::UnixStream) -> io::Result<Self> {
+        Ok(UnixStream::from_std(stream)?.into())
+    }
+
+    /// Connects to a Unix domain socket; otherwise as [`Socket::connect`].
+    pub async fn connect_unix(path: &Path) -> io::Result<Self> {
+        Ok(UnixStream::connect(path).await?.into())
+    }
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        let fd = stream.as_raw_fd();
+        let (receiver, sender) = stream.into_split();
+        Self { receiver: Receiver::Tcp(receiver), sender: Sender { half: SenderHalf::Tcp(sender), fd } }
+    }
+}
+
+impl From<UnixStream> for Socket {
+    fn from(stream: UnixStream) -> Self {
+        let fd = stream.as_raw_fd();
+        let (receiver, sender) = stream.into_split();
+        Self { receiver: Receiver::Unix(receiver), sender: Sender { half: SenderHalf::Unix(sender), fd } }
+    }
+}
+
+impl Receiver {
+    /// Receives into `buffer[range]`; 0 bytes mean that the peer has closed.
+    ///
+    /// Dropping the future cancels the operation and loses what it received.
+    pub async fn receive(&mut self, buffer: Buffer, range: Range<usize>) -> (io::Result<usize>, Buffer) {
+        let target = buffer.into_storage().slice_mut(range);
+        let (result, target) = match self {
+            Self::Tcp(half) => half.read(target).await,
+            Self::Unix(half) => half.read(target).await,
+        };
+        (result, Buffer::from_storage(target.into_inner()))
+    }
+
+    /// Receives at most `limit` bytes into the payloads of `segments`;
+    /// otherwise as [`Receiver::receive`].
+    pub async fn receive_segments(&mut self, segments: Segments, limit: usize) -> (io::Result<usize>, Segments) {
+        let target = segments.into_receiver(limit);
+        let (result, target) = match self {
+            Self::Tcp(half) => half.readv(target).await,
+            Self::Unix(half) => half.readv(target).await,
+        };
+        (result, target.into_segments())
+    }
+}
+
+impl Sender {
+    /// Sends all of `buffer[range]`.
+    ///
+    /// Dropping the future may leave a part of it sent.
+    pub async fn send(&mut self, buffer: Buffer, range: Range<usize>) -> (io::Result<()>, Buffer) {
+        let (result, storage) = self.send_storage(buffer.into_storage(), range).await;
+        (result, Buffer::from_storage(storage))
+    }
+
+    /// Sends all of the bytes `range` of `segments`, gaps included.
+    pub async fn send_segments(&mut self, mut segments: Segments, range: Range<usize>) -> (io::Result<()>, Segments) {
+        let Some(slot) = segments.storage_mut() else {
+            return (Ok(()), segments);
+        };
+        let storage = std::mem::take(slot);
+        let (result, storage) = self.send_storage(storage, range).await;
+        if let Some(slot) = segments.storage_mut() {
+            *slot = storage;
+        }
+        (result, segments)
+    }
+
+    async fn send_storage(&mut self, mut storage: Box<[u8]>, mut range: Range<usize>) -> (io::Result<()>, Box<[u8]>) {
+        while !range.is_empty() {
+            let source = storage.slice(range.clone());
+            let (result, source) = match &mut self.half {
+                SenderHalf::Tcp(half) => half.write(source).await,
+                SenderHalf::Unix(half) => half.write(source).await,
+            };
+            storage = source.into_inner();
+            match result {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), storage),
+                Ok(sent) => range.start += sent,
+                Err(error) => return (Err(error), storage),
+            }
+        }
+        (Ok(()), storage)
+    }
+
+    /// Tells the peer that nothing more will be sent (`shutdown(2)`).
+    pub fn finish(&self) {
+        // A peer that is gone already needs no telling.
+        let _ = with_fd(self, |fd| rustix::net::shutdown(fd, rustix::net::Shutdown::Write));
+    }
+
+    /// Whether a connection that should be silent still is: no bytes wait and
+    /// the peer has not closed. One system call that does not block.
+    pub fn is_quiet(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let mut byte = [0; 1];
+        let peeked = with_fd(self, |fd| rustix::net::recv(fd, &mut byte[..], flags));
+        peeked.is_err_and(|error| error == rustix::io::Errno::AGAIN)
+    }
+
+    /// Makes the close abortive: the peer gets a reset and unsent data is
+    /// dropped (`SO_LINGER` of zero seconds).
+    pub fn reset_on_close(&self) {
+        let zero = Some(std::time::Duration::ZERO);
+        let _ = with_fd(self, |fd| rustix::net::sockopt::set_socket_linger(fd, zero));
+    }
+
+    /// The address that the client connected to; `None` for Unix sockets and
+    /// for a socket that is in no state to tell.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        let name = with_fd(self, |fd| rustix::net::getsockname(fd)).ok()?;
+        SocketAddr::try_from(name).ok()
+    }
+}

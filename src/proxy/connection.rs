@@ -1,0 +1,372 @@
+//! An accepted connection: its handshake, then one request after another.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::config::{ErrorLog, ListenAddress, Listener, Server};
+use crate::http::error::{HeadError, Refusal};
+use crate::http::h1::framing::{self, BodyFraming};
+use crate::http::h1::parse::{HeadLimits, MAX_FIELDS, Status, parse_request};
+use crate::http::head::{FieldId, RequestHead, Version};
+use crate::http::headers::ConnectionOptions;
+use crate::net::addr::ClientAddr;
+use crate::net::buffers::Class;
+use crate::net::socket::Socket;
+use crate::telemetry::error_log::Level;
+use crate::tls;
+
+use super::exchange::{BodySource, ResponseSink};
+use super::h1::{H1Body, H1Sink, RequestKind};
+use super::handshake::{self, Accepted};
+use super::log;
+use super::request::{Answer, ClientConnection, Request};
+use super::respond;
+use super::route;
+use super::serve::{Served, serve};
+use super::transport::{Transport, TransportError};
+use super::worker::{View, Worker};
+
+/// Handshakes in flight on one worker at the most; further connections wait
+/// for their turn. Each costs some 20 KiB and a quarter of a millisecond of
+/// CPU, so this bounds a flood to 40 MiB and half a second.
+const MAX_HANDSHAKES: usize = 2048;
+/// How often a waiting connection looks whether its turn has come.
+const HANDSHAKE_TURN: Duration = Duration::from_millis(20);
+/// A request body that its answer did not wait for is read up to here, so
+/// that the connection can be kept; a longer one closes it.
+const DRAIN_BYTES: u64 = 256 << 10;
+/// How long a close waits for the client to take note of an error page.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Serves a connection from accept to close.
+///
+/// Cancelling it closes the connection at once; requests in flight are cut
+/// off without a log line.
+pub async fn serve_connection(worker: Rc<Worker>, socket: Socket, client: ClientAddr, address: Rc<ListenAddress>) {
+    let registration = worker.register();
+    let view = worker.view();
+    let Some(index) = view.gateway.listener(&address) else { return };
+    let Some(listener) = view.gateway.config.listeners.get(index) else { return };
+    let Some(default) = view.gateway.server(listener.hosts.default) else { return };
+    let mut connection = ClientConnection {
+        serial: registration.serial,
+        client,
+        local: OnceCell::from(local_address(&socket, listener)),
+        tls: None,
+        requests: 0,
+    };
+    let mut plain_http_on_tls = false;
+    let transport = if listener.ssl {
+        let _slot = handshake_slot(&worker).await;
+        let timeout = default.connection.client_header_timeout;
+        match handshake::accept(socket, &view.gateway, listener, timeout).await {
+            Ok(Accepted::Tls(transport, facts)) => {
+                connection.tls = Some(facts);
+                transport
+            }
+            Ok(Accepted::PlainHttp(transport)) => {
+                plain_http_on_tls = true;
+                transport
+            }
+            Err(rejected) => {
+                let logs: &[ErrorLog] = view
+                    .gateway
+                    .server(rejected.server)
+                    .map_or(&view.gateway.config.core.error_logs, |server| &server.root.error_logs);
+                let who = (connection.serial, log::client_of(&connection), &*address as &dyn std::fmt::Display);
+                log::connection_error(&view.gateway, logs, who, rejected.level, format_args!("{}", rejected.message));
+                return;
+            }
+        }
+    } else {
+        Transport::new(socket, None, Default::default())
+    };
+    let session = HttpConnection { worker, view, address, index, connection, plain_http_on_tls };
+    session.serve_requests(transport).await;
+}
+
+/// Waits until there is room for another handshake.
+async fn handshake_slot(worker: &Rc<Worker>) -> super::worker::HandshakeSlot {
+    loop {
+        if let Some(slot) = worker.begin_handshake(MAX_HANDSHAKES) {
+            return slot;
+        }
+        crate::net::spawn::sleep(HANDSHAKE_TURN).await;
+    }
+}
+
+/// Where the client connected to: known from the configuration, unless that
+/// is a wildcard.
+fn local_address(socket: &Socket, listener: &Listener) -> Option<std::net::SocketAddr> {
+    match &listener.address {
+        ListenAddress::Inet(address) if !address.ip().is_unspecified() => Some(*address),
+        ListenAddress::Inet(_) => socket.sender.local_address(),
+        ListenAddress::Unix(_) => None,
+    }
+}
+
+/// A connection past its handshake.
+struct HttpConnection {
+    worker: Rc<Worker>,
+    view: Rc<View>,
+    address: Rc<ListenAddress>,
+    /// Of the listener, in the configuration that `view` shows.
+    index: usize,
+    connection: ClientConnection,
+    plain_http_on_tls: bool,
+}
+
+/// What comes after a request.
+enum Next {
+    /// Another one.
+    Request,
+    /// The end, after reading what the client still sends for this long.
+    Close(Duration),
+    /// The end in the middle of a response: without a close_notify, so that
+    /// the client can tell it from a response that is over.
+    CutOff,
+}
+
+impl HttpConnection {
+    async fn serve_requests(mut self, mut transport: Transport) {
+        let mut head = RequestHead::default();
+        let mut idle_timeout = None;
+        loop {
+            match self.serve_one(&mut transport, &mut head, &mut idle_timeout).await {
+                Next::Request => self.connection.requests += 1,
+                Next::Close(linger) => return transport.close(linger).await,
+                Next::CutOff => return,
+            }
+        }
+    }
+
+    /// Reads a request and answers it. `idle_timeout` is what the request
+    /// before allows for the wait; `None` for the first.
+    async fn serve_one(
+        &mut self,
+        transport: &mut Transport,
+        head: &mut RequestHead,
+        idle_timeout: &mut Option<Duration>,
+    ) -> Next {
+        let read = self.read_head(transport, head, *idle_timeout).await;
+        // After the wait: the request belongs to what is published now.
+        let still_listed = self.follow_reload();
+        let Some(still_listed) = still_listed else { return Next::Close(Duration::ZERO) };
+        let received = Instant::now();
+        let view = Rc::clone(&self.view);
+        let Some((listener, default)) = self.listener(&view) else { return Next::Close(Duration::ZERO) };
+        let (parsed, length) = match read {
+            Read::Head => (Ok(()), head.len),
+            Read::Refused(error) => (Err(error.status()), transport.input.plain().len()),
+            Read::TimedOut => (Err(408), transport.input.plain().len()),
+            Read::Closed => return Next::Close(Duration::ZERO),
+            Read::Failed(error) => {
+                self.log(default, Level::Info, format_args!("recv() {error} while reading client request"));
+                return Next::Close(Duration::ZERO);
+            }
+        };
+        let (buffer, base) = transport.input.detach(length);
+        let bytes = buffer.get(base..).unwrap_or_default();
+        let host = parsed.is_ok().then(|| head.host(bytes).unwrap_or_default()).unwrap_or_default();
+        let server = route::server(&view.gateway, listener, host).unwrap_or(default);
+        let options = ConnectionOptions::of(&head.fields, bytes);
+        let wants_more = match head.version {
+            Version::Http11 => !options.close,
+            Version::Http10 => options.keep_alive,
+        };
+        let framing = parsed.and_then(|()| {
+            framing::of_request(head, bytes).map_err(|error| {
+                self.log(server, Level::Info, format_args!("client sent {error} while reading client request headers"));
+                error.status()
+            })
+        });
+        let expects_continue = head.version == Version::Http11
+            && head.field(bytes, FieldId::Expect).is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
+        let kind = RequestKind { method: head.method_id, version: head.version };
+        let mut request = Request {
+            worker: &self.worker,
+            view: &view,
+            connection: &self.connection,
+            listener,
+            server,
+            location: &server.root,
+            head,
+            buffer,
+            base,
+            normalized: None,
+            location_regex: None,
+            received,
+            length: length as u64,
+            attempts: Default::default(),
+            answer: Answer::default(),
+            id: OnceCell::new(),
+        };
+        let (rx, tx) = transport.split();
+        let mut sink = H1Sink::new(tx, kind, wants_more && still_listed);
+        let framing = match framing {
+            Ok(_) if self.plain_http_on_tls => {
+                log::request_error(
+                    &request,
+                    Level::Info,
+                    format_args!("client sent plain HTTP request to HTTPS port while reading client request headers"),
+                );
+                Err(497)
+            }
+            framing => framing,
+        };
+        let next = match framing {
+            Ok(framing) => answer(&mut request, framing, expects_continue, rx, &mut sink).await,
+            Err(status) => {
+                // Where the next request would begin is unknown.
+                sink.close_after();
+                let _ = respond::error(&mut request, status, &mut sink).await;
+                request.answer.body_bytes = sink.body_bytes();
+                Next::Close(LINGER)
+            }
+        };
+        drop(sink);
+        request.answer.bytes = transport.take_sent();
+        log::access(&request);
+        *idle_timeout = Some(request.location.keepalive_timeout);
+        next
+    }
+
+    /// Waits for a request's head and parses it.
+    async fn read_head(
+        &self,
+        transport: &mut Transport,
+        head: &mut RequestHead,
+        idle_timeout: Option<Duration>,
+    ) -> Read {
+        let Some((_, default)) = self.listener(&self.view) else { return Read::Closed };
+        let limits = self.connection.tls.as_ref().and_then(|tls| self.view.gateway.server(tls.server));
+        let limits = &limits.map_or(default, |server| &**server).connection;
+        let (count, size) = limits.large_client_header_buffers;
+        let head_limits = HeadLimits {
+            line: size.max(limits.client_header_buffer_size),
+            total: (count * size).max(limits.client_header_buffer_size),
+            fields: MAX_FIELDS,
+        };
+        head.clear();
+        let mut waiting = idle_timeout;
+        match waiting {
+            Some(_) if self.worker.is_draining() && transport.input.is_empty() => return Read::Closed,
+            Some(timeout) => transport.rx_deadline().arm_idle(timeout),
+            None => transport.rx_deadline().arm(limits.client_header_timeout),
+        }
+        loop {
+            if !transport.input.plain().is_empty() {
+                if waiting.take().is_some() {
+                    // From the first byte on the whole head has its time, and
+                    // no byte prolongs it.
+                    transport.rx_deadline().arm(limits.client_header_timeout);
+                }
+                match parse_request(transport.input.plain(), &head_limits, head) {
+                    Ok(Status::Complete) => return Read::Head,
+                    Ok(Status::Partial) => {}
+                    Err(error) => {
+                        self.log(
+                            default,
+                            Level::Info,
+                            format_args!("client sent {error} while reading client request headers"),
+                        );
+                        return Read::Refused(error);
+                    }
+                }
+            }
+            let any = !transport.input.plain().is_empty();
+            match transport.rx().fill_before_deadline(Class::Small).await {
+                Ok(0) if any => {
+                    self.log(
+                        default,
+                        Level::Info,
+                        format_args!("client prematurely closed connection while reading client request headers"),
+                    );
+                    return Read::Closed;
+                }
+                Ok(0) => return Read::Closed,
+                Ok(_) => {}
+                Err(TransportError::TimedOut) if any => {
+                    self.log(default, Level::Info, format_args!("client timed out (110: Connection timed out) while reading client request headers"));
+                    return Read::TimedOut;
+                }
+                Err(TransportError::TimedOut) => return Read::Closed,
+                Err(TransportError::InputFull) => return Read::Refused(HeadError::HeadTooLarge),
+                Err(error) => return Read::Failed(error),
+            }
+        }
+    }
+
+    /// Moves to the configuration that is published now. Whether its listener
+    /// is still part of it; `None` if the client may not stay: its policy has
+    /// changed or its certificate has expired.
+    fn follow_reload(&mut self) -> Option<bool> {
+        let view = self.worker.view();
+        if Rc::ptr_eq(&view, &self.view) {
+            return Some(true);
+        }
+        let Some(index) = view.gateway.listener(&self.address) else { return Some(false) };
+        let listener = view.gateway.config.listeners.get(index)?;
+        if let Some(tls) = &mut self.connection.tls {
+            let name = tls.server_name.as_deref();
+            let server = name.map_or(listener.hosts.default, |name| listener.hosts.find(name.as_bytes()));
+            let host = view.gateway.tls_host(server)?;
+            let expired = || {
+                let identity = tls.client.as_ref().and_then(|client| client.identity());
+                identity.is_some_and(|identity| identity.not_after < tls::now().as_secs().cast_signed())
+            };
+            if *host.client_auth.digest() != tls.policy || expired() {
+                return None;
+            }
+            tls.server = server;
+        } else if listener.ssl {
+            return None;
+        }
+        self.view = view;
+        self.index = index;
+        Some(true)
+    }
+
+    fn listener<'v>(&self, view: &'v View) -> Option<(&'v Listener, &'v Server)> {
+        let listener = view.gateway.config.listeners.get(self.index)?;
+        Some((listener, view.gateway.server(listener.hosts.default)?))
+    }
+
+    fn log(&self, server: &Server, level: Level, message: std::fmt::Arguments<'_>) {
+        let who = (self.connection.serial, log::client_of(&self.connection), &*self.address as &dyn std::fmt::Display);
+        log::connection_error(&self.view.gateway, &server.root.error_logs, who, level, message);
+    }
+}
+
+/// How waiting for a request ended.
+enum Read {
+    Head,
+    Refused(HeadError),
+    TimedOut,
+    /// Without a request, and without anything to say about it.
+    Closed,
+    Failed(TransportError),
+}
+
+/// Serves a well-framed request and sees to its body.
+async fn answer(
+    request: &mut Request<'_>,
+    framing: BodyFraming,
+    expects_continue: bool,
+    rx: super::transport::Rx<'_>,
+    sink: &mut H1Sink<'_>,
+) -> Next {
+    let mut body = H1Body::new(rx, framing, expects_continue);
+    let served = serve(request, &mut body, sink).await;
+    let next = match served {
+        Served::CutOff => Next::CutOff,
+        Served::Done if !sink.keeps_alive() => {
+            Next::Close(if body.is_finished() { Duration::ZERO } else { LINGER })
+        }
+        Served::Done if body.is_finished() || body.drain(DRAIN_BYTES).await => Next::Request,
+        Served::Done => Next::Close(LINGER),
+    };
+    request.length += body.received();
+    next
+}

@@ -1,0 +1,143 @@
+//! What serving a request needs from the protocol that brought it: a body to
+//! read and a response to write. HTTP/1.1 implements both ends; another
+//! version takes its place beside it without a second request path.
+
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::http::error::{ChunkError, Refusal};
+use crate::net::buffers::{Buffer, Segments};
+
+use super::transport::TransportError;
+
+/// How long a body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodySize {
+    /// There is none, and the status or the method says so.
+    None,
+    /// There is none, but a HEAD request's answer tells what a GET would get.
+    Announced(u64),
+    /// This many bytes.
+    Known(u64),
+    /// Known only when it ends.
+    Unknown,
+}
+
+/// A part of a body, lent together with its buffer.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) buffer: Buffer,
+    pub(crate) range: Range<usize>,
+}
+
+/// Why a request body ended before its end.
+#[derive(Debug)]
+pub(crate) enum BodyError {
+    /// The client's connection failed or stalled.
+    Transport(TransportError),
+    /// The client closed it.
+    Closed,
+    /// The client's framing is wrong.
+    Invalid(ChunkError),
+    /// It is longer than `client_max_body_size`.
+    TooLarge,
+}
+
+impl BodyError {
+    /// What the client is told, if it still can be.
+    pub(crate) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Transport(TransportError::TimedOut) => Some(408),
+            Self::Transport(_) | Self::Closed => None,
+            Self::Invalid(error) => Some(error.status()),
+            Self::TooLarge => Some(413),
+        }
+    }
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transport(TransportError::TimedOut) => f.write_str("client timed out"),
+            Self::Transport(error) => write!(f, "recv() {error}"),
+            Self::Closed => f.write_str("client prematurely closed connection"),
+            Self::Invalid(error) => write!(f, "client sent {error}"),
+            Self::TooLarge => f.write_str("client intended to send too large chunked body"),
+        }
+    }
+}
+
+/// A request's body.
+pub(crate) trait BodySource {
+    /// Before anything is read: how long it will be.
+    fn size(&self) -> BodySize;
+
+    /// The client waits for a 100 (Continue) before it sends (RFC 9110
+    /// §10.1.1).
+    fn awaits_continue(&self) -> bool;
+
+    /// What the location says: the time between two reads, and the bytes of a
+    /// body of unknown size at the most (0 for no limit).
+    fn set_limits(&mut self, read_timeout: Duration, max_size: u64);
+
+    /// The next part, of at least one byte; `None` at the end. Each piece's
+    /// buffer must be given back before the next call. Cancelling it loses
+    /// bytes: the connection is then done for.
+    async fn next(&mut self) -> Result<Option<Piece>, BodyError>;
+
+    /// Returns the buffer of a piece.
+    fn give_back(&mut self, buffer: Buffer);
+
+    /// Nothing of it is left to read.
+    fn is_finished(&self) -> bool;
+}
+
+/// A request's answer. The head is written field by field into a buffer; it
+/// leaves together with the first bytes of the body.
+///
+/// Cancelling any of the asynchronous methods leaves the response cut off.
+pub(crate) trait ResponseSink {
+    /// An interim response of this status, sent at once.
+    async fn interim(&mut self, status: u16) -> Result<(), TransportError>;
+
+    /// Begins the final response. `send_timeout` is between two writes.
+    fn start(&mut self, status: u16, send_timeout: Duration);
+
+    /// Adds a field.
+    fn field(&mut self, name: &[u8], value: &[u8]);
+
+    /// Ends the head.
+    fn end_head(&mut self, size: BodySize);
+
+    /// Adds to the body; what does not fit is sent.
+    async fn write(&mut self, data: &[u8]) -> Result<(), TransportError>;
+
+    /// Sends what is buffered.
+    async fn flush(&mut self) -> Result<(), TransportError>;
+
+    /// The gaps with which segments must be taken for [`ResponseSink::segments`];
+    /// `None` if this response cannot take segments.
+    fn segment_gaps(&self) -> Option<(usize, usize)>;
+
+    /// Sends the `filled` payload bytes of `segments` from where they lie.
+    async fn segments(&mut self, segments: Segments, filled: usize) -> Result<Segments, TransportError>;
+
+    /// Ends the body and sends all that is left of the response.
+    async fn finish(&mut self) -> Result<(), TransportError>;
+
+    /// Whether any byte of the final response may have left.
+    fn is_committed(&self) -> bool;
+
+    /// Forgets a response that has begun but of which nothing has left.
+    fn discard(&mut self);
+
+    /// No further request will be read from this client after this response.
+    fn close_after(&mut self);
+
+    /// If further requests are welcome, tell the client for how long.
+    fn announce_keep_alive(&mut self, timeout: Duration);
+
+    /// Body bytes handed over so far, framing included.
+    fn body_bytes(&self) -> u64;
+}

@@ -1,0 +1,186 @@
+//! What all workers share: one configuration with its keys and its logs,
+//! complete and immutable from the moment it is published.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::config::{self as model, AccessLog, Config, ListenAddress, Location, Locations, LogTarget, Server, ServerId};
+use crate::config::{Part, Template, Variable};
+use crate::http::headers::same_field_name;
+use crate::telemetry::error_log::{ErrorLog, Level};
+use crate::telemetry::writer::LogSink;
+use crate::tls::server::TlsHost;
+
+/// A configuration ready to serve.
+#[derive(Debug)]
+pub struct Gateway {
+    /// The typed configuration.
+    pub config: Config,
+    /// By [`ServerId`]; `None` for servers without TLS.
+    pub tls: Vec<Option<TlsHost>>,
+    /// `$hostname`.
+    pub hostname: Box<str>,
+    /// Counts publications, from 1.
+    pub generation: u64,
+    access_sinks: Vec<(LogTarget, LogSink)>,
+    error_logs: Vec<(Vec<model::ErrorLog>, Arc<ErrorLog>)>,
+    records_response_fields: bool,
+    asserted: Vec<Box<[u8]>>,
+}
+
+impl Gateway {
+    /// Puts the parts together; `open` opens a log.
+    ///
+    /// # Errors
+    /// The first log that cannot be opened, with its target.
+    pub fn new(
+        config: Config,
+        tls: Vec<Option<TlsHost>>,
+        hostname: Box<str>,
+        generation: u64,
+        open: &mut dyn FnMut(&LogTarget) -> io::Result<LogSink>,
+    ) -> Result<Self, (LogTarget, io::Error)> {
+        let mut open = |target: &LogTarget| open(target).map_err(|error| (target.clone(), error));
+        let mut access_sinks: Vec<(LogTarget, LogSink)> = Vec::new();
+        let mut error_logs: Vec<(Vec<model::ErrorLog>, Arc<ErrorLog>)> = Vec::new();
+        let mut add_error_logs = |logs: &[model::ErrorLog]| {
+            if error_logs.iter().any(|(known, _)| known == logs) {
+                return Ok(());
+            }
+            let sinks = logs.iter().map(|log| Ok((open(&log.target)?, level(log.level)))).collect::<Result<_, _>>()?;
+            error_logs.push((logs.to_vec(), Arc::new(ErrorLog { sinks })));
+            Ok(())
+        };
+        add_error_logs(&config.core.error_logs)?;
+        let all = locations(&config);
+        for location in &all {
+            add_error_logs(&location.error_logs)?;
+        }
+        for log in all.iter().flat_map(|location| &location.access_logs) {
+            if !access_sinks.iter().any(|(target, _)| *target == log.target) {
+                access_sinks.push((log.target.clone(), open(&log.target)?));
+            }
+        }
+        let records_response_fields = all.iter().any(|location| records_response_fields(location));
+        let asserted = asserted_fields(&config);
+        Ok(Self { asserted, config, tls, hostname, generation, access_sinks, error_logs, records_response_fields })
+    }
+
+    /// The block with this index.
+    pub(crate) fn server(&self, id: ServerId) -> Option<&Arc<Server>> {
+        self.config.servers.get(id)
+    }
+
+    /// The TLS side of the block with this index.
+    pub(crate) fn tls_host(&self, id: ServerId) -> Option<&TlsHost> {
+        self.tls.get(id)?.as_ref()
+    }
+
+    /// The listener on this address.
+    pub(crate) fn listener(&self, address: &ListenAddress) -> Option<usize> {
+        self.config.listeners.iter().position(|listener| listener.address == *address)
+    }
+
+    /// The log for messages of the main context.
+    pub fn main_error_log(&self) -> Option<&Arc<ErrorLog>> {
+        self.error_log(&self.config.core.error_logs)
+    }
+
+    /// The log that these directives describe.
+    pub(crate) fn error_log(&self, logs: &[model::ErrorLog]) -> Option<&Arc<ErrorLog>> {
+        self.error_logs.iter().find(|(known, _)| known == logs).map(|(_, log)| log)
+    }
+
+    /// The access logs, each once.
+    pub(crate) fn access_sinks(&self) -> &[(LogTarget, LogSink)] {
+        &self.access_sinks
+    }
+
+    /// Whether this request field carries a verified identity to a backend
+    /// somewhere in this configuration. A client's copy of such a field is
+    /// dropped on every virtual host, also where none is set: the backend
+    /// behind it may be the same, and believes the name.
+    pub(crate) fn asserts(&self, name: &[u8]) -> bool {
+        self.asserted.iter().any(|asserted| same_field_name(asserted, name))
+    }
+
+    /// Whether any template names `$sent_http_…` or `$upstream_http_…`, so
+    /// that fields must be kept until the request is logged.
+    pub(crate) fn records_response_fields(&self) -> bool {
+        self.records_response_fields
+    }
+}
+
+/// Every location of every server, nested ones included.
+fn locations(config: &Config) -> Vec<&Location> {
+    fn collect<'c>(locations: &'c Locations, into: &mut Vec<&'c Location>) {
+        let exact = locations.exact.iter().map(|(_, location)| location);
+        let prefixes = locations.prefixes.iter().map(|(_, _, location)| location);
+        let regexes = locations.regexes.iter().map(|(_, location)| location);
+        let named = locations.named.iter().map(|(_, location)| location);
+        for location in exact.chain(prefixes).chain(regexes).chain(named) {
+            into.push(location);
+            collect(&location.nested, into);
+        }
+    }
+    let mut all = Vec::new();
+    for server in &config.servers {
+        all.push(&*server.root);
+        collect(&server.locations, &mut all);
+    }
+    all
+}
+
+/// The names of request fields that carry a verified identity to a backend
+/// anywhere in this configuration.
+fn asserted_fields(config: &Config) -> Vec<Box<[u8]>> {
+    let mut names: Vec<Box<[u8]>> = Vec::new();
+    for proxy in locations(config).into_iter().filter_map(super::route::proxy) {
+        for header in proxy.set_headers.iter().filter(|header| carries_identity(&header.value)) {
+            if !names.iter().any(|name| same_field_name(name, &header.name)) {
+                names.push(header.name.clone());
+            }
+        }
+    }
+    names
+}
+
+fn carries_identity(template: &Template) -> bool {
+    template.parts.iter().any(|part| {
+        matches!(
+            part,
+            Part::Variable(
+                Variable::SslClientFingerprint
+                    | Variable::SslClientIDn
+                    | Variable::SslClientSDn
+                    | Variable::SslClientSerial
+                    | Variable::SslClientVerify
+            )
+        )
+    })
+}
+
+fn records_response_fields(location: &Location) -> bool {
+    let names_field = |template: &Template| {
+        template.parts.iter().any(|part| {
+            matches!(part, Part::Variable(Variable::SentHttp(_) | Variable::UpstreamHttp(_)))
+        })
+    };
+    let formats = location.access_logs.iter().map(|AccessLog { format, .. }| &format.template);
+    let headers = location.add_headers.iter().map(|header| &header.value);
+    formats.chain(headers).any(names_field)
+}
+
+/// The log's level by the configuration's word for it.
+pub fn level(level: model::LogLevel) -> Level {
+    match level {
+        model::LogLevel::Emerg => Level::Emerg,
+        model::LogLevel::Alert => Level::Alert,
+        model::LogLevel::Crit => Level::Crit,
+        model::LogLevel::Error => Level::Error,
+        model::LogLevel::Warn => Level::Warn,
+        model::LogLevel::Notice => Level::Notice,
+        model::LogLevel::Info => Level::Info,
+        model::LogLevel::Debug => Level::Debug,
+    }
+}

@@ -1,0 +1,378 @@
+//! Both ends of an HTTP/1.1 exchange with a client (RFC 9112).
+
+use std::time::Duration;
+
+use crate::http::h1::chunked::ChunkedDecoder;
+use crate::http::h1::encode::{self, Sink};
+use crate::http::h1::framing::{BodyFraming, Kind};
+use crate::http::head::{Method, Version};
+use crate::net::buffers::{Buffer, Class, Segments};
+
+use super::exchange::{BodyError, BodySize, BodySource, Piece, ResponseSink};
+use super::output::Output;
+use super::transport::{Rx, TransportError, Tx};
+
+/// A request's body as it comes.
+pub(crate) struct H1Body<'t> {
+    rx: Rx<'t>,
+    state: BodyState,
+    /// Between two reads.
+    timeout: Duration,
+    /// Bytes that may still come; for bodies of unknown size.
+    allowance: u64,
+    awaits_continue: bool,
+    lent: Lent,
+    /// Payload bytes so far.
+    received: u64,
+}
+
+enum BodyState {
+    Length(u64),
+    Chunked(ChunkedDecoder),
+    Finished,
+}
+
+/// What of the input the piece on loan covers.
+#[derive(Default)]
+struct Lent {
+    consumed: usize,
+    finishes: bool,
+}
+
+impl<'t> H1Body<'t> {
+    pub(crate) fn new(rx: Rx<'t>, framing: BodyFraming, awaits_continue: bool) -> Self {
+        let state = match framing.kind() {
+            Kind::Length(length) if length > 0 => BodyState::Length(length),
+            Kind::Chunked => BodyState::Chunked(ChunkedDecoder::new()),
+            // A request never runs until the connection closes.
+            Kind::Length(_) | Kind::Empty | Kind::UntilClose => BodyState::Finished,
+        };
+        let awaits_continue = awaits_continue && !matches!(state, BodyState::Finished);
+        Self {
+            rx,
+            state,
+            timeout: Duration::ZERO,
+            allowance: 0,
+            awaits_continue,
+            lent: Lent::default(),
+            received: 0,
+        }
+    }
+
+    /// Payload bytes received.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Reads and drops what is left, if that is little: at most `bound` bytes.
+    /// Whether the connection can carry another request.
+    pub(crate) async fn drain(&mut self, bound: u64) -> bool {
+        if self.awaits_continue() {
+            return false;
+        }
+        let mut left = bound;
+        loop {
+            match self.next().await {
+                Ok(None) => return true,
+                Ok(Some(piece)) => {
+                    let length = piece.range.len() as u64;
+                    self.give_back(piece.buffer);
+                    if length > left {
+                        return false;
+                    }
+                    left -= length;
+                }
+                Err(_) => return false,
+            }
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), BodyError> {
+        match self.rx.fill(Class::Large, self.timeout).await {
+            Ok(0) => Err(BodyError::Closed),
+            Ok(_) => Ok(()),
+            Err(error) => Err(BodyError::Transport(error)),
+        }
+    }
+
+    /// How many bytes at the start of the input are payload, and how many of
+    /// the input they take up.
+    fn decode(&mut self) -> Result<(usize, Lent), BodyError> {
+        let input = &mut *self.rx.input;
+        match &mut self.state {
+            BodyState::Finished => Ok((0, Lent::default())),
+            BodyState::Length(left) => {
+                let length = input.plain().len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= length as u64;
+                Ok((length, Lent { consumed: length, finishes: *left == 0 }))
+            }
+            BodyState::Chunked(decoder) => {
+                let decoded = decoder.decode(input.plain_mut()).map_err(BodyError::Invalid)?;
+                Ok((decoded.produced, Lent { consumed: decoded.consumed, finishes: decoded.done }))
+            }
+        }
+    }
+}
+
+impl BodySource for H1Body<'_> {
+    fn size(&self) -> BodySize {
+        match self.state {
+            BodyState::Length(length) => BodySize::Known(length),
+            BodyState::Chunked(_) => BodySize::Unknown,
+            BodyState::Finished => BodySize::None,
+        }
+    }
+
+    fn awaits_continue(&self) -> bool {
+        self.awaits_continue && self.rx.input.plain().is_empty()
+    }
+
+    fn set_limits(&mut self, read_timeout: Duration, max_size: u64) {
+        self.timeout = read_timeout;
+        self.allowance = if max_size == 0 { u64::MAX } else { max_size };
+    }
+
+    async fn next(&mut self) -> Result<Option<Piece>, BodyError> {
+        self.awaits_continue = false;
+        loop {
+            if let BodyState::Finished = self.state {
+                return Ok(None);
+            }
+            if self.rx.input.plain().is_empty() {
+                self.fill().await?;
+            }
+            let (length, lent) = self.decode()?;
+            self.allowance = self.allowance.checked_sub(length as u64).ok_or(BodyError::TooLarge)?;
+            self.received += length as u64;
+            if lent.finishes {
+                self.state = BodyState::Finished;
+            }
+            if length > 0 {
+                let loan = self.rx.input.lend_plain(length as u64);
+                self.lent = lent;
+                // There is a buffer, because there was plaintext in it.
+                return Ok(loan.map(|(buffer, range)| Piece { buffer, range }));
+            }
+            self.rx.input.consume(lent.consumed);
+        }
+    }
+
+    fn give_back(&mut self, buffer: Buffer) {
+        let lent = std::mem::take(&mut self.lent);
+        self.rx.input.give_back(buffer, lent.consumed);
+    }
+
+    fn is_finished(&self) -> bool {
+        matches!(self.state, BodyState::Finished)
+    }
+}
+
+/// A request's answer as it goes.
+pub(crate) struct H1Sink<'t> {
+    tx: Tx<'t>,
+    out: Output,
+    request: RequestKind,
+    /// What the client and the limits allow; falls to false, never rises.
+    keep_alive: bool,
+    /// For the `Keep-Alive` field, in seconds.
+    keep_alive_header: Option<u64>,
+    send_timeout: Duration,
+    state: SinkState,
+    committed: bool,
+    body_bytes: u64,
+}
+
+/// What of the request decides how the answer is framed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RequestKind {
+    pub(crate) method: Method,
+    pub(crate) version: Version,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SinkState {
+    Waiting,
+    Head,
+    /// Bytes that are still owed.
+    Length(u64),
+    Chunked,
+    UntilClose,
+    Finished,
+}
+
+impl<'t> H1Sink<'t> {
+    pub(crate) fn new(tx: Tx<'t>, request: RequestKind, keep_alive: bool) -> Self {
+        Self {
+            tx,
+            out: Output::default(),
+            request,
+            keep_alive,
+            keep_alive_header: None,
+            send_timeout: Duration::from_secs(60),
+            state: SinkState::Waiting,
+            committed: false,
+            body_bytes: 0,
+        }
+    }
+
+    /// Whether the client may send another request on this connection.
+    pub(crate) fn keeps_alive(&self) -> bool {
+        self.keep_alive && self.state == SinkState::Finished
+    }
+
+    fn count(&mut self, length: usize) {
+        self.body_bytes += length as u64;
+    }
+}
+
+/// The longest chunk header for a chunk that fits into one record, with the
+/// line ends and the last chunk behind it.
+const CHUNK_OVERHEAD: usize = 6 + 2 + encode::LAST_CHUNK.len();
+
+impl ResponseSink for H1Sink<'_> {
+    async fn interim(&mut self, status: u16) -> Result<(), TransportError> {
+        encode::status_line(&mut self.out, status);
+        self.out.put(b"\r\n");
+        self.flush_out().await
+    }
+
+    fn start(&mut self, status: u16, send_timeout: Duration) {
+        self.send_timeout = send_timeout;
+        self.state = SinkState::Head;
+        encode::status_line(&mut self.out, status);
+    }
+
+    fn field(&mut self, name: &[u8], value: &[u8]) {
+        // A value made from variables may hold what a request smuggled into
+        // them, decoded: `$uri` with CR LF would begin a field of its own.
+        if encode::is_field_value(value) {
+            encode::field(&mut self.out, name, value);
+        }
+    }
+
+    fn end_head(&mut self, size: BodySize) {
+        self.state = match size {
+            BodySize::None => SinkState::Length(0),
+            BodySize::Announced(length) => {
+                encode::field_decimal(&mut self.out, b"Content-Length", length);
+                SinkState::Length(0)
+            }
+            BodySize::Known(length) => {
+                encode::field_decimal(&mut self.out, b"Content-Length", length);
+                SinkState::Length(length)
+            }
+            BodySize::Unknown if self.request.method == Method::Head => SinkState::Length(0),
+            BodySize::Unknown if self.request.version == Version::Http10 => {
+                self.keep_alive = false;
+                SinkState::UntilClose
+            }
+            BodySize::Unknown => {
+                encode::field(&mut self.out, b"Transfer-Encoding", b"chunked");
+                SinkState::Chunked
+            }
+        };
+        let connection: &[u8] = if self.keep_alive { b"keep-alive" } else { b"close" };
+        encode::field(&mut self.out, b"Connection", connection);
+        if let Some(seconds) = self.keep_alive_header.filter(|_| self.keep_alive) {
+            self.out.put(b"Keep-Alive: timeout=");
+            encode::decimal(&mut self.out, seconds);
+            self.out.put(b"\r\n");
+        }
+        self.out.put(b"\r\n");
+    }
+
+    async fn write(&mut self, mut data: &[u8]) -> Result<(), TransportError> {
+        while !data.is_empty() {
+            let overhead = if self.state == SinkState::Chunked { CHUNK_OVERHEAD } else { 0 };
+            let room = self.out.room_in_record().saturating_sub(overhead);
+            let (now, later) = data.split_at_checked(room).unwrap_or((data, &[]));
+            if now.is_empty() {
+                self.flush_out().await?;
+                continue;
+            }
+            let before = self.out.len();
+            match &mut self.state {
+                SinkState::Chunked => {
+                    let (head, length) = encode::chunk_head(now.len());
+                    self.out.put(head.get(..length).unwrap_or_default());
+                    self.out.put(now);
+                    self.out.put(encode::CHUNK_END);
+                }
+                SinkState::Length(left) => {
+                    // The caller keeps to the length it announced.
+                    *left = left.saturating_sub(now.len() as u64);
+                    self.out.put(now);
+                }
+                _ => self.out.put(now),
+            }
+            self.count(self.out.len() - before);
+            data = later;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), TransportError> {
+        self.flush_out().await
+    }
+
+    fn segment_gaps(&self) -> Option<(usize, usize)> {
+        matches!(self.state, SinkState::Length(_)).then(|| self.tx.gaps())
+    }
+
+    async fn segments(&mut self, segments: Segments, filled: usize) -> Result<Segments, TransportError> {
+        self.flush_out().await?;
+        if let SinkState::Length(left) = &mut self.state {
+            *left = left.saturating_sub(filled as u64);
+        }
+        self.count(filled);
+        self.tx.send_segments(segments, filled, self.send_timeout).await
+    }
+
+    async fn finish(&mut self) -> Result<(), TransportError> {
+        if self.state == SinkState::Chunked {
+            self.out.put(encode::LAST_CHUNK);
+            self.count(encode::LAST_CHUNK.len());
+        }
+        // A body that ended early must look like it, not like the next
+        // response: only the end of the connection can tell the client.
+        if let SinkState::Length(1..) = self.state {
+            self.keep_alive = false;
+        }
+        self.state = SinkState::Finished;
+        self.flush_out().await
+    }
+
+    fn is_committed(&self) -> bool {
+        self.committed
+    }
+
+    fn discard(&mut self) {
+        if !self.committed {
+            self.out.clear();
+            self.state = SinkState::Waiting;
+            self.body_bytes = 0;
+        }
+    }
+
+    fn close_after(&mut self) {
+        self.keep_alive = false;
+    }
+
+    fn announce_keep_alive(&mut self, timeout: Duration) {
+        self.keep_alive_header = Some(timeout.as_secs());
+    }
+
+    fn body_bytes(&self) -> u64 {
+        self.body_bytes
+    }
+}
+
+impl H1Sink<'_> {
+    async fn flush_out(&mut self) -> Result<(), TransportError> {
+        if let Some((buffer, range)) = self.out.take() {
+            self.committed |= self.state != SinkState::Waiting;
+            self.tx.send(buffer, range, self.send_timeout).await?;
+        }
+        Ok(())
+    }
+}

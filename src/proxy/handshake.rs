@@ -1,0 +1,214 @@
+//! A client's TLS handshake, from the first byte to the proof of who it is.
+
+use std::cell::Cell;
+use std::fmt;
+use std::time::Duration;
+
+use crate::config::{Listener, ServerId};
+use crate::net::buffers::{Buffer, Class};
+use crate::net::deadlines::Deadline;
+use crate::net::socket::Socket;
+use crate::telemetry::error_log::{Level, Text};
+use crate::tls;
+use crate::tls::ciphers::openssl_name;
+use crate::tls::client_auth::{Refusal, take_refusal};
+use crate::tls::session::{Established, Handshake, HandshakeError};
+
+use super::gateway::Gateway;
+use super::request::TlsFacts;
+use super::transport::{Input, Transport};
+
+/// What a connection on a TLS port turned out to be.
+pub(crate) enum Accepted {
+    /// TLS, with a client that its server block lets in.
+    Tls(Transport, TlsFacts),
+    /// HTTP without TLS: to be told so.
+    PlainHttp(Transport),
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) struct Rejected {
+    /// For the log of this server block.
+    pub(crate) server: ServerId,
+    pub(crate) level: Level,
+    pub(crate) message: String,
+}
+
+/// Drives the handshake to its end or to the deadline, which counts from now
+/// and is not moved by anything the client sends.
+///
+/// # Errors
+/// The handshake failed; an alert has been sent where one was in order.
+/// Cancelling it closes the connection without one.
+pub(crate) async fn accept(
+    mut socket: Socket,
+    gateway: &Gateway,
+    listener: &Listener,
+    timeout: Duration,
+) -> Result<Accepted, Rejected> {
+    let deadline = Deadline::new();
+    deadline.arm(timeout);
+    let mut handshake = Handshake::new();
+    let mut buffer = Buffer::take(Class::Small);
+    let mut filled = 0;
+    let mut out = Vec::new();
+    let chosen = Cell::new(listener.hosts.default);
+    let reject = |level, message: String| Rejected { server: chosen.get(), level, message };
+    let mut sent_name: Option<Box<str>> = None;
+    loop {
+        if filled == buffer.len() {
+            buffer = grow(buffer).ok_or_else(|| {
+                reject(Level::Info, "client sent too large a message while SSL handshaking".into())
+            })?;
+        }
+        let range = filled..buffer.len();
+        let Ok((result, back)) = deadline.run(socket.receiver.receive(buffer, range)).await else {
+            return Err(reject(Level::Info, "client timed out (110: Connection timed out) while SSL handshaking".into()));
+        };
+        buffer = back;
+        match result {
+            Ok(0) => return Err(reject(Level::Info, "peer closed connection in SSL handshake".into())),
+            Ok(read) => filled += read,
+            Err(error) => return Err(reject(Level::Info, format!("recv() failed ({error}) while SSL handshaking"))),
+        }
+        let incoming = buffer.get_mut(..filled).unwrap_or_default();
+        // What an earlier handshake on this thread left is not about this one.
+        take_refusal();
+        let result = handshake.process(incoming, &mut out, &mut |name| {
+            sent_name = name.map(Into::into);
+            let server = name.map_or(listener.hosts.default, |name| listener.hosts.find(name.as_bytes()));
+            chosen.set(server);
+            gateway.tls_host(server).map(|host| host.config.clone())
+        });
+        // Before anything is awaited: the next handshake would overwrite it.
+        let refusal = take_refusal();
+        if !out.is_empty() {
+            let sent = send(&mut socket, &deadline, &mut out).await;
+            if let (Ok(_), Err(error)) = (&result, sent) {
+                return Err(reject(Level::Info, format!("send() failed ({error}) while SSL handshaking")));
+            }
+        }
+        match result {
+            Ok(progress) => {
+                let consumed = progress.consumed.min(filled);
+                if let Some(established) = progress.done {
+                    let rest = buffer.get(consumed..filled).unwrap_or_default();
+                    return admit(socket, gateway, chosen.get(), established, rest).await;
+                }
+                buffer.copy_within(consumed..filled, 0);
+                filled -= consumed;
+            }
+            Err(HandshakeError::PlainHttp) => {
+                let input = Input::from_plaintext(buffer.get(..filled).unwrap_or_default());
+                return Ok(Accepted::PlainHttp(Transport::new(socket, None, input.unwrap_or_default())));
+            }
+            Err(error) => {
+                let (level, message) = describe(&error, refusal.as_ref(), sent_name.as_deref());
+                lingering_close(socket, &deadline, buffer).await;
+                return Err(reject(level, message));
+            }
+        }
+    }
+}
+
+/// The handshake is over: is this client let in? After a resumption that is
+/// judged here and nowhere else.
+async fn admit(
+    socket: Socket,
+    gateway: &Gateway,
+    server: ServerId,
+    established: Established,
+    rest: &[u8],
+) -> Result<Accepted, Rejected> {
+    let reject = |level, message| Rejected { server, level, message };
+    let Some(host) = gateway.tls_host(server) else {
+        return Err(reject(Level::Error, "the server block has no TLS".into()));
+    };
+    let chain = established.peer_certificates.as_deref();
+    let admitted = host.client_auth.admit(chain, established.resumed, tls::now());
+    let input = Input::after_handshake(&established.early_plaintext, rest).unwrap_or_default();
+    let transport = Transport::new(socket, Some(established.session), input);
+    match admitted {
+        Ok(client) => {
+            let facts = TlsFacts {
+                server_name: established.server_name,
+                server,
+                policy: *host.client_auth.digest(),
+                client,
+                protocol: tls::protocol_name(established.version),
+                cipher: openssl_name(established.suite.suite()),
+                resumed: established.resumed,
+                alpn: established.alpn,
+            };
+            Ok(Accepted::Tls(transport, facts))
+        }
+        Err(refusal) => {
+            let name = established.server_name.as_deref();
+            transport.close(Duration::ZERO).await;
+            Err(reject(Level::Error, with_name(&refusal, name)))
+        }
+    }
+}
+
+/// The log line for a failed handshake. A client that was refused is the
+/// operator's business; one that spoke nonsense is noise.
+fn describe(error: &HandshakeError, refusal: Option<&Refusal>, name: Option<&str>) -> (Level, String) {
+    if let Some(refusal) = refusal {
+        return (Level::Error, with_name(refusal, name));
+    }
+    if error.is_missing_client_certificate() {
+        return (Level::Error, with_name(&Refusal::no_certificate(), name));
+    }
+    (Level::Info, format!("{error} while SSL handshaking"))
+}
+
+fn with_name(refusal: &dyn fmt::Display, name: Option<&str>) -> String {
+    match name {
+        Some(name) => format!("{refusal}, SNI: \"{}\"", Text(name.as_bytes())),
+        None => format!("{refusal}, no SNI"),
+    }
+}
+
+/// Into the next class; `None` if it is the largest: what needs more is a
+/// certificate chain beyond reason.
+fn grow(buffer: Buffer) -> Option<Buffer> {
+    let larger = [Class::Medium, Class::Large].into_iter().find(|class| class.size() > buffer.len())?;
+    let mut grown = Buffer::take(larger);
+    grown.get_mut(..buffer.len())?.copy_from_slice(&buffer);
+    Some(grown)
+}
+
+async fn send(socket: &mut Socket, deadline: &Deadline, out: &mut Vec<u8>) -> std::io::Result<()> {
+    for piece in out.chunks(Class::Large.size()) {
+        let mut buffer = Buffer::for_size(piece.len());
+        if let Some(target) = buffer.get_mut(..piece.len()) {
+            target.copy_from_slice(piece);
+        }
+        match deadline.run(socket.sender.send(buffer, 0..piece.len())).await {
+            Ok((result, _)) => result?,
+            Err(_) => return Err(std::io::ErrorKind::TimedOut.into()),
+        }
+    }
+    out.clear();
+    Ok(())
+}
+
+/// Lets the alert arrive: closing with unread input would reset the
+/// connection and destroy it.
+async fn lingering_close(mut socket: Socket, deadline: &Deadline, mut buffer: Buffer) {
+    socket.sender.finish();
+    deadline.arm(ALERT_LINGER);
+    for _ in 0..ALERT_LINGER_READS {
+        let range = 0..buffer.len();
+        match deadline.run(socket.receiver.receive(buffer, range)).await {
+            Ok((Ok(1..), back)) => buffer = back,
+            _ => return,
+        }
+    }
+}
+
+/// Time for a refused client to take note of the alert.
+const ALERT_LINGER: Duration = Duration::from_secs(1);
+/// Reads meanwhile: what a client sends behind a refused handshake is little.
+const ALERT_LINGER_READS: usize = 16;

@@ -1,0 +1,27 @@
+//! From a connection to its answer.
+//!
+//! [`connection`] takes an accepted socket through the TLS handshake and then
+//! reads one request after the other; [`serve`] is what happens to each of
+//! them, top to bottom, and does not know which version of HTTP brought it.
+//! Everything a request touches belongs to its worker: the only thing shared
+//! between threads is the immutable [`gateway::Gateway`].
+
+mod balance;
+mod body;
+pub mod connection;
+mod exchange;
+mod forward;
+pub mod gateway;
+mod h1;
+mod handshake;
+mod log;
+mod output;
+mod pool;
+mod redirect;
+mod request;
+mod respond;
+mod route;
+mod serve;
+mod transport;
+mod variables;
+pub mod worker;

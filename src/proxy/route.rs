@@ -1,0 +1,68 @@
+//! From names and paths to the block that answers.
+
+use crate::config::FoundLocation;
+use crate::config::{Handler, Listener, Location, Proxy, Server};
+use crate::http::uri;
+use regex::bytes::Regex;
+
+use super::gateway::Gateway;
+use super::request::TlsFacts;
+
+/// The server block that answers for this Host on this listener: the same
+/// lookup that SNI goes through, so the two cannot disagree about a name.
+pub(crate) fn server<'g>(gateway: &'g Gateway, listener: &Listener, host: &[u8]) -> Option<&'g Server> {
+    let id = if host.is_empty() { listener.hosts.default } else { listener.hosts.find(host) };
+    gateway.server(id).map(|server| &**server)
+}
+
+/// Whether this block may answer on a connection whose handshake was made
+/// for another: only if both demand the same of clients. Otherwise a
+/// certificate that satisfied one host's policy, or the lack of one, would
+/// open another's (RFC 9110 §15.5.20, CVE-2025-23419).
+pub(crate) fn is_misdirected(gateway: &Gateway, tls: &TlsFacts, server: &Server) -> bool {
+    server.id != tls.server
+        && gateway.tls_host(server.id).is_none_or(|host| *host.client_auth.digest() != tls.policy)
+}
+
+/// Where a path leads.
+pub(crate) enum Route<'g> {
+    /// To this location, by this regular expression.
+    Location(&'g Location, Option<&'g Regex>),
+    /// To the same path with a slash behind it.
+    AddSlash(&'g Location),
+}
+
+/// The location for a normalised path.
+pub(crate) fn location<'g>(server: &'g Server, path: &[u8]) -> Route<'g> {
+    // `return` at server level comes before any location (Nginx's rewrite
+    // phase runs before the location is searched).
+    if let Handler::Return(_) = server.root.handler {
+        return Route::Location(&server.root, None);
+    }
+    match server.locations.find(path) {
+        FoundLocation::Location { location, regex } => Route::Location(location, regex),
+        FoundLocation::AddSlash(location) => Route::AddSlash(location),
+        FoundLocation::None => Route::Location(&server.root, None),
+    }
+}
+
+/// The normalised path, or `None` if it is as it was sent.
+///
+/// # Errors
+/// A path that climbs over the root or does not decode: 400.
+pub(crate) fn normalize(path: &[u8], server: &Server) -> Result<Option<Vec<u8>>, uri::InvalidPath> {
+    if uri::is_plain(path) {
+        return Ok(None);
+    }
+    let mut normalized = Vec::with_capacity(path.len());
+    uri::normalize(path, server.connection.merge_slashes, &mut normalized)?;
+    Ok(Some(normalized))
+}
+
+/// The `proxy_pass` of a location.
+pub(crate) fn proxy(location: &Location) -> Option<&Proxy> {
+    match &location.handler {
+        Handler::Proxy(proxy) => Some(proxy),
+        Handler::None | Handler::Return(_) => None,
+    }
+}

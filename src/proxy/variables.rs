@@ -1,0 +1,319 @@
+//! What each variable is for a request, written into an output without an
+//! allocation of its own.
+
+use std::fmt::{self, Write};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::config::{Part, Template, Variable};
+use crate::http::h1::encode::{Sink, decimal};
+use crate::http::head::{FieldId, Version};
+use crate::http::headers::same_field_name;
+use crate::http::uri::host_name;
+
+use super::request::{Attempt, Request};
+
+/// Appends the template's value for this request.
+pub(crate) fn expand(template: &Template, request: &Request<'_>, out: &mut impl Sink) {
+    for part in &template.parts {
+        match part {
+            Part::Literal(bytes) => out.put(bytes),
+            Part::Variable(variable) => write_variable(variable, request, out),
+        }
+    }
+}
+
+/// The template's value in a buffer of its own, for what is rare.
+pub(crate) fn expand_to_vec(template: &Template, request: &Request<'_>) -> Vec<u8> {
+    let mut value = Vec::new();
+    expand(template, request, &mut value);
+    value
+}
+
+/// Appends one variable's value; nothing if it has none.
+pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &mut impl Sink) {
+    let head = request.head;
+    let bytes = request.head_bytes();
+    let tls = request.connection.tls.as_ref();
+    let client = tls.and_then(|tls| tls.client.as_ref());
+    let identity = || client.and_then(|client| client.identity());
+    match variable {
+        Variable::Arg(name) => out.put(argument(request.query(), name.as_bytes())),
+        Variable::Args => out.put(request.query()),
+        Variable::BinaryRemoteAddr => match request.connection.client.ip() {
+            Some(IpAddr::V4(ip)) => out.put(&ip.octets()),
+            Some(IpAddr::V6(ip)) => out.put(&ip.octets()),
+            None => out.put(b"unix:"),
+        },
+        Variable::BodyBytesSent => decimal(out, request.answer.body_bytes),
+        Variable::BytesSent => decimal(out, request.answer.bytes),
+        Variable::Connection => decimal(out, request.connection.serial),
+        Variable::ConnectionRequests => decimal(out, request.connection.requests + 1),
+        Variable::ContentLength => put_field(request, FieldId::ContentLength, out),
+        Variable::ContentType => put_field(request, FieldId::ContentType, out),
+        Variable::Cookie(name) => out.put(cookie(request, name.as_bytes())),
+        Variable::Uri => out.put(request.path()),
+        Variable::Host => write_host(request, out),
+        Variable::Hostname => out.put(request.view.gateway.hostname.as_bytes()),
+        Variable::Http(name) => write_field(request, name.as_bytes(), out),
+        Variable::Https => out.put(if tls.is_some() { b"on" } else { b"" }),
+        Variable::IsArgs => out.put(if request.query().is_empty() { b"" } else { b"?" }),
+        Variable::Msec => {
+            let now = request.worker.clock.borrow().unix_ms();
+            put_display(out, format_args!("{}.{:03}", now / 1000, now % 1000));
+        }
+        Variable::NginxVersion => out.put(env!("CARGO_PKG_VERSION").as_bytes()),
+        Variable::Pid => decimal(out, std::process::id().into()),
+        Variable::Pipe => out.put(b"."),
+        Variable::ProxyAddXForwardedFor => write_forwarded_for(request, out),
+        Variable::ProxyHost => {
+            if let Some(proxy) = super::route::proxy(request.location) {
+                out.put(proxy.host.as_bytes());
+            }
+        }
+        Variable::ProxyPort => {
+            if let Some(proxy) = super::route::proxy(request.location) {
+                decimal(out, proxy.port.into());
+            }
+        }
+        Variable::RemoteAddr => put_display(out, request.connection.client),
+        Variable::RemotePort => {
+            if let Some(port) = request.connection.client.port() {
+                decimal(out, port.into());
+            }
+        }
+        Variable::RemoteUser => {}
+        Variable::Request => out.put(head.line.of(bytes)),
+        Variable::RequestCompletion => out.put(if request.answer.complete { b"OK" } else { b"" }),
+        Variable::RequestId => out.put(request.id.get_or_init(random_id)),
+        Variable::RequestLength => decimal(out, request.length),
+        Variable::RequestMethod => out.put(head.method.of(bytes)),
+        Variable::RequestTime => put_seconds(out, request.received.elapsed()),
+        Variable::RequestUri => out.put(head.target.of(bytes)),
+        Variable::Scheme => out.put(request.scheme().as_bytes()),
+        Variable::SentHttp(name) => put_recorded(&request.answer.sent_fields, name, out),
+        Variable::UpstreamHttp(name) => put_recorded(&request.answer.upstream_fields, name, out),
+        Variable::ServerAddr => match local_address(request) {
+            Some(address) => put_display(out, address.ip().to_canonical()),
+            None => out.put(b"unix:"),
+        },
+        Variable::ServerPort => {
+            if let Some(address) = local_address(request) {
+                decimal(out, address.port().into());
+            }
+        }
+        Variable::ServerName => out.put(request.server.name.as_bytes()),
+        Variable::ServerProtocol => out.put(match head.version {
+            Version::Http10 => b"HTTP/1.0",
+            Version::Http11 => b"HTTP/1.1",
+        }),
+        Variable::SslAlpnProtocol => out.put(tls.and_then(|tls| tls.alpn.as_deref()).unwrap_or_default()),
+        Variable::SslCipher => out.put(tls.map_or("", |tls| tls.cipher).as_bytes()),
+        Variable::SslProtocol => out.put(tls.map_or("", |tls| tls.protocol).as_bytes()),
+        Variable::SslServerName => out.put(tls.and_then(|tls| tls.server_name.as_deref()).unwrap_or("").as_bytes()),
+        Variable::SslSessionReused => out.put(tls.map_or("", |tls| if tls.resumed { "r" } else { "." }).as_bytes()),
+        Variable::SslClientVerify => {
+            let verdict = if client.is_some() { "SUCCESS" } else { "NONE" };
+            out.put(tls.map_or("", |_| verdict).as_bytes());
+        }
+        Variable::SslClientFingerprint => put_identity(identity().map(|identity| &identity.fingerprint), out),
+        Variable::SslClientIDn => put_identity(identity().and_then(|identity| identity.issuer.as_ref()), out),
+        Variable::SslClientSDn => put_identity(identity().and_then(|identity| identity.subject.as_ref()), out),
+        Variable::SslClientSerial => put_identity(identity().map(|identity| &identity.serial), out),
+        Variable::Status => put_display(out, format_args!("{:03}", request.answer.status)),
+        Variable::TimeIso8601 => out.put(request.worker.clock.borrow_mut().time_iso8601().as_bytes()),
+        Variable::TimeLocal => out.put(request.worker.clock.borrow_mut().time_local().as_bytes()),
+        Variable::UpstreamAddr => put_attempts(request, out, |attempt, out| {
+            let peer = request
+                .view
+                .upstream(attempt.upstream)
+                .and_then(|upstream| upstream.config.peers.get(attempt.peer));
+            if let Some(peer) = peer {
+                put_display(out, &peer.address);
+            }
+        }),
+        Variable::UpstreamStatus => put_attempts(request, out, |attempt, out| {
+            // A try that brought no response counts as a bad gateway.
+            decimal(out, attempt.status.unwrap_or(502).into());
+        }),
+        Variable::UpstreamConnectTime => put_times(request, out, |attempt| attempt.connected),
+        Variable::UpstreamHeaderTime => put_times(request, out, |attempt| attempt.head_received),
+        Variable::UpstreamResponseTime => put_times(request, out, |attempt| attempt.finished),
+        Variable::UpstreamResponseLength => put_attempts(request, out, |attempt, out| decimal(out, attempt.received)),
+        Variable::Capture(group) => {
+            let captures = request.location_regex.and_then(|regex| regex.captures(request.path()));
+            if let Some(group) = captures.as_ref().and_then(|captures| captures.get(usize::from(*group))) {
+                out.put(group.as_bytes());
+            }
+        }
+        Variable::NamedCapture(name) => write_named_capture(request, name, out),
+    }
+}
+
+/// What a client gave for this field name; several values are joined by
+/// commas, cookies by semicolons, as Nginx does.
+fn write_field(request: &Request<'_>, name: &[u8], out: &mut impl Sink) {
+    let separator: &[u8] = if name.eq_ignore_ascii_case(b"cookie") { b"; " } else { b", " };
+    let bytes = request.head_bytes();
+    let named = request.head.fields.iter().filter(|field| same_field_name(field.name.of(bytes), name));
+    for (index, field) in named.enumerate() {
+        if index > 0 {
+            out.put(separator);
+        }
+        out.put(field.value.of(bytes));
+    }
+}
+
+fn put_field(request: &Request<'_>, id: FieldId, out: &mut impl Sink) {
+    out.put(request.head.field(request.head_bytes(), id).unwrap_or_default());
+}
+
+/// `$host`: what the client asked for, in lower case and without port; the
+/// server's name if it asked for nothing.
+pub(crate) fn write_host(request: &Request<'_>, out: &mut impl Sink) {
+    let Some(host) = host_name(request.authority()) else {
+        out.put(request.server.name.as_bytes());
+        return;
+    };
+    if host.iter().any(u8::is_ascii_uppercase) {
+        host.iter().for_each(|byte| out.put(&[byte.to_ascii_lowercase()]));
+    } else {
+        out.put(host);
+    }
+}
+
+/// `$proxy_add_x_forwarded_for`.
+fn write_forwarded_for(request: &Request<'_>, out: &mut impl Sink) {
+    let bytes = request.head_bytes();
+    for value in request.head.fields_of(bytes, FieldId::XForwardedFor) {
+        out.put(value);
+        out.put(b", ");
+    }
+    put_display(out, request.connection.client);
+}
+
+fn write_named_capture(request: &Request<'_>, name: &str, out: &mut impl Sink) {
+    let from_location = request.location_regex.and_then(|regex| regex.captures(request.path()));
+    if let Some(group) = from_location.as_ref().and_then(|captures| captures.name(name)) {
+        out.put(group.as_bytes());
+        return;
+    }
+    let mut host = Vec::new();
+    write_host(request, &mut host);
+    let mut regexes = request.listener.hosts.regexes.iter().filter(|(_, id)| *id == request.server.id);
+    let captures = regexes.find_map(|(regex, _)| regex.captures(&host));
+    if let Some(group) = captures.as_ref().and_then(|captures| captures.name(name)) {
+        out.put(group.as_bytes());
+    }
+}
+
+fn local_address(request: &Request<'_>) -> Option<std::net::SocketAddr> {
+    request.connection.local.get().copied().flatten()
+}
+
+/// `$arg_NAME`: the first argument of this name, ignoring case, undecoded.
+fn argument<'q>(query: &'q [u8], name: &[u8]) -> &'q [u8] {
+    query
+        .split(|byte| *byte == b'&')
+        .find_map(|pair| {
+            let (key, value) = pair.split_at_checked(name.len())?;
+            value.strip_prefix(b"=").filter(|_| key.eq_ignore_ascii_case(name))
+        })
+        .unwrap_or_default()
+}
+
+/// `$cookie_NAME`.
+fn cookie<'r>(request: &'r Request<'_>, name: &[u8]) -> &'r [u8] {
+    let bytes = request.head_bytes();
+    let mut pairs = request.head.fields_of(bytes, FieldId::Cookie).flat_map(|value| value.split(|byte| *byte == b';'));
+    pairs
+        .find_map(|pair| {
+            let (key, value) = pair.trim_ascii_start().split_at_checked(name.len())?;
+            value.strip_prefix(b"=").filter(|_| key.eq_ignore_ascii_case(name))
+        })
+        .unwrap_or_default()
+}
+
+fn put_identity(value: Option<&String>, out: &mut impl Sink) {
+    if let Some(value) = value {
+        out.put(value.as_bytes());
+    }
+}
+
+fn put_recorded(fields: &[(Box<[u8]>, Box<[u8]>)], name: &str, out: &mut impl Sink) {
+    let mut named = fields.iter().filter(|(field, _)| same_field_name(field, name.as_bytes()));
+    if let Some((_, value)) = named.next() {
+        out.put(value);
+    }
+    for (_, value) in named {
+        out.put(b", ");
+        out.put(value);
+    }
+}
+
+/// One value for each try, separated by commas as Nginx does; `-` where a try
+/// has none.
+fn put_attempts<S: Sink>(request: &Request<'_>, out: &mut S, value: impl Fn(&Attempt, &mut S)) {
+    for (index, attempt) in request.attempts.iter().enumerate() {
+        if index > 0 {
+            out.put(b", ");
+        }
+        value(attempt, out);
+    }
+}
+
+fn put_times<S: Sink>(request: &Request<'_>, out: &mut S, time: impl Fn(&Attempt) -> Option<Duration>) {
+    put_attempts(request, out, |attempt, out| match time(attempt) {
+        Some(time) => put_seconds(out, time),
+        None => out.put(b"-"),
+    });
+}
+
+fn put_seconds(out: &mut impl Sink, time: Duration) {
+    put_display(out, format_args!("{}.{:03}", time.as_secs(), time.subsec_millis()));
+}
+
+/// Formats straight into the sink.
+pub(crate) fn put_display(out: &mut impl Sink, value: impl fmt::Display) {
+    struct Adapter<'s, S>(&'s mut S);
+    impl<S: Sink> Write for Adapter<'_, S> {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0.put(text.as_bytes());
+            Ok(())
+        }
+    }
+    // The adapter never fails.
+    let _ = write!(Adapter(out), "{value}");
+}
+
+fn random_id() -> [u8; 32] {
+    let mut random = [0; 16];
+    // Without randomness there is no TLS either; an id of zeros is honest.
+    let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+    let mut id = [b'0'; 32];
+    for (digits, byte) in id.chunks_exact_mut(2).zip(random) {
+        for (digit, nibble) in digits.iter_mut().zip([byte >> 4, byte & 15]) {
+            *digit = char::from_digit(nibble.into(), 16).map_or(b'0', |digit| digit as u8);
+        }
+    }
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_argument_of_the_name_counts_whatever_its_case() {
+        assert_eq!(argument(b"a=1&B=2&b=3", b"b"), b"2");
+        assert_eq!(argument(b"ab=1&a", b"a"), b"");
+        assert_eq!(argument(b"", b"a"), b"");
+    }
+
+    #[test]
+    fn request_ids_are_hexadecimal_and_differ() {
+        let (one, two) = (random_id(), random_id());
+        assert!(one.iter().all(u8::is_ascii_hexdigit));
+        assert_ne!(one, two);
+    }
+}

@@ -1,0 +1,194 @@
+//! What one worker owns: its view of the published configuration, its
+//! upstream connections, its log buffers, its clock.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+
+use crate::config::{Upstream, UpstreamId};
+use crate::net::deadlines;
+use crate::telemetry::access_log::AccessBuffer;
+use crate::telemetry::clock::Clock;
+
+use super::balance::Balancer;
+use super::gateway::Gateway;
+use super::pool::Pool;
+
+/// Connections of the process, for `$connection` and the error log's `*N`.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+
+/// One worker's state, shared by its tasks.
+#[derive(Debug)]
+pub struct Worker {
+    published: Arc<ArcSwap<Gateway>>,
+    view: RefCell<Rc<View>>,
+    /// Refreshed by the worker's ticker and at every request.
+    pub(crate) clock: RefCell<Clock>,
+    draining: Cell<bool>,
+    connections: Cell<usize>,
+    handshakes: Cell<usize>,
+    last_sweep: Cell<Instant>,
+}
+
+/// A published configuration with what this worker adds to it.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) gateway: Arc<Gateway>,
+    upstreams: Vec<UpstreamState>,
+    pub(crate) access: Vec<RefCell<AccessBuffer>>,
+}
+
+/// An upstream as this worker sees it.
+#[derive(Debug)]
+pub(crate) struct UpstreamState {
+    pub(crate) config: Arc<Upstream>,
+    pub(crate) balancer: Balancer,
+    pub(crate) pool: Pool,
+}
+
+impl Worker {
+    /// A worker that follows what is published.
+    pub fn new(published: Arc<ArcSwap<Gateway>>) -> Rc<Self> {
+        let view = Rc::new(View::new(published.load_full(), None));
+        Rc::new(Self {
+            published,
+            view: RefCell::new(view),
+            clock: RefCell::new(Clock::new()),
+            draining: Cell::new(false),
+            connections: Cell::new(0),
+            handshakes: Cell::new(0),
+            last_sweep: Cell::new(Instant::now()),
+        })
+    }
+
+    /// The present configuration. Looks at the published pointer each time,
+    /// which costs one load of a line that nobody writes to.
+    pub(crate) fn view(&self) -> Rc<View> {
+        let published = self.published.load();
+        let mut view = self.view.borrow_mut();
+        if !Arc::ptr_eq(&published, &view.gateway) {
+            let new = View::new(Arc::clone(&published), Some(&view));
+            view.flush_logs();
+            *view = Rc::new(new);
+        }
+        Rc::clone(&view)
+    }
+
+    /// What the ticker does every [`deadlines::TICK`]: time passes, expired
+    /// waits end, log lines leave, stale upstream connections are closed.
+    pub fn tick(&self) {
+        self.clock.borrow_mut().refresh();
+        deadlines::tick();
+        let view = self.view();
+        view.flush_logs();
+        let now = Instant::now();
+        if now.duration_since(self.last_sweep.get()).as_secs() >= 1 {
+            self.last_sweep.set(now);
+            for upstream in &view.upstreams {
+                upstream.pool.sweep(now);
+            }
+        }
+    }
+
+    /// Starts to drain: idle connections end now, the others after the
+    /// response in flight, upstream connections when they are idle.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        deadlines::expire_idle();
+        for upstream in &self.view().upstreams {
+            upstream.pool.clear();
+        }
+    }
+
+    /// Whether [`Worker::drain`] was called.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Open client connections.
+    pub fn connections(&self) -> usize {
+        self.connections.get()
+    }
+
+    /// Hands the log lines that are waiting to the writer.
+    pub fn flush_logs(&self) {
+        self.view.borrow().flush_logs();
+    }
+
+    /// Counts a client connection for as long as the result lives, and gives
+    /// it its number.
+    pub(crate) fn register(self: &Rc<Self>) -> Registration {
+        self.connections.set(self.connections.get() + 1);
+        let serial = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
+        Registration { worker: Rc::clone(self), serial }
+    }
+
+    /// Counts a handshake in flight, unless `limit` are already.
+    pub(crate) fn begin_handshake(self: &Rc<Self>, limit: usize) -> Option<HandshakeSlot> {
+        let count = self.handshakes.get();
+        (count < limit).then(|| {
+            self.handshakes.set(count + 1);
+            HandshakeSlot(Rc::clone(self))
+        })
+    }
+}
+
+/// A connection being counted.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    worker: Rc<Worker>,
+    pub(crate) serial: u64,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.worker.connections.set(self.worker.connections.get() - 1);
+    }
+}
+
+/// A handshake being counted.
+#[derive(Debug)]
+pub(crate) struct HandshakeSlot(Rc<Worker>);
+
+impl Drop for HandshakeSlot {
+    fn drop(&mut self) {
+        self.0.handshakes.set(self.0.handshakes.get() - 1);
+    }
+}
+
+impl View {
+    fn new(gateway: Arc<Gateway>, older: Option<&Self>) -> Self {
+        let upstreams = gateway.config.upstreams.iter().map(|config| {
+            let pool = Pool::new(config);
+            if let Some(old) = older.and_then(|view| view.upstreams.iter().find(|old| old.config.name == config.name)) {
+                pool.inherit(&old.pool, config);
+            }
+            UpstreamState { config: Arc::clone(config), balancer: Balancer::new(&config.peers), pool }
+        });
+        let upstreams = upstreams.collect();
+        let access = gateway.access_sinks().iter().map(|(_, sink)| RefCell::new(AccessBuffer::new(sink.clone())));
+        let access = access.collect();
+        Self { gateway, upstreams, access }
+    }
+
+    pub(crate) fn upstream(&self, id: UpstreamId) -> Option<&UpstreamState> {
+        self.upstreams.get(id)
+    }
+
+    fn flush_logs(&self) {
+        for buffer in &self.access {
+            buffer.borrow_mut().flush();
+        }
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // Requests that ended under an older configuration logged here.
+        self.flush_logs();
+    }
+}

@@ -1,0 +1,115 @@
+//! The listening sockets of the process, kept across reloads.
+
+use std::io;
+use std::time::Duration;
+
+use crate::config::{Config, ListenAddress, Listener};
+use crate::net::listener::{BindAddress, BindOptions, BoundListener};
+
+use super::pidfile::describe;
+
+/// How often a busy address is tried at start, and how long between: an
+/// instance that is being replaced may need a moment to let go.
+const BIND_ATTEMPTS: usize = 5;
+const BIND_PAUSE: Duration = Duration::from_millis(500);
+
+/// An address with its sockets: one, or one for each worker with `reuseport`.
+#[derive(Debug)]
+pub(super) struct Listening {
+    pub(super) address: ListenAddress,
+    options: BindOptions,
+    sockets: Vec<BoundListener>,
+}
+
+impl Listening {
+    /// The socket that this worker accepts from.
+    pub(super) fn socket(&self, worker: usize) -> Option<&BoundListener> {
+        self.sockets.get(worker % self.sockets.len().max(1))
+    }
+}
+
+/// Opens what the configuration lists and `current` does not hold yet, and
+/// gives back all sockets in the configuration's order. On an error nothing
+/// has changed: sockets just opened are closed again.
+///
+/// # Errors
+/// Nginx's message about the first address that cannot be bound.
+pub(super) fn reconcile(
+    current: &mut Vec<Listening>,
+    config: &Config,
+    workers: usize,
+    patient: bool,
+) -> Result<(), String> {
+    let mut opened = Vec::new();
+    for listener in &config.listeners {
+        let options = options(listener);
+        let wanted = if options.reuseport { workers } else { 1 };
+        let kept = current.iter().find(|kept| kept.address == listener.address);
+        let missing = match kept {
+            Some(kept) if kept.options.reuseport == options.reuseport => wanted.saturating_sub(kept.sockets.len()),
+            Some(_) | None => wanted,
+        };
+        let mut sockets = Vec::new();
+        for _ in 0..missing {
+            sockets.push(bind(&listener.address, options, patient)?);
+        }
+        opened.push((listener.address.clone(), options, wanted, sockets));
+    }
+    let mut old = std::mem::take(current);
+    for (address, options, wanted, mut sockets) in opened {
+        let position = old.iter().position(|kept| kept.address == address);
+        if let Some(kept) = position.map(|position| old.swap_remove(position))
+            && kept.options.reuseport == options.reuseport
+        {
+            let fresh = std::mem::replace(&mut sockets, kept.sockets);
+            sockets.extend(fresh);
+            sockets.truncate(wanted);
+        }
+        current.push(Listening { address, options, sockets });
+    }
+    for gone in old {
+        if let ListenAddress::Unix(path) = &gone.address {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+    Ok(())
+}
+
+/// Removes the files of Unix sockets: the process ends.
+pub(super) fn remove_socket_files(listening: &[Listening]) {
+    for listening in listening {
+        if let ListenAddress::Unix(path) = &listening.address {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn options(listener: &Listener) -> BindOptions {
+    BindOptions {
+        backlog: listener.backlog,
+        reuseport: listener.reuseport,
+        ipv6only: listener.ipv6only,
+        keepalive: listener.so_keepalive,
+    }
+}
+
+fn bind(address: &ListenAddress, options: BindOptions, patient: bool) -> Result<BoundListener, String> {
+    let target = match address {
+        ListenAddress::Inet(inet) => BindAddress::Inet(*inet),
+        ListenAddress::Unix(path) => BindAddress::Unix(path.clone()),
+    };
+    let attempts = if patient { BIND_ATTEMPTS } else { 1 };
+    let mut last = None;
+    for attempt in 0..attempts {
+        if attempt > 0 {
+            std::thread::sleep(BIND_PAUSE);
+        }
+        match BoundListener::bind(&target, options) {
+            Ok(bound) => return Ok(bound),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = Some(error),
+            Err(error) => return Err(format!("bind() to {address} failed ({})", describe(&error))),
+        }
+    }
+    let error = last.unwrap_or_else(|| io::ErrorKind::AddrInUse.into());
+    Err(format!("bind() to {address} failed ({})", describe(&error)))
+}

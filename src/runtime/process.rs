@@ -1,0 +1,211 @@
+//! What the command line asks for: run, test, dump, signal.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+
+use crate::config::{self, Core, EventMethod, LoadOptions, LogLevel, Remark};
+use crate::proxy::gateway::{Gateway, level};
+use crate::telemetry::clock;
+use crate::telemetry::error_log::Level;
+use crate::telemetry::writer::LogFiles;
+
+use super::daemon;
+use super::pidfile::{self, PidFile, describe};
+use super::probe::{self, Driver};
+use super::snapshot::{Builder, Loaded, Refusal};
+use super::supervisor::{self, RemarkLine, Supervisor};
+
+/// Tests a configuration: everything that a start does, short of binding.
+/// Nginx's two lines go to standard error, unless `quiet`.
+pub fn test(options: &LoadOptions, quiet: bool) -> ExitCode {
+    match tested(options, quiet) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(code) => code,
+    }
+}
+
+/// Tests, then prints every file that the configuration consists of (`-T`).
+pub fn dump(options: &LoadOptions, quiet: bool) -> ExitCode {
+    let gateway = match tested(options, quiet) {
+        Ok(gateway) => gateway,
+        Err(code) => return code,
+    };
+    let mut out = io::stdout().lock();
+    for file in &gateway.config.files {
+        let written = writeln!(out, "# configuration file {}:", file.name)
+            .and_then(|()| out.write_all(&file.content))
+            .and_then(|()| out.write_all(b"\n"));
+        if written.is_err() {
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn tested(options: &LoadOptions, quiet: bool) -> Result<Gateway, ExitCode> {
+    let file = options.file.display();
+    let tell = |message: fmt::Arguments<'_>| {
+        if !quiet {
+            say(message);
+        }
+    };
+    let tested = config::load(options).map_err(Refusal::from).and_then(|config| {
+        tell(format_args!("the configuration file {file} syntax is ok"));
+        let mut builder = Builder::new(options.clone())?;
+        let loaded = builder.complete(config)?;
+        print_remarks(&loaded.remarks, if quiet { LogLevel::Error } else { LogLevel::Notice });
+        builder.finish(loaded, &LogFiles::new())
+    });
+    match tested {
+        Ok(gateway) => {
+            tell(format_args!("configuration file {file} test is successful"));
+            Ok(gateway)
+        }
+        Err(refusal) => {
+            say(format_args!("[emerg] {refusal}"));
+            say(format_args!("configuration file {file} test failed"));
+            Err(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// Sends a signal to the running instance (`-s`).
+pub fn signal(options: &LoadOptions, name: &str) -> ExitCode {
+    let signal = match name {
+        "stop" => Signal::TERM,
+        "quit" => Signal::QUIT,
+        "reopen" => Signal::USR1,
+        "reload" => Signal::HUP,
+        _ => return fail(&format_args!("invalid option: \"-s {name}\"")),
+    };
+    match config::load(options) {
+        Ok(config) => match pidfile::signal(&config.core.pid, signal) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(message) => {
+                say(format_args!("[error] {message}"));
+                ExitCode::FAILURE
+            }
+        },
+        Err(error) => fail(&error),
+    }
+}
+
+/// Starts, and serves until a signal ends it.
+pub fn run(options: LoadOptions) -> ExitCode {
+    // The only moment at which the local offset can be asked for safely.
+    clock::init_local_time();
+    let builder = match Builder::new(options) {
+        Ok(builder) => builder,
+        Err(refusal) => return fail(&refusal),
+    };
+    let loaded = match builder.load() {
+        Ok(loaded) => loaded,
+        Err(refusal) => return fail(&refusal),
+    };
+    let core = loaded.config.core.clone();
+    let in_background = daemon::is_background();
+    if core.daemon && core.master_process && !in_background {
+        return match daemon::start() {
+            Ok(code) => code,
+            Err(error) => fail(&format_args!("cannot start in the background ({})", describe(&error))),
+        };
+    }
+    if in_background {
+        daemon::detach();
+    }
+    match serve(builder, loaded, &core, in_background) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refusal) => fail(&refusal),
+    }
+}
+
+fn serve(builder: Builder, loaded: Loaded, core: &Core, in_background: bool) -> Result<(), Refusal> {
+    let system = |what: &str| {
+        let what = what.to_owned();
+        move |error: io::Error| Refusal::new(format!("{what} failed ({})", describe(&error)))
+    };
+    raise_descriptor_limit(core);
+    let mut remarks = loaded.remarks.clone();
+    remarks.extend(remarks_about_the_process(core));
+    let (driver, refusal) = probe::choose(core.event_method);
+    let signals = supervisor::signals().map_err(system("installing signal handlers"))?;
+    print_remarks(&remarks, LogLevel::Warn);
+    let mut supervisor = Supervisor::new(builder, LogFiles::new(), driver, loaded)?;
+    let _pid = PidFile::write(&core.pid)
+        .map_err(|error| Refusal::new(format!("open() \"{}\" failed ({})", core.pid.display(), describe(&error))))?;
+    supervisor.start().map_err(system("starting the workers"))?;
+    if let Some(error) = refusal {
+        let wanted = if core.event_method == EventMethod::IoUring { "the wanted " } else { "" };
+        supervisor.log(
+            Level::Warn,
+            format_args!("{wanted}io_uring is refused by this system ({}), using epoll", describe(&error)),
+        );
+    }
+    for remark in &remarks {
+        supervisor.log(level(remark.level), format_args!("{}", RemarkLine(remark)));
+    }
+    supervisor.log(Level::Notice, format_args!("{driver}"));
+    supervisor.log(Level::Notice, format_args!("ringwall/{} started", env!("CARGO_PKG_VERSION")));
+    if in_background {
+        daemon::ready().map_err(system("letting go of the terminal"))?;
+    } else if let Driver::Epoll = driver {
+        // Said once more where somebody may be looking.
+        say(format_args!("[notice] {driver}"));
+    }
+    supervisor.run(signals);
+    Ok(())
+}
+
+/// `worker_rlimit_nofile`, or the soft limit raised to the hard one: a proxy
+/// that runs out of descriptors at 1,024 serves nobody.
+fn raise_descriptor_limit(core: &Core) {
+    let present = getrlimit(Resource::Nofile);
+    let wanted = match core.worker_rlimit_nofile {
+        Some(limit) => Rlimit { current: Some(limit), maximum: present.maximum.map(|maximum| maximum.max(limit)) },
+        None => Rlimit { current: present.maximum, maximum: present.maximum },
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        say(format_args!("[alert] setrlimit(RLIMIT_NOFILE) failed ({error})"));
+    }
+}
+
+fn remarks_about_the_process(core: &Core) -> Vec<Remark> {
+    let mut remarks = Vec::new();
+    let warn = |text: String, position| Remark { level: LogLevel::Warn, text, position };
+    if let Some(user) = &core.user
+        && rustix::process::geteuid().is_root()
+        && user.value.0 != "root"
+    {
+        remarks.push(warn(
+            format!("\"user {}\" is not enforced in this version: ringwall keeps running as root", user.value.0),
+            Some(user.position.clone()),
+        ));
+    }
+    let limit = getrlimit(Resource::Nofile).current;
+    if let Some(limit) = limit.filter(|limit| (core.worker_connections as u64) > *limit) {
+        remarks.push(warn(
+            format!("{} worker_connections exceed open file resource limit: {limit}", core.worker_connections),
+            None,
+        ));
+    }
+    remarks
+}
+
+/// Prints what is at least this severe.
+fn print_remarks(remarks: &[Remark], least: LogLevel) {
+    for remark in remarks.iter().filter(|remark| remark.level <= least) {
+        say(format_args!("[{}] {}", level(remark.level).name(), RemarkLine(remark)));
+    }
+}
+
+fn fail(error: &dyn fmt::Display) -> ExitCode {
+    say(format_args!("[emerg] {error}"));
+    ExitCode::FAILURE
+}
+
+fn say(message: fmt::Arguments<'_>) {
+    eprintln!("ringwall: {message}");
+}

@@ -1,0 +1,129 @@
+//! From files to something that can be published: build, validate, whole or
+//! not at all.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use crate::config::{self, Config, LoadOptions, LogLevel, LogTarget, Position, Remark};
+use crate::proxy::gateway::Gateway;
+use crate::telemetry::writer::{LogFiles, LogSink};
+use crate::tls::certs::{Loader, TlsError};
+use crate::tls::server::{self, Shared, TlsHost};
+
+use super::pidfile::describe;
+
+/// Why a configuration cannot be used; printed behind `[emerg] `.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    message: String,
+    position: Option<Position>,
+}
+
+impl Refusal {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), position: None }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.position {
+            Some(position) => write!(f, "{} in {position}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl From<config::Error> for Refusal {
+    fn from(error: config::Error) -> Self {
+        Self { message: error.message, position: error.position }
+    }
+}
+
+impl From<TlsError> for Refusal {
+    fn from(error: TlsError) -> Self {
+        Self { message: error.message, position: error.position }
+    }
+}
+
+/// What survives from one snapshot to the next.
+#[derive(Debug)]
+pub(super) struct Builder {
+    options: LoadOptions,
+    shared: Shared,
+    generation: u64,
+}
+
+/// A configuration with its keys, not yet with its logs.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) config: Config,
+    tls: Vec<Option<TlsHost>>,
+    /// For the operator, in the order found.
+    pub(super) remarks: Vec<Remark>,
+}
+
+impl Builder {
+    pub(super) fn new(options: LoadOptions) -> Result<Self, Refusal> {
+        Ok(Self { options, shared: Shared::new()?, generation: 0 })
+    }
+
+    /// Reads the configuration and everything that it names: keys, CAs.
+    pub(super) fn load(&self) -> Result<Loaded, Refusal> {
+        self.complete(config::load(&self.options)?)
+    }
+
+    /// Reads the keys and CAs that a configuration names.
+    pub(super) fn complete(&self, mut config: Config) -> Result<Loaded, Refusal> {
+        let mut loader = Loader::default();
+        let mut tls = Vec::with_capacity(config.servers.len());
+        let mut remarks = std::mem::take(&mut config.remarks);
+        for block in &config.servers {
+            let host = match &block.tls {
+                Some(directives) => Some(server::build(directives, &self.shared, &mut loader)?),
+                None => None,
+            };
+            let warnings = host.iter().flat_map(|host| &host.warnings);
+            remarks.extend(warnings.map(|text| Remark {
+                level: LogLevel::Warn,
+                text: text.clone(),
+                position: Some(block.position.clone()),
+            }));
+            tls.push(host);
+        }
+        Ok(Loaded { config, tls, remarks })
+    }
+
+    /// Opens the logs, which makes it ready to be published.
+    pub(super) fn finish(&mut self, loaded: Loaded, logs: &LogFiles) -> Result<Gateway, Refusal> {
+        let hostname = rustix::system::uname();
+        let hostname = hostname.nodename().to_string_lossy().to_ascii_lowercase();
+        let defaults = [&self.options.default_error_log, &self.options.default_access_log];
+        let mut open = |target: &LogTarget| open(target, defaults.contains(&target), logs);
+        let gateway = Gateway::new(loaded.config, loaded.tls, hostname.into(), self.generation + 1, &mut open);
+        let gateway = gateway.map_err(|(target, error)| {
+            let path = match &target {
+                LogTarget::File(path) => path.display().to_string(),
+                LogTarget::Stderr => "stderr".to_owned(),
+            };
+            Refusal::new(format!("open() \"{path}\" failed ({})", describe(&error)))
+        })?;
+        self.generation += 1;
+        Ok(gateway)
+    }
+}
+
+/// A log that nobody named may need its folder made.
+fn open(target: &LogTarget, is_default: bool, logs: &LogFiles) -> io::Result<LogSink> {
+    match target {
+        LogTarget::Stderr => Ok(logs.stderr()),
+        LogTarget::File(path) => {
+            if is_default && let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {
+                fs::create_dir_all(folder)?;
+            }
+            logs.open(path)
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! The main thread after start: waits for signals and acts on them.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::iterator::Signals;
+
+use crate::config::{Config, ListenAddress};
+use crate::proxy::gateway::{Gateway, level};
+use crate::telemetry::error_log::Level;
+use crate::telemetry::writer::LogFiles;
+
+use super::affinity;
+use super::listeners::{self, Listening};
+use super::probe::Driver;
+use super::snapshot::{Builder, Loaded, Refusal};
+use super::worker::{Command, Handle, NewListener};
+
+/// How often a drain is looked at.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+/// Time for workers to leave when they are told to stop at once.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Everything that the main thread owns.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    builder: Builder,
+    logs: LogFiles,
+    driver: Driver,
+    published: Arc<ArcSwap<Gateway>>,
+    listening: Vec<Listening>,
+    workers: Vec<Worker>,
+    /// Workers that a smaller `worker_processes` has sent home.
+    leaving: Vec<Handle>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    handle: Handle,
+    accepts: HashSet<ListenAddress>,
+}
+
+/// How the process is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// When the requests in flight are answered.
+    Graceful,
+    /// At once.
+    Fast,
+}
+
+impl Supervisor {
+    /// Binds what the configuration lists.
+    ///
+    /// # Errors
+    /// An address cannot be bound, or a log cannot be opened.
+    pub(super) fn new(mut builder: Builder, logs: LogFiles, driver: Driver, loaded: Loaded) -> Result<Self, Refusal> {
+        let mut listening = Vec::new();
+        let workers = worker_count(&loaded.config);
+        listeners::reconcile(&mut listening, &loaded.config, workers, true).map_err(Refusal::new)?;
+        let gateway = builder.finish(loaded, &logs)?;
+        Ok(Self {
+            builder,
+            logs,
+            driver,
+            published: Arc::new(ArcSwap::from_pointee(gateway)),
+            listening,
+            workers: Vec::new(),
+            leaving: Vec::new(),
+        })
+    }
+
+    /// Starts the workers and the log writer.
+    ///
+    /// # Errors
+    /// A thread or a ring cannot be made.
+    pub(super) fn start(&mut self) -> io::Result<()> {
+        self.logs.start()?;
+        self.adjust_workers()
+    }
+
+    /// A line in the main error log.
+    pub(super) fn log(&self, level: Level, message: std::fmt::Arguments<'_>) {
+        if let Some(log) = self.published.load().main_error_log() {
+            log.log(level, None, message);
+        }
+    }
+
+    /// Handles signals until one ends the process.
+    ///
+    /// # Errors
+    /// The handlers cannot be installed.
+    pub(super) fn run(mut self, mut signals: Signals) {
+        let end = loop {
+            let mut end = None;
+            for signal in signals.wait() {
+                match signal {
+                    SIGHUP => self.reload(),
+                    SIGUSR1 => self.reopen(),
+                    SIGQUIT => end = end.or(Some(End::Graceful)),
+                    SIGTERM | SIGINT => end = Some(End::Fast),
+                    SIGUSR2 => self.log(
+                        Level::Error,
+                        format_args!("upgrading the binary by SIGUSR2 is not implemented in this version"),
+                    ),
+                    _ => {}
+                }
+            }
+            if let Some(end) = end {
+                break end;
+            }
+            self.leaving.retain(|worker| !worker.is_finished());
+        };
+        self.end(end, &mut signals);
+    }
+
+    fn reload(&mut self) {
+        self.log(Level::Notice, format_args!("signal 1 (SIGHUP) received, reconfiguring"));
+        match self.try_reload() {
+            Ok(()) => self.log(Level::Notice, format_args!("reconfigured")),
+            // Whatever was wrong, the old state is still whole and in force.
+            Err(refusal) => self.log(Level::Emerg, format_args!("{refusal}; the old configuration stays in force")),
+        }
+    }
+
+    fn try_reload(&mut self) -> Result<(), Refusal> {
+        let loaded = self.builder.load()?;
+        let workers = worker_count(&loaded.config);
+        listeners::reconcile(&mut self.listening, &loaded.config, workers, false).map_err(Refusal::new)?;
+        let remarks = loaded.remarks.clone();
+        let gateway = self.builder.finish(loaded, &self.logs)?;
+        self.published.store(Arc::new(gateway));
+        for remark in &remarks {
+            self.log(level(remark.level), format_args!("{}", RemarkLine(remark)));
+        }
+        self.adjust_workers()
+            .map_err(|error| Refusal::new(format!("not all workers could be started ({error})")))?;
+        self.logs.close_unused();
+        Ok(())
+    }
+
+    fn reopen(&self) {
+        self.log(Level::Notice, format_args!("signal 10 (SIGUSR1) received, reopening logs"));
+        for (path, error) in self.logs.reopen() {
+            self.log(
+                Level::Emerg,
+                format_args!("open() \"{}\" failed ({})", path.display(), super::pidfile::describe(&error)),
+            );
+        }
+    }
+
+    /// Brings number and listeners of the workers in line with what is
+    /// published.
+    fn adjust_workers(&mut self) -> io::Result<()> {
+        let gateway = self.published.load_full();
+        let count = worker_count(&gateway.config);
+        let limit = gateway.config.core.worker_shutdown_timeout;
+        while self.workers.len() > count {
+            if let Some(worker) = self.workers.pop() {
+                worker.handle.tell(Command::Drain(limit));
+                self.leaving.push(worker.handle);
+            }
+        }
+        while self.workers.len() < count {
+            let index = self.workers.len();
+            let handle = Handle::start(index, count, self.driver, Arc::clone(&self.published))?;
+            self.workers.push(Worker { handle, accepts: HashSet::new() });
+        }
+        let keep: Vec<ListenAddress> = self.listening.iter().map(|listening| listening.address.clone()).collect();
+        for (index, worker) in self.workers.iter_mut().enumerate() {
+            worker.accepts.retain(|address| keep.contains(address));
+            let mut add = Vec::new();
+            for listening in &self.listening {
+                if worker.accepts.contains(&listening.address) {
+                    continue;
+                }
+                if let Some(socket) = listening.socket(index) {
+                    let fd = socket.duplicate(self.driver == Driver::Epoll)?;
+                    add.push(NewListener { address: listening.address.clone(), fd, unix: socket.is_unix() });
+                    worker.accepts.insert(listening.address.clone());
+                }
+            }
+            worker.handle.tell(Command::Listen { add, keep: keep.clone() });
+        }
+        Ok(())
+    }
+
+    fn end(mut self, end: End, signals: &mut Signals) {
+        let limit = self.published.load().config.core.worker_shutdown_timeout;
+        listeners::remove_socket_files(&self.listening);
+        self.listening.clear();
+        let handles: Vec<Handle> =
+            self.workers.drain(..).map(|worker| worker.handle).chain(self.leaving.drain(..)).collect();
+        let mut give_up = match end {
+            End::Graceful => {
+                self.log(Level::Notice, format_args!("signal 3 (SIGQUIT) received, shutting down"));
+                handles.iter().for_each(|handle| handle.tell(Command::Drain(limit)));
+                None
+            }
+            End::Fast => {
+                handles.iter().for_each(|handle| handle.tell(Command::Stop));
+                Some(Instant::now() + STOP_TIMEOUT)
+            }
+        };
+        while handles.iter().any(|handle| !handle.is_finished()) {
+            if give_up.is_some_and(|moment| Instant::now() >= moment) {
+                break;
+            }
+            if give_up.is_none() && signals.pending().any(|signal| matches!(signal, SIGTERM | SIGINT)) {
+                handles.iter().for_each(|handle| handle.tell(Command::Stop));
+                give_up = Some(Instant::now() + STOP_TIMEOUT);
+            }
+            std::thread::sleep(DRAIN_POLL);
+        }
+        self.log(Level::Notice, format_args!("exit"));
+        self.logs.flush_and_stop();
+    }
+}
+
+/// The signals that mean something; to be called before any thread starts.
+///
+/// # Errors
+/// The handlers cannot be installed.
+pub(super) fn signals() -> io::Result<Signals> {
+    Signals::new([SIGHUP, SIGUSR1, SIGUSR2, SIGQUIT, SIGTERM, SIGINT, SIGCHLD, SIGWINCH])
+}
+
+/// A remark as the log shows it.
+pub(super) struct RemarkLine<'r>(pub(super) &'r crate::config::Remark);
+
+impl std::fmt::Display for RemarkLine<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0.position {
+            Some(position) => write!(f, "{} in {position}", self.0.text),
+            None => f.write_str(&self.0.text),
+        }
+    }
+}
+
+/// `worker_processes`, or the cores this process may use; one where
+/// `master_process` is off.
+fn worker_count(config: &Config) -> usize {
+    if !config.core.master_process {
+        return 1;
+    }
+    config.core.worker_processes.unwrap_or_else(|| affinity::allowed().len()).max(1)
+}

@@ -1,0 +1,605 @@
+//! Certificates and keys from PEM files: read, matched, and warned about.
+//!
+//! Everything here happens on the main thread while a configuration is built.
+//! A [`Loader`] lives for one such build and remembers every file by its path,
+//! so that a thousand server blocks that share a certificate read it once, and
+//! one build never sees two versions of a file that is being replaced.
+//!
+//! Whether key and certificate belong together is judged here, by comparing
+//! public keys. rustls' own `keys_match` parses the certificate with webpki,
+//! which refuses X.509 v1; and v1 is what plain `openssl x509 -req` of OpenSSL
+//! 3.0 makes.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::sign::{CertifiedKey, SigningKey};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::SubjectPublicKeyInfo;
+
+use super::identity;
+use crate::config::{Located, Position};
+
+/// Why a TLS configuration cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsError {
+    /// Without the position. Names files, never what is in a key.
+    pub message: String,
+    /// The directive that is to blame.
+    pub position: Option<Position>,
+}
+
+impl TlsError {
+    pub(super) fn at(position: &Position, message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            position: Some(position.clone()),
+        }
+    }
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.position {
+            Some(position) => write!(f, "{} in {position}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+/// What is worth knowing of a server certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateInfo {
+    /// The file.
+    pub path: PathBuf,
+    /// RFC 2253; empty where the name has no text.
+    pub subject: String,
+    /// Seconds since the epoch.
+    pub not_after: i64,
+}
+
+/// Days before its end from which a certificate is warned about.
+const WARN_DAYS: i64 = 30;
+/// The largest file that is read, bytes. A bundle of every public CA takes a
+/// quarter of a megabyte; `/dev/zero` takes all memory.
+const MAX_FILE: u64 = 16 << 20;
+const DAY: i64 = 86_400;
+
+/// Reads files for one build of a configuration, each once.
+#[derive(Debug)]
+pub struct Loader {
+    now: UnixTime,
+    chains: HashMap<PathBuf, Arc<Chain>>,
+    keys: HashMap<PathBuf, Arc<dyn SigningKey>>,
+    pairs: HashMap<(PathBuf, PathBuf), (Arc<CertifiedKey>, CertificateInfo)>,
+    authorities: HashMap<PathBuf, Arc<[CertificateDer<'static>]>>,
+    warnings: Vec<String>,
+    /// What other modules of this folder build from files and share the same way.
+    pub(super) built: super::server::Built,
+}
+
+/// A server certificate with its intermediates, leaf first.
+#[derive(Debug)]
+struct Chain {
+    certificates: Vec<CertificateDer<'static>>,
+    /// Of the leaf, as x509-parser read it.
+    public_key: PublicKey,
+    info: CertificateInfo,
+}
+
+/// Algorithm and key bits. The algorithm's parameters are left out, because
+/// some tools omit the NULL that others write for RSA.
+#[derive(Debug, PartialEq, Eq)]
+struct PublicKey {
+    algorithm: Vec<u8>,
+    bits: Vec<u8>,
+}
+
+impl From<&SubjectPublicKeyInfo<'_>> for PublicKey {
+    fn from(spki: &SubjectPublicKeyInfo<'_>) -> Self {
+        Self {
+            algorithm: spki.algorithm.algorithm.as_bytes().to_vec(),
+            bits: spki.subject_public_key.data.to_vec(),
+        }
+    }
+}
+
+impl Default for Loader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Loader {
+    /// Nothing read yet; "now" is the present.
+    pub fn new() -> Self {
+        Self::at(UnixTime::now())
+    }
+
+    fn at(now: UnixTime) -> Self {
+        Self {
+            now,
+            chains: HashMap::new(),
+            keys: HashMap::new(),
+            pairs: HashMap::new(),
+            authorities: HashMap::new(),
+            warnings: Vec::new(),
+            built: super::server::Built::default(),
+        }
+    }
+
+    /// A server certificate with its key.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read or understood, or the two do not belong together.
+    pub(super) fn certified_key(
+        &mut self,
+        certificate: &Located<PathBuf>,
+        key: &Located<PathBuf>,
+    ) -> Result<(Arc<CertifiedKey>, CertificateInfo), TlsError> {
+        let pair = (certificate.value.clone(), key.value.clone());
+        if let Some(known) = self.pairs.get(&pair) {
+            return Ok(known.clone());
+        }
+        let chain = self.chain(certificate)?;
+        let signing_key = self.key(key)?;
+        let public_key = signing_key.public_key().and_then(|der| {
+            let (_, spki) = SubjectPublicKeyInfo::from_der(&der).ok()?;
+            Some(PublicKey::from(&spki))
+        });
+        if public_key.as_ref() != Some(&chain.public_key) {
+            let message = format!(
+                "certificate key \"{}\" does not match certificate \"{}\": key values mismatch",
+                key.value.display(),
+                certificate.value.display()
+            );
+            return Err(TlsError::at(&key.position, message));
+        }
+        // `new` checks nothing, which is why the check stands above.
+        let certified = CertifiedKey::new(chain.certificates.clone(), signing_key);
+        let known = (Arc::new(certified), chain.info.clone());
+        self.pairs.insert(pair, known.clone());
+        Ok(known)
+    }
+
+    /// The certificates of a CA file, at least one.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or understood, or is empty: an empty CA set
+    /// would let nobody in, or be taken for none.
+    pub(super) fn authorities(
+        &mut self,
+        file: &Located<PathBuf>,
+    ) -> Result<Arc<[CertificateDer<'static>]>, TlsError> {
+        if let Some(known) = self.authorities.get(&file.value) {
+            return Ok(Arc::clone(known));
+        }
+        let fail = |reason: &str| {
+            let path = file.value.display();
+            let message = format!("cannot load CA certificate \"{path}\": {reason}");
+            TlsError::at(&file.position, message)
+        };
+        let (bytes, _) = read(&file.value).map_err(|error| fail(&os_reason(&error)))?;
+        let certificates: Arc<[_]> = certificates(&bytes).map_err(|e| fail(&e))?.into();
+        if certificates.is_empty() {
+            return Err(fail("no certificate in it"));
+        }
+        self.authorities
+            .insert(file.value.clone(), Arc::clone(&certificates));
+        Ok(certificates)
+    }
+
+    /// For the operator, at load; each is said once.
+    pub(super) fn warn(&mut self, warning: String) {
+        self.warnings.push(warning);
+    }
+
+    /// The warnings since the last call.
+    pub(super) fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    fn chain(&mut self, file: &Located<PathBuf>) -> Result<Arc<Chain>, TlsError> {
+        let path = &file.value;
+        if let Some(known) = self.chains.get(path) {
+            return Ok(Arc::clone(known));
+        }
+        let fail = |reason: &str| {
+            let message = format!("cannot load certificate \"{}\": {reason}", path.display());
+            TlsError::at(&file.position, message)
+        };
+        let (bytes, _) = read(path).map_err(|error| fail(&os_reason(&error)))?;
+        let certificates = certificates(&bytes).map_err(|reason| fail(&reason))?;
+        let leaf = certificates
+            .first()
+            .ok_or_else(|| fail("no certificate in it"))?;
+        let (_, leaf) =
+            X509Certificate::from_der(leaf).map_err(|_| fail("a certificate is malformed"))?;
+        let not_after = leaf.validity().not_after.timestamp();
+        let not_before = leaf.validity().not_before.timestamp();
+        let info = CertificateInfo {
+            path: path.clone(),
+            subject: identity::rfc2253(leaf.subject()).unwrap_or_default(),
+            not_after,
+        };
+        let public_key = PublicKey::from(leaf.public_key());
+        if let Some(problem) = validity_problem(not_before, not_after, self.now) {
+            self.warn(format!("certificate \"{}\" {problem}", path.display()));
+        }
+        let chain = Arc::new(Chain {
+            certificates,
+            public_key,
+            info,
+        });
+        self.chains.insert(path.clone(), Arc::clone(&chain));
+        Ok(chain)
+    }
+
+    fn key(&mut self, file: &Located<PathBuf>) -> Result<Arc<dyn SigningKey>, TlsError> {
+        let path = &file.value;
+        if let Some(known) = self.keys.get(path) {
+            return Ok(Arc::clone(known));
+        }
+        let fail = |reason: &str| {
+            let path = path.display();
+            let message = format!("cannot load certificate key \"{path}\": {reason}");
+            TlsError::at(&file.position, message)
+        };
+        let (bytes, mode) = read(path).map_err(|error| fail(&os_reason(&error)))?;
+        let der = private_key(&bytes).map_err(|reason| fail(&reason))?;
+        // The error of rustls is not shown: it might quote what it read.
+        let key = any_supported_type(&der)
+            .map_err(|_| fail("the key is malformed, too short or of an unknown kind"))?;
+        if mode & 0o007 != 0 {
+            let path = path.display();
+            self.warn(format!(
+                "certificate key \"{path}\" is readable by others than owner and group (mode {:04o})",
+                mode & 0o7777
+            ));
+        }
+        self.keys.insert(path.clone(), Arc::clone(&key));
+        Ok(key)
+    }
+}
+
+/// "expires in 12 days", if that is soon.
+fn validity_problem(not_before: i64, not_after: i64, now: UnixTime) -> Option<String> {
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    if now < not_before {
+        let days = not_before.saturating_sub(now) / DAY;
+        return Some(format!("is not valid yet, but in {}", count(days)));
+    }
+    let left = not_after.saturating_sub(now);
+    if left < 0 {
+        return Some(format!(
+            "expired {} ago",
+            count(left.saturating_neg() / DAY)
+        ));
+    }
+    (left < WARN_DAYS * DAY).then(|| format!("expires in {}", count(left / DAY)))
+}
+
+fn count(days: i64) -> String {
+    let plural = if days == 1 { "" } else { "s" };
+    format!("{days} day{plural}")
+}
+
+/// The certificates of a PEM file, each checked to be one.
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let mut found = Vec::new();
+    for item in pem_items(pem)? {
+        if let rustls_pemfile::Item::X509Certificate(der) = item {
+            match X509Certificate::from_der(&der) {
+                Ok(([], _)) => found.push(der),
+                _ => return Err("a certificate is malformed".to_owned()),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The first private key of a PEM file: PKCS#8, PKCS#1 or SEC1.
+fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+    use rustls_pemfile::Item;
+    let contains = |needle: &[u8]| memchr::memmem::find(pem, needle).is_some();
+    if contains(b"BEGIN ENCRYPTED PRIVATE KEY") || contains(b"Proc-Type: 4,ENCRYPTED") {
+        return Err("the key is encrypted, and there is nobody to ask for a pass phrase".into());
+    }
+    pem_items(pem)?
+        .into_iter()
+        .find_map(|item| match item {
+            Item::Pkcs8Key(key) => Some(key.into()),
+            Item::Pkcs1Key(key) => Some(key.into()),
+            Item::Sec1Key(key) => Some(key.into()),
+            _ => None,
+        })
+        .ok_or_else(|| "no private key in it".to_owned())
+}
+
+/// The one place that reads PEM. rustls-pemfile is unmaintained
+/// (RUSTSEC-2025-0134): it has become a thin layer over `rustls-pki-types`,
+/// whose own `pem` module can take its place in this function alone.
+fn pem_items(mut pem: &[u8]) -> Result<Vec<rustls_pemfile::Item>, String> {
+    rustls_pemfile::read_all(&mut pem)
+        .collect::<Result<_, _>>()
+        .map_err(|_| "a PEM section is malformed".to_owned())
+}
+
+/// Bytes that are wiped when dropped: any of these files may hold a key.
+struct Secret(Vec<u8>);
+
+impl std::ops::Deref for Secret {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        // Keeps the compiler from seeing that nobody reads the zeros.
+        std::hint::black_box(&mut self.0);
+    }
+}
+
+/// A file's content and its permission bits.
+fn read(path: &Path) -> io::Result<(Secret, u32)> {
+    let file = std::fs::File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    // Reserved in advance: growing would leave copies behind that nobody wipes.
+    let expected = metadata.len().min(MAX_FILE) as usize + 1;
+    let mut content = Secret(Vec::with_capacity(expected));
+    file.take(MAX_FILE + 1).read_to_end(&mut content.0)?;
+    if content.len() as u64 > MAX_FILE {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok((content, metadata.permissions().mode()))
+}
+
+/// The system's words, without Rust's "(os error 2)".
+fn os_reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn located(path: PathBuf) -> Located<PathBuf> {
+        let position = Position {
+            file: "nginx.conf".into(),
+            line: 7,
+        };
+        Located {
+            value: path,
+            position,
+        }
+    }
+
+    struct Files(tempfile::TempDir);
+
+    impl Files {
+        fn new() -> Self {
+            Self(tempfile::tempdir().expect("a directory"))
+        }
+
+        fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Located<PathBuf> {
+            let path = self.0.path().join(name);
+            fs::write(&path, content).expect("written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("set");
+            located(path)
+        }
+
+        fn openssl(&self, arguments: &str) {
+            let output = std::process::Command::new("openssl")
+                .args(arguments.split(' '))
+                .current_dir(self.0.path())
+                .output()
+                .expect("openssl runs");
+            assert!(output.status.success(), "{output:?}");
+        }
+
+        fn at(&self, name: &str) -> Located<PathBuf> {
+            let file = located(self.0.path().join(name));
+            fs::set_permissions(&file.value, fs::Permissions::from_mode(0o640)).expect("set");
+            file
+        }
+    }
+
+    fn pair() -> (String, String) {
+        let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).expect("made");
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    #[test]
+    fn the_three_forms_of_a_key_are_read_and_matched() {
+        let files = Files::new();
+        files.openssl("genpkey -algorithm RSA -out pkcs8.key");
+        files.openssl("rsa -in pkcs8.key -traditional -out pkcs1.key");
+        files.openssl("ecparam -name prime256v1 -genkey -out sec1.key");
+        files.openssl("genpkey -algorithm ED25519 -out ed.key");
+        for key in ["pkcs8", "pkcs1", "sec1", "ed"] {
+            files.openssl(&format!(
+                "req -new -key {key}.key -subj /CN={key} -out {key}.csr"
+            ));
+            files.openssl(&format!(
+                "x509 -req -in {key}.csr -signkey {key}.key -out {key}.crt"
+            ));
+            let (certificate, key) = (
+                files.at(&format!("{key}.crt")),
+                files.at(&format!("{key}.key")),
+            );
+            let made = Loader::new().certified_key(&certificate, &key);
+            assert!(made.is_ok(), "{made:?}");
+        }
+    }
+
+    #[test]
+    fn a_v1_certificate_is_accepted_for_a_server() {
+        let files = Files::new();
+        files.openssl("genpkey -algorithm RSA -out k.pem");
+        files.openssl("req -new -key k.pem -subj /CN=v1 -out r.pem");
+        files.openssl("x509 -req -in r.pem -signkey k.pem -days 365 -out c.pem");
+        let (bytes, _) = read(&files.at("c.pem").value).expect("read");
+        let der = certificates(&bytes).expect("PEM").remove(0);
+        let (_, parsed) = X509Certificate::from_der(&der).expect("DER");
+        assert_eq!(parsed.version(), x509_parser::x509::X509Version::V1);
+        let mut loader = Loader::new();
+        let (_, info) = loader
+            .certified_key(&files.at("c.pem"), &files.at("k.pem"))
+            .expect("accepted");
+        assert_eq!(info.subject, "CN=v1");
+        assert_eq!(loader.take_warnings(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused_by_names() {
+        let files = Files::new();
+        let certificate = files.write("c.pem", pair().0);
+        let key = files.write("k.pem", pair().1);
+        let error = Loader::new()
+            .certified_key(&certificate, &key)
+            .expect_err("mismatch");
+        let text = error.to_string();
+        assert!(
+            text.contains("k.pem\" does not match certificate \""),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("key values mismatch in nginx.conf:7"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_without_its_content() {
+        let files = Files::new();
+        let (certificate, key) = pair();
+        let good = files.write("c.pem", &certificate);
+        let secret = "c2VjcmV0c2VjcmV0";
+        let broken = format!("-----BEGIN PRIVATE KEY-----\n{secret}\n-----END PRIVATE KEY-----\n");
+        let cases = [
+            (files.0.path().join("none"), "No such file or directory"),
+            (files.0.path().to_owned(), "is a directory"),
+            (files.write("empty", "").value, "no private key in it"),
+            (files.write("junk", "junk").value, "no private key in it"),
+            (files.write("broken", broken).value, "the key is malformed"),
+            (
+                files.write("cut", &key[..60]).value,
+                "a PEM section is malformed",
+            ),
+            (
+                files
+                    .write("enc", "-----BEGIN ENCRYPTED PRIVATE KEY-----")
+                    .value,
+                "the key is encrypted",
+            ),
+        ];
+        for (path, reason) in cases {
+            let error = Loader::new()
+                .certified_key(&good, &located(path.clone()))
+                .expect_err(reason);
+            let begin = format!("cannot load certificate key \"{}\": ", path.display());
+            assert!(error.message.starts_with(&begin), "{error}");
+            assert!(error.message.contains(reason), "{error}");
+            assert!(!error.message.contains(secret), "{error}");
+            assert_eq!(error.position.map(|at| at.line), Some(7));
+        }
+    }
+
+    #[test]
+    fn an_empty_ca_file_is_refused() {
+        let files = Files::new();
+        for content in ["", "just words", &pair().1] {
+            let file = files.write("ca.pem", content);
+            let error = Loader::new().authorities(&file).expect_err("refused");
+            assert!(error.message.ends_with("no certificate in it"), "{error}");
+        }
+        let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let error = Loader::new()
+            .authorities(&files.write("bad.pem", pem))
+            .expect_err("refused");
+        assert!(
+            error.message.ends_with("a certificate is malformed"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_gives_one_warning() {
+        let files = Files::new();
+        let (certificate, key) = pair();
+        let certificate = files.write("c.pem", certificate);
+        let key = files.write("k.pem", key);
+        fs::set_permissions(&key.value, fs::Permissions::from_mode(0o644)).expect("set");
+        let mut loader = Loader::new();
+        for _ in 0..3 {
+            loader.certified_key(&certificate, &key).expect("loaded");
+        }
+        let warnings = loader.take_warnings();
+        let [warning] = &warnings[..] else {
+            panic!("{warnings:?}")
+        };
+        assert!(
+            warning.ends_with("than owner and group (mode 0644)"),
+            "{warning}"
+        );
+    }
+
+    #[test]
+    fn a_certificate_near_its_end_gives_a_warning() {
+        let at = |seconds: i64| UnixTime::since_unix_epoch(Duration::from_secs(seconds as u64));
+        let (from, to) = (1_000 * DAY, 1_100 * DAY);
+        let problem = |now| validity_problem(from, to, at(now));
+        assert_eq!(problem(1_050 * DAY), None);
+        assert_eq!(problem(to - 30 * DAY), None);
+        assert_eq!(
+            problem(to - 30 * DAY + 1).as_deref(),
+            Some("expires in 29 days")
+        );
+        assert_eq!(problem(to - DAY).as_deref(), Some("expires in 1 day"));
+        assert_eq!(problem(to + 3 * DAY).as_deref(), Some("expired 3 days ago"));
+        assert_eq!(
+            problem(from - 2 * DAY).as_deref(),
+            Some("is not valid yet, but in 2 days")
+        );
+    }
+
+    #[test]
+    fn a_file_is_read_once_in_one_build() {
+        let files = Files::new();
+        let (certificate, key) = pair();
+        let certificate = files.write("c.pem", certificate);
+        let key = files.write("k.pem", key);
+        let mut loader = Loader::new();
+        let first = loader.certified_key(&certificate, &key).expect("loaded");
+        fs::remove_file(&certificate.value).expect("removed");
+        let second = loader
+            .certified_key(&certificate, &key)
+            .expect("remembered");
+        assert!(Arc::ptr_eq(&first.0, &second.0));
+    }
+}

@@ -1,0 +1,247 @@
+//! X.509 version 1, as far as it is let in: as a leaf.
+//!
+//! Plain `openssl x509 -req` of OpenSSL 3.0 makes v1 certificates, and many
+//! clients of Nginx hold one. webpki refuses them before it looks at anything,
+//! so the few fields that a v1 leaf has are read here. It has no extensions,
+//! hence no usage, no names besides the subject, and nothing that says whether
+//! it is a CA: which is why it is never taken for one.
+//!
+//! Signatures are still checked by webpki and aws-lc-rs, through the raw public
+//! key of the signer.
+
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::pki_types::{SubjectPublicKeyInfoDer, UnixTime};
+use webpki::RawPublicKeyEntity;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::X509Version;
+
+use super::refusal::RefusalReason;
+
+const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
+const SEQUENCE: u8 = 0x30;
+
+/// The fields of a v1 certificate that verification needs.
+#[derive(Debug)]
+pub(super) struct V1Leaf<'a> {
+    der: &'a [u8],
+    /// Content octets of the Name, as webpki gives them.
+    pub(super) issuer: &'a [u8],
+    pub(super) subject: &'a [u8],
+    not_before: i64,
+    not_after: i64,
+    spki: &'a [u8],
+}
+
+impl<'a> V1Leaf<'a> {
+    /// Whether a certificate is in the only encoding of v1 that DER knows: no
+    /// version field, the serial number comes first.
+    pub(super) fn is_v1(der: &[u8]) -> bool {
+        Signed::read(der).is_some_and(|signed| signed.fields.first() == Some(&INTEGER))
+    }
+
+    /// Reads a v1 certificate.
+    ///
+    /// # Errors
+    ///
+    /// It is of another version, or malformed, or carries what v1 does not
+    /// have: unique identifiers or extensions.
+    pub(super) fn read(der: &'a [u8]) -> Result<Self, RefusalReason> {
+        if !Self::is_v1(der) {
+            return Err(RefusalReason::UnsupportedVersion);
+        }
+        let malformed = RefusalReason::BadEncoding;
+        let (_, parsed) = X509Certificate::from_der(der).map_err(|_| malformed)?;
+        let extended = !parsed.extensions().is_empty()
+            || parsed.issuer_uid.is_some()
+            || parsed.subject_uid.is_some();
+        if parsed.version() != X509Version::V1 || extended {
+            return Err(malformed);
+        }
+        let signed = Signed::read(der).ok_or(malformed)?;
+        let read = || {
+            let (_serial, rest) = tlv(signed.fields)?;
+            let (algorithm, rest) = tlv(rest)?;
+            let (issuer, rest) = tlv(rest)?;
+            let (_validity, rest) = tlv(rest)?;
+            let (subject, rest) = tlv(rest)?;
+            let (spki, rest) = tlv(rest)?;
+            // RFC 5280 §4.1.1.2: the algorithm inside must be the one outside,
+            // or an attacker could swap the latter.
+            let sound = rest.is_empty() && algorithm.value == signed.algorithm;
+            sound.then_some((issuer.value, subject.value, spki.whole))
+        };
+        let (issuer, subject, spki) = read().ok_or(malformed)?;
+        Ok(Self {
+            der,
+            issuer,
+            subject,
+            not_before: parsed.validity().not_before.timestamp(),
+            not_after: parsed.validity().not_after.timestamp(),
+            spki,
+        })
+    }
+
+    pub(super) fn public_key(&self) -> SubjectPublicKeyInfoDer<'a> {
+        SubjectPublicKeyInfoDer::from(self.spki)
+    }
+
+    pub(super) fn check_validity(&self, now: UnixTime) -> Result<(), RefusalReason> {
+        check_validity(self.not_before, self.not_after, now)
+    }
+
+    pub(super) fn check_signature(
+        &self,
+        signer: &SubjectPublicKeyInfoDer<'_>,
+        algorithms: &WebPkiSupportedAlgorithms,
+    ) -> Result<(), RefusalReason> {
+        check_signature(self.der, signer, algorithms)
+    }
+}
+
+/// Both ends included, as RFC 5280 §4.1.2.5 has it.
+pub(super) fn check_validity(
+    not_before: i64,
+    not_after: i64,
+    now: UnixTime,
+) -> Result<(), RefusalReason> {
+    let now = i64::try_from(now.as_secs()).map_err(|_| RefusalReason::Expired)?;
+    match now {
+        _ if now < not_before => Err(RefusalReason::NotValidYet),
+        _ if now > not_after => Err(RefusalReason::Expired),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a certificate, of whatever version, was signed by this key.
+pub(super) fn check_signature(
+    certificate: &[u8],
+    signer: &SubjectPublicKeyInfoDer<'_>,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<(), RefusalReason> {
+    let signed = Signed::read(certificate).ok_or(RefusalReason::BadEncoding)?;
+    let key = RawPublicKeyEntity::try_from(signer).map_err(|_| RefusalReason::InvalidCa)?;
+    let candidates = algorithms
+        .all
+        .iter()
+        .filter(|candidate| candidate.signature_alg_id().as_ref() == signed.algorithm);
+    // Several, because ECDSA's identifier names the hash and not the curve.
+    for &algorithm in candidates {
+        match key.verify_signature(algorithm, signed.tbs, signed.signature) {
+            Ok(()) => return Ok(()),
+            Err(webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_)) => {}
+            Err(error) => return Err(RefusalReason::of(&error)),
+        }
+    }
+    Err(RefusalReason::UnsupportedAlgorithm)
+}
+
+/// The outermost structure of a certificate (RFC 5280 §4.1).
+struct Signed<'a> {
+    /// Everything that is signed, header included.
+    tbs: &'a [u8],
+    /// The same without its header: the fields one after another.
+    fields: &'a [u8],
+    /// Content octets of the AlgorithmIdentifier.
+    algorithm: &'a [u8],
+    signature: &'a [u8],
+}
+
+impl<'a> Signed<'a> {
+    fn read(der: &'a [u8]) -> Option<Self> {
+        let (certificate, rest) = tlv(der)?;
+        let (tbs, inner) = tlv(certificate.value)?;
+        let (algorithm, inner) = tlv(inner)?;
+        let (signature, inner) = tlv(inner)?;
+        let tags = [certificate.tag, tbs.tag, algorithm.tag, signature.tag];
+        if tags != [SEQUENCE, SEQUENCE, SEQUENCE, BIT_STRING] {
+            return None;
+        }
+        // The first octet counts unused bits; signatures have none.
+        let (0, signature) = signature.value.split_first()? else {
+            return None;
+        };
+        (rest.is_empty() && inner.is_empty()).then_some(Self {
+            tbs: tbs.whole,
+            fields: tbs.value,
+            algorithm: algorithm.value,
+            signature,
+        })
+    }
+}
+
+/// One element of DER.
+struct Tlv<'a> {
+    tag: u8,
+    value: &'a [u8],
+    /// With its header.
+    whole: &'a [u8],
+}
+
+/// The content octets of a single element.
+pub(super) fn content(der: &[u8]) -> Option<&[u8]> {
+    let (element, rest) = tlv(der)?;
+    rest.is_empty().then_some(element.value)
+}
+
+/// The first element, and what follows. Single-byte tags and definite lengths
+/// up to four bytes, which is all that a certificate has.
+fn tlv(der: &[u8]) -> Option<(Tlv<'_>, &[u8])> {
+    let (&tag, rest) = der.split_first()?;
+    let (&first, rest) = rest.split_first()?;
+    let (length, rest) = match first {
+        0..=0x7f => (usize::from(first), rest),
+        0x81..=0x84 => {
+            let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+            let length = bytes
+                .iter()
+                .fold(0_usize, |length, &byte| length << 8 | usize::from(byte));
+            (length, rest)
+        }
+        _ => return None,
+    };
+    let (value, rest) = rest.split_at_checked(length)?;
+    let whole = &der[..der.len() - rest.len()];
+    (tag & 0x1f != 0x1f).then_some((Tlv { tag, value, whole }, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lengths_are_read_and_checked_against_what_is_there() {
+        assert!(tlv(&[0x30, 0x02, 1, 2, 3]).is_some_and(|(_, rest)| rest == [3]));
+        assert!(tlv(&[0x30, 0x81, 0x01, 9]).is_some_and(|(one, _)| one.value == [9]));
+        for bad in [
+            &[0x30][..],
+            &[0x30, 0x80],
+            &[0x30, 0x02, 1],
+            &[0x30, 0x82, 0xff],
+            &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff],
+            &[0x1f, 0x00],
+        ] {
+            assert!(tlv(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_v3_certificate_is_not_read_as_v1() {
+        let made = rcgen::generate_simple_self_signed(["a".to_owned()]).expect("made");
+        assert!(!V1Leaf::is_v1(made.cert.der()));
+        let error = V1Leaf::read(made.cert.der()).expect_err("v3");
+        assert_eq!(error, RefusalReason::UnsupportedVersion);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused_without_a_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
+            prop_assert!(V1Leaf::read(&bytes).is_err());
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! TLS: who we are, who the client is, and the bytes in between.
+//!
+//! rustls does handshakes, key schedules, tickets and alerts; the record
+//! layer after the handshake is our own, because it seals and opens in place
+//! in network buffers ([`record`], [`session`]). The policy about clients is
+//! [`client_auth`]'s, and its proof is [`client_auth::VerifiedClient`]. This
+//! folder is the only one that names rustls, and it does no I/O but reading
+//! the files that the configuration names.
+
+pub mod certs;
+pub mod ciphers;
+pub mod client_auth;
+pub mod client_hello;
+pub mod identity;
+pub mod record;
+pub mod resumption;
+pub mod server;
+pub mod session;
+
+use rustls::ProtocolVersion;
+use rustls::pki_types::UnixTime;
+
+/// `$ssl_protocol`: the version as OpenSSL and Nginx write it.
+pub fn protocol_name(version: ProtocolVersion) -> &'static str {
+    match version {
+        ProtocolVersion::TLSv1_2 => "TLSv1.2",
+        ProtocolVersion::TLSv1_3 => "TLSv1.3",
+        _ => "",
+    }
+}
+
+/// The present, as validity periods are judged by it.
+pub fn now() -> UnixTime {
+    UnixTime::now()
+}
+
+/// Names the library for `-V`.
+pub const LIBRARY: &str = "rustls 0.23 with aws-lc-rs";

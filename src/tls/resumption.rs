@@ -1,0 +1,56 @@
+//! Session resumption: a stateful store and stateless tickets, both bound to a
+//! scope.
+//!
+//! A session may resume only where a full handshake would have met the same
+//! client-certificate policy and the same server certificate; otherwise a
+//! session made on a lax virtual host opens a strict one (Nginx
+//! CVE-2025-23419). rustls itself does not look: two configurations that share
+//! a store or a ticketer resume each other's sessions. So the [`Scope`] is part
+//! of every store key, and authenticated data of every ticket: under another
+//! scope a session is not found, and a ticket does not decrypt. This is what
+//! Nginx's session id context does for the store it shares.
+//!
+//! Whether the client's certificate is *still* acceptable is not decided here
+//! but at every resumption, by `ClientAuth::admit`.
+
+mod store;
+mod tickets;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+pub use self::store::{ScopedStore, SessionStore};
+pub use self::tickets::{NoRandomness, TicketKeys, Ticketer};
+
+/// What a session is bound to: a digest over the client-certificate policy and
+/// the server's certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Scope(pub [u8; 32]);
+
+/// The longest session that is stored or put in a ticket, bytes. A session
+/// holds the client's chain; a ticket comes back in one ClientHello, which
+/// should fit a 16 KiB record. Longer chains do full handshakes.
+const MAX_SESSION: usize = 8 * 1024;
+
+/// How far ahead of this clock a session may have been made, seconds: the
+/// clock may have been set back a little, but not without end.
+const MAX_SKEW: u64 = 60;
+
+/// Whether something made at `made` is younger than `lifetime` seconds at `now`.
+fn within(made: u64, now: u64, lifetime: u64) -> bool {
+    made <= now.saturating_add(MAX_SKEW) && now.saturating_sub(made) < lifetime
+}
+
+/// Seconds since the epoch. Wall-clock time and not a monotonic one: certificates
+/// expire by it, and machines that share ticket keys have only it in common.
+fn unix_now() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// A poisoned lock means a panic between two consistent states at worst loses
+/// a session; refusing every handshake from then on would be worse.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

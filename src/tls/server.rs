@@ -1,0 +1,290 @@
+//! From the `ssl_*` directives of a server block to what rustls needs to
+//! answer its clients.
+//!
+//! The virtual host is chosen by SNI before rustls sees the ClientHello, so
+//! each server block has a `ServerConfig` of its own: certificate, versions,
+//! suites and client policy are all its own. What blocks have in common is
+//! shared through the [`Loader`] of the build, so a thousand of them cost
+//! little more than one.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use aws_lc_rs::digest;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self as provider, kx_group};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, StoresServerSessions,
+};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, SignatureAlgorithm, SupportedCipherSuite, version};
+
+use super::certs::{CertificateInfo, Loader, TlsError};
+use super::ciphers::{self, CipherError};
+use super::client_auth::{ClientAuth, PolicyKey};
+use super::resumption::{NoRandomness, Scope, ScopedStore, SessionStore, TicketKeys, Ticketer};
+use crate::config::{SessionCache, Tls, TlsVersions};
+
+/// A server block, ready to answer handshakes.
+#[derive(Debug)]
+pub struct TlsHost {
+    /// For rustls.
+    pub config: Arc<ServerConfig>,
+    /// Judges clients at resumption and makes the proof of their identity.
+    pub client_auth: Arc<ClientAuth>,
+    /// One per `ssl_certificate`.
+    pub certificates: Vec<CertificateInfo>,
+    /// For the operator. A file's warning is given with the first block that
+    /// uses it.
+    pub warnings: Vec<String>,
+}
+
+/// What outlives a reload: without it every reload would throw away every
+/// session.
+#[derive(Debug)]
+pub struct Shared {
+    keys: Arc<TicketKeys>,
+    /// By name.
+    stores: Mutex<HashMap<Box<str>, NamedStore>>,
+}
+
+/// A store with its size in bytes. Weak, so that a cache that no configuration
+/// names any more goes with the last that did.
+type NamedStore = (usize, Weak<SessionStore>);
+
+impl Shared {
+    /// Fresh ticket keys and no stores.
+    ///
+    /// # Errors
+    ///
+    /// The system's random number generator fails.
+    pub fn new() -> Result<Self, TlsError> {
+        let keys = TicketKeys::new().map_err(|NoRandomness| TlsError {
+            message: "cannot make session ticket keys: the system gives no randomness".into(),
+            position: None,
+        })?;
+        Ok(Self {
+            keys: Arc::new(keys),
+            stores: Mutex::default(),
+        })
+    }
+
+    /// The named store; a new one if there is none of this size.
+    fn store(&self, name: &str, size: usize) -> Arc<SessionStore> {
+        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, store)) = stores.get(name)
+            && *known == size
+            && let Some(store) = store.upgrade()
+        {
+            return store;
+        }
+        let store = Arc::new(SessionStore::new(size));
+        stores.insert(name.into(), (size, Arc::downgrade(&store)));
+        store
+    }
+}
+
+/// What is built once and used by many blocks; part of a [`Loader`].
+#[derive(Default)]
+pub(super) struct Built {
+    pub(super) policies: HashMap<PolicyKey, Arc<ClientAuth>>,
+    providers: HashMap<(String, TlsVersions), Arc<CryptoProvider>>,
+}
+
+impl fmt::Debug for Built {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Built").finish_non_exhaustive()
+    }
+}
+
+/// NewSessionTickets after a full TLS 1.3 handshake, as many as OpenSSL sends:
+/// browsers use a ticket once and open connections in parallel.
+const TICKETS: usize = 2;
+
+/// Builds one server block.
+///
+/// # Errors
+///
+/// A file or a directive's value cannot be used; the position is that of the
+/// directive.
+pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost, TlsError> {
+    let position = &tls.ciphers.position;
+    let provider = crypto_provider(tls, loader)?;
+    let mut keys = Vec::with_capacity(tls.certificates.len());
+    let mut certificates = Vec::with_capacity(tls.certificates.len());
+    for (certificate, key) in &tls.certificates {
+        let (key, info) = loader.certified_key(certificate, key)?;
+        keys.push(key);
+        certificates.push(info);
+    }
+    if keys.is_empty() {
+        let at = &tls.verify_client.position;
+        return Err(TlsError::at(at, "no \"ssl_certificate\" is defined"));
+    }
+    let algorithms = provider.signature_verification_algorithms;
+    let client_auth = ClientAuth::load(tls, algorithms, loader)?;
+    let scope = scope_of(&client_auth, &keys);
+
+    let versions: &[_] = match tls.protocols {
+        TlsVersions {
+            tls12: true,
+            tls13: true,
+        } => &[&version::TLS13, &version::TLS12],
+        TlsVersions { tls13: true, .. } => &[&version::TLS13],
+        TlsVersions { .. } => &[&version::TLS12],
+    };
+    let verifier = Arc::clone(&client_auth);
+    let resolver = Arc::new(Certificates::new(keys, &provider, tls.protocols));
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .map_err(|error| TlsError::at(position, error.to_string()))?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(resolver);
+
+    config.ignore_client_order = tls.prefer_server_ciphers;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // The record layer after the handshake is not rustls' (`tls::session`).
+    config.enable_secret_extraction = true;
+    // Early data can be replayed, and comes before the client is verified.
+    config.max_early_data_size = 0;
+    config.send_half_rtt_data = false;
+    // Compressed certificates are decompression work that an unauthenticated
+    // peer chooses.
+    config.cert_compressors = Vec::new();
+    config.cert_decompressors = Vec::new();
+
+    config.session_storage = session_storage(tls, shared, scope);
+    config.send_tls13_tickets = TICKETS;
+    if tls.session_tickets {
+        let keys = Arc::clone(&shared.keys);
+        let ticketer = Ticketer::new(keys, scope, tls.session_timeout);
+        config.ticketer = Arc::new(ticketer);
+    }
+
+    Ok(TlsHost {
+        config: Arc::new(config),
+        client_auth,
+        certificates,
+        warnings: loader.take_warnings(),
+    })
+}
+
+/// Beside tickets the store serves TLS 1.2 clients that know no tickets; with
+/// tickets off it serves all. A timeout of zero stores nothing.
+fn session_storage(tls: &Tls, shared: &Shared, scope: Scope) -> Arc<dyn StoresServerSessions> {
+    match &tls.session_cache {
+        SessionCache::Shared(name, size) if !tls.session_timeout.is_zero() => {
+            let store = shared.store(name, *size);
+            Arc::new(ScopedStore::new(store, scope, tls.session_timeout))
+        }
+        SessionCache::Shared(..) | SessionCache::None => Arc::new(NoServerSessionStorage {}),
+    }
+}
+
+/// What a session of this block is bound to: its policy and, as in Nginx's
+/// session id context, its certificates. A block keeps its sessions across a
+/// reload that changes neither.
+fn scope_of(client_auth: &ClientAuth, keys: &[Arc<CertifiedKey>]) -> Scope {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(b"ringwall session scope 1\0");
+    context.update(client_auth.digest());
+    for leaf in keys.iter().filter_map(|key| key.cert.first()) {
+        context.update(&(leaf.len() as u64).to_be_bytes());
+        context.update(leaf);
+    }
+    let mut scope = [0; 32];
+    scope.copy_from_slice(context.finish().as_ref());
+    Scope(scope)
+}
+
+/// aws-lc-rs with the suites of `ssl_ciphers`; one for all blocks that say the
+/// same.
+fn crypto_provider(tls: &Tls, loader: &mut Loader) -> Result<Arc<CryptoProvider>, TlsError> {
+    let key = (tls.ciphers.value.clone(), tls.protocols);
+    if let Some(known) = loader.built.providers.get(&key) {
+        return Ok(Arc::clone(known));
+    }
+    let tls12 = match ciphers::tls12(&tls.ciphers.value) {
+        Ok(suites) => suites,
+        // Without TLS 1.2 the string selects among nothing. OpenSSL would still
+        // want a match, but among suites that do not exist here.
+        Err(CipherError::NoMatch) if !tls.protocols.tls12 => Vec::new(),
+        Err(error) => {
+            let string = &tls.ciphers.value;
+            let message = format!("invalid ssl_ciphers \"{string}\": {error}");
+            return Err(TlsError::at(&tls.ciphers.position, message));
+        }
+    };
+    let tls13 = ciphers::TLS13.into_iter().filter(|_| tls.protocols.tls13);
+    let tls12 = tls12.into_iter().filter(|_| tls.protocols.tls12);
+    let provider = Arc::new(CryptoProvider {
+        cipher_suites: tls13.chain(tls12).collect(),
+        kx_groups: vec![
+            kx_group::X25519MLKEM768,
+            kx_group::X25519,
+            kx_group::SECP256R1,
+            kx_group::SECP384R1,
+        ],
+        ..provider::default_provider()
+    });
+    loader.built.providers.insert(key, Arc::clone(&provider));
+    Ok(provider)
+}
+
+/// The certificates of a block. Usually one; RSA beside ECDSA for old clients.
+#[derive(Debug)]
+struct Certificates {
+    /// Elliptic curves first: a P-256 signature costs a fortieth of an RSA one,
+    /// and a client that can verify either loses nothing.
+    keys: Vec<Arc<CertifiedKey>>,
+    suites: Vec<SupportedCipherSuite>,
+    tls13: bool,
+}
+
+impl Certificates {
+    fn new(
+        mut keys: Vec<Arc<CertifiedKey>>,
+        provider: &CryptoProvider,
+        versions: TlsVersions,
+    ) -> Self {
+        keys.sort_by_key(|key| key.key.algorithm() == SignatureAlgorithm::RSA);
+        Self {
+            keys,
+            suites: provider.cipher_suites.clone(),
+            tls13: versions.tls13,
+        }
+    }
+
+    /// Whether the client offers a suite that this kind of key can serve. Any
+    /// TLS 1.3 suite serves every key; which version will be spoken is not
+    /// known here, but a client that offers those speaks it.
+    fn has_suite(&self, key: &CertifiedKey, hello: &ClientHello<'_>) -> bool {
+        let algorithm = key.key.algorithm();
+        self.suites.iter().any(|suite| {
+            hello.cipher_suites().contains(&suite.suite())
+                && match suite {
+                    SupportedCipherSuite::Tls13(_) => self.tls13,
+                    SupportedCipherSuite::Tls12(_) => {
+                        suite.usable_for_signature_algorithm(algorithm)
+                    }
+                }
+        })
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let [only] = &self.keys[..] {
+            return Some(Arc::clone(only));
+        }
+        let schemes = hello.signature_schemes();
+        self.keys
+            .iter()
+            .find(|key| key.key.choose_scheme(schemes).is_some() && self.has_suite(key, &hello))
+            .cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,539 @@
+//! A TLS session without any I/O: ciphertext in, plaintext out, both in the
+//! caller's buffers.
+//!
+//! ```text
+//! Handshake::process ── rustls: handshake, tickets, alerts, key schedule
+//!         │ Established
+//!         ▼
+//! Session::open / seal_in_place ── ours: records; rustls: the next keys
+//! ```
+//!
+//! After the handshake only KeyUpdate and alerts need judgement, and they are
+//! judged here; everything else is application data or an error.
+
+mod handshake;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::ops::Range;
+
+use rustls::kernel::KernelConnection;
+use rustls::server::ServerConnectionData;
+use rustls::{
+    AlertDescription, ConnectionTrafficSecrets, ContentType, ExtractedSecrets, HandshakeType,
+    ProtocolVersion,
+};
+
+pub use self::handshake::{Established, Handshake, HandshakeError, MAX_INCOMING, Progress};
+use crate::tls::record::{HEADER, HEADROOM, Opener, RecordError, Sealer, TAILROOM};
+
+/// KeyUpdates accepted without application data in between. Each costs us two
+/// key derivations (rustls and BoringSSL have the same bound).
+const MAX_KEY_UPDATES: u8 = 32;
+
+/// Warning alerts accepted over a connection's life: they change nothing and
+/// cost a decryption each (rustls and BoringSSL have the same bound).
+const MAX_WARNINGS: u8 = 4;
+
+const KEY_UPDATE_LEN: usize = 5;
+const LEVEL_WARNING: u8 = 1;
+const LEVEL_FATAL: u8 = 2;
+
+/// One connection's record layer after the handshake, in both directions.
+///
+/// The directions are independent but for the KeyUpdate that a peer may ask
+/// for: see [`Self::has_pending`].
+#[derive(Debug)]
+pub struct Session {
+    opener: Opener,
+    sealer: Sealer,
+    schedule: KeySchedule,
+    version: ProtocolVersion,
+    /// A KeyUpdate that is not yet complete; RFC 8446 §5.1 lets it span records.
+    partial: Partial,
+    key_updates: u8,
+    warnings: u8,
+    /// A KeyUpdate is to be sent before the next application data.
+    key_update_due: bool,
+    received_close: bool,
+    sent_close: bool,
+}
+
+/// Where the keys that follow a KeyUpdate come from.
+pub enum KeySchedule {
+    /// A TLS 1.3 server's, kept by rustls. Boxed, since only a KeyUpdate needs
+    /// it.
+    Server(Box<KernelConnection<ServerConnectionData>>),
+    /// TLS 1.2 keeps its keys for life.
+    None,
+}
+
+/// What [`Session::open`] made of the ciphertext.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// The end of the plaintext in the buffer.
+    pub plain_end: usize,
+    /// Where the ciphertext that is left begins: less than a record, or what
+    /// follows a close_notify and is to be ignored.
+    pub cipher_start: usize,
+    /// Whether the peer has sent close_notify: nothing will follow.
+    pub closed: bool,
+}
+
+/// Why a session must end.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// A record could not be sealed or opened.
+    Record(RecordError),
+    /// Peer: ended the connection with this alert.
+    PeerAlert(AlertDescription),
+    /// Peer: sent a handshake message that has no place after the handshake.
+    UnexpectedHandshake(HandshakeType),
+    /// Peer: wants to renegotiate, which is refused.
+    Renegotiation,
+    /// Peer: a KeyUpdate or alert that cannot be read.
+    Malformed,
+    /// Peer: a KeyUpdate with an undefined request.
+    IllegalKeyUpdate,
+    /// Peer: something between or behind the fragments of a KeyUpdate.
+    Interleaved,
+    /// Peer: too many KeyUpdates or warnings.
+    Flood,
+    /// ringwall: the ranges given do not lie in the buffer in this order.
+    Ranges,
+    /// ringwall: was to send after close_notify or a fatal alert.
+    Closed,
+    /// ringwall: rustls refused to derive the next keys.
+    KeySchedule(rustls::Error),
+}
+
+impl SessionError {
+    /// The alert to send before closing, if any is in order.
+    #[must_use]
+    pub fn alert(&self) -> Option<AlertDescription> {
+        Some(match self {
+            Self::PeerAlert(_) | Self::Closed => return None,
+            Self::Record(error) => match error {
+                RecordError::Room | RecordError::Unsupported | RecordError::KeyExhausted => {
+                    AlertDescription::InternalError
+                }
+                RecordError::Oversized => AlertDescription::RecordOverflow,
+                RecordError::Decrypt => AlertDescription::BadRecordMac,
+                RecordError::Header
+                | RecordError::Malformed
+                | RecordError::UnexpectedType(_)
+                | RecordError::EmptyFlood => AlertDescription::UnexpectedMessage,
+            },
+            Self::UnexpectedHandshake(_) | Self::Interleaved | Self::Flood => {
+                AlertDescription::UnexpectedMessage
+            }
+            Self::Renegotiation => AlertDescription::NoRenegotiation,
+            Self::Malformed => AlertDescription::DecodeError,
+            Self::IllegalKeyUpdate => AlertDescription::IllegalParameter,
+            Self::Ranges | Self::KeySchedule(_) => AlertDescription::InternalError,
+        })
+    }
+}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Record(error) => error.fmt(f),
+            Self::PeerAlert(alert) => {
+                write!(f, "peer ended the TLS connection with alert {alert:?}")
+            }
+            Self::UnexpectedHandshake(kind) => {
+                write!(f, "peer sent {kind:?} after the TLS handshake")
+            }
+            Self::Renegotiation => f.write_str("peer asked for TLS renegotiation"),
+            Self::Malformed => f.write_str("peer sent a malformed TLS message"),
+            Self::IllegalKeyUpdate => f.write_str("peer sent an illegal TLS KeyUpdate"),
+            Self::Interleaved => f.write_str("peer interleaved a TLS KeyUpdate with other data"),
+            Self::Flood => f.write_str("peer sent too many TLS KeyUpdates or warnings"),
+            Self::Ranges => f.write_str("TLS buffer ranges are out of order"),
+            Self::Closed => f.write_str("TLS connection was already closed for writing"),
+            Self::KeySchedule(error) => write!(f, "TLS keys could not be updated: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for SessionError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Record(error) => Some(error),
+            Self::KeySchedule(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<RecordError> for SessionError {
+    fn from(error: RecordError) -> Self {
+        Self::Record(error)
+    }
+}
+
+impl Session {
+    /// The session that follows a handshake.
+    ///
+    /// # Errors
+    /// [`RecordError::Unsupported`] if rustls negotiated what the record layer
+    /// lacks.
+    pub fn new(
+        version: ProtocolVersion,
+        secrets: &ExtractedSecrets,
+        schedule: KeySchedule,
+    ) -> Result<Self, RecordError> {
+        Ok(Self {
+            opener: Opener::new(version, secrets.rx.0, &secrets.rx.1)?,
+            sealer: Sealer::new(version, secrets.tx.0, &secrets.tx.1)?,
+            schedule,
+            version,
+            partial: Partial::default(),
+            key_updates: 0,
+            warnings: 0,
+            key_update_due: false,
+            received_close: false,
+            sent_close: false,
+        })
+    }
+
+    /// Opens every complete record in `buf[cipher]`. Plaintext is moved to
+    /// `plain_end`, so that it continues the plaintext that ends there.
+    ///
+    /// `plain_end` may be up to [`Self::opening_offset`] behind `cipher.start`:
+    /// with no plaintext left to continue, exactly that value spares moving the
+    /// first record's.
+    ///
+    /// # Errors
+    /// Each is final; send [`SessionError::alert`] and close. Plaintext opened
+    /// by the same call is lost.
+    pub fn open(
+        &mut self,
+        buf: &mut [u8],
+        plain_end: usize,
+        cipher: Range<usize>,
+    ) -> Result<Opened, SessionError> {
+        let latest = cipher.start.saturating_add(self.opener.header_len());
+        if plain_end > latest || cipher.start > cipher.end || cipher.end > buf.len() {
+            return Err(SessionError::Ranges);
+        }
+        let mut opened = Opened {
+            plain_end,
+            cipher_start: cipher.start,
+            closed: self.received_close,
+        };
+        while !opened.closed {
+            let rest = buf
+                .get_mut(opened.cipher_start..cipher.end)
+                .ok_or(SessionError::Ranges)?;
+            let Some(length) = self.opener.record_len(rest)? else {
+                break;
+            };
+            let Some(record) = rest.get_mut(..length) else {
+                break;
+            };
+            let (content, plain) = self.opener.open(record)?;
+            if content == ContentType::ApplicationData {
+                self.partial.must_be_empty()?;
+                if !plain.is_empty() {
+                    self.key_updates = 0;
+                }
+                let length = plain.len();
+                let start = opened.cipher_start + plain.start;
+                if start != opened.plain_end {
+                    buf.copy_within(start..start + length, opened.plain_end);
+                }
+                opened.plain_end += length;
+            } else {
+                let message = record.get(plain).unwrap_or(&[]);
+                self.control(content, message)?;
+                opened.closed = self.received_close;
+            }
+            opened.cipher_start += length;
+        }
+        Ok(opened)
+    }
+
+    /// Makes one record of `buf[plain]`, in place, and returns where in `buf`
+    /// it is. At least [`Self::record_header_len`] bytes before `plain` and
+    /// [`Self::record_trailer_len`] behind it are overwritten.
+    ///
+    /// Send what [`Self::take_pending`] gives first, if there is any.
+    ///
+    /// # Errors
+    /// As [`Sealer::seal_in_place`]; [`SessionError::Closed`] after a
+    /// close_notify or fatal alert was sealed; in TLS 1.2 also
+    /// [`RecordError::KeyExhausted`] at the key's soft limit, which leaves
+    /// enough for the alert.
+    pub fn seal_in_place(
+        &mut self,
+        buf: &mut [u8],
+        plain: Range<usize>,
+    ) -> Result<Range<usize>, SessionError> {
+        if self.sent_close {
+            return Err(SessionError::Closed);
+        }
+        if self.sealer.key_is_worn() {
+            match self.schedule {
+                KeySchedule::Server(_) => self.key_update_due = true,
+                KeySchedule::None => return Err(RecordError::KeyExhausted.into()),
+            }
+        }
+        Ok(self
+            .sealer
+            .seal_in_place(buf, plain, ContentType::ApplicationData)?)
+    }
+
+    /// Whether [`Self::take_pending`] has something that must go out before
+    /// the next application data: the answer to a KeyUpdate (RFC 8446 §4.6.3),
+    /// or a KeyUpdate of our own when a key has protected enough records.
+    ///
+    /// It is sealed when taken, not when it falls due: whoever writes decides
+    /// where it goes, so that it cannot be sent behind records of a later key.
+    #[must_use]
+    pub fn has_pending(&self) -> bool {
+        self.key_update_due && !self.sent_close
+    }
+
+    /// Appends the pending record, if any, to `out`, which must be sent after
+    /// all that was sealed before and before all that is sealed afterwards.
+    ///
+    /// # Errors
+    /// Each is final.
+    pub fn take_pending(&mut self, out: &mut Vec<u8>) -> Result<(), SessionError> {
+        if !self.has_pending() {
+            return Ok(());
+        }
+        let KeySchedule::Server(kernel) = &mut self.schedule else {
+            return Ok(());
+        };
+        // Never asks the peer for an update: its keys are its own business.
+        let message = [HandshakeType::KeyUpdate.into(), 0, 0, 1, 0];
+        append_record(&mut self.sealer, out, &message, ContentType::Handshake)?;
+        let (sequence, secrets) = kernel
+            .update_tx_secret()
+            .map_err(SessionError::KeySchedule)?;
+        self.sealer = Sealer::new(self.version, sequence, &secrets)?;
+        self.key_update_due = false;
+        Ok(())
+    }
+
+    /// Appends a close_notify to `out`; nothing if the session was already
+    /// closed for writing.
+    ///
+    /// # Errors
+    /// [`SessionError::Record`] if the key is exhausted.
+    pub fn seal_close_notify(&mut self, out: &mut Vec<u8>) -> Result<(), SessionError> {
+        self.seal_alert(AlertDescription::CloseNotify, out)
+    }
+
+    /// Appends an alert to `out`, after which nothing can be sealed; nothing
+    /// if the session was already closed for writing.
+    ///
+    /// # Errors
+    /// [`SessionError::Record`] if the key is exhausted.
+    pub fn seal_alert(
+        &mut self,
+        description: AlertDescription,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SessionError> {
+        if self.sent_close {
+            return Ok(());
+        }
+        self.sent_close = true;
+        let level = match description {
+            AlertDescription::CloseNotify
+            | AlertDescription::UserCanceled
+            | AlertDescription::NoRenegotiation => LEVEL_WARNING,
+            _ => LEVEL_FATAL,
+        };
+        let message = [level, description.into()];
+        append_record(&mut self.sealer, out, &message, ContentType::Alert)
+    }
+
+    /// How many bytes the record at the start of `cipher` still lacks: at
+    /// least 1, and the header's remainder while that is incomplete. `None` if
+    /// it is complete, or is no record and [`Self::open`] will say so.
+    #[must_use]
+    pub fn missing(&self, cipher: &[u8]) -> Option<usize> {
+        match self.opener.record_len(cipher) {
+            Ok(Some(length)) => length.checked_sub(cipher.len()).filter(|&n| n > 0),
+            Ok(None) => Some(HEADER - cipher.len()),
+            Err(_) => None,
+        }
+    }
+
+    /// Bytes that this session's records have in front of the plaintext.
+    #[must_use]
+    pub fn record_header_len(&self) -> usize {
+        self.sealer.header_len()
+    }
+
+    /// Bytes that this session's records have behind the plaintext.
+    #[must_use]
+    pub fn record_trailer_len(&self) -> usize {
+        self.sealer.trailer_len()
+    }
+
+    /// How far behind a received record's start its plaintext lies.
+    #[must_use]
+    pub fn opening_offset(&self) -> usize {
+        self.opener.header_len()
+    }
+
+    /// Whether close_notify was received.
+    #[must_use]
+    pub fn peer_has_closed(&self) -> bool {
+        self.received_close
+    }
+
+    /// Judges a record that is not application data.
+    fn control(&mut self, content: ContentType, message: &[u8]) -> Result<(), SessionError> {
+        match (content, self.version) {
+            (ContentType::Alert, _) => {
+                self.partial.must_be_empty()?;
+                self.alert(message)
+            }
+            (ContentType::Handshake, ProtocolVersion::TLSv1_3) => self.handshake(message),
+            (ContentType::Handshake, _) => {
+                Err(match message.first().map(|&b| HandshakeType::from(b)) {
+                    Some(HandshakeType::ClientHello | HandshakeType::HelloRequest) => {
+                        SessionError::Renegotiation
+                    }
+                    Some(other) => SessionError::UnexpectedHandshake(other),
+                    None => SessionError::Malformed,
+                })
+            }
+            (other, _) => Err(RecordError::UnexpectedType(other).into()),
+        }
+    }
+
+    /// RFC 8446 §6: in TLS 1.3 the level means nothing, and every alert but
+    /// two ends the connection.
+    fn alert(&mut self, message: &[u8]) -> Result<(), SessionError> {
+        let &[level, description] = message else {
+            return Err(SessionError::Malformed);
+        };
+        let description = AlertDescription::from(description);
+        let ignorable = match self.version {
+            ProtocolVersion::TLSv1_3 => description == AlertDescription::UserCanceled,
+            _ => level == LEVEL_WARNING,
+        };
+        if description == AlertDescription::CloseNotify {
+            self.received_close = true;
+        } else if !ignorable {
+            return Err(SessionError::PeerAlert(description));
+        } else if self.warnings == MAX_WARNINGS {
+            return Err(SessionError::Flood);
+        } else {
+            self.warnings += 1;
+        }
+        Ok(())
+    }
+
+    /// TLS 1.3: of all handshake messages only KeyUpdate may come.
+    fn handshake(&mut self, message: &[u8]) -> Result<(), SessionError> {
+        let (request, rest) = match self.partial.push(message)? {
+            Some(complete) => complete,
+            None => return Ok(()),
+        };
+        // What follows would be under the old key (RFC 8446 §5.1).
+        if !rest.is_empty() {
+            return Err(SessionError::Interleaved);
+        }
+        if self.key_updates == MAX_KEY_UPDATES {
+            return Err(SessionError::Flood);
+        }
+        self.key_updates += 1;
+        match request {
+            0 => {}
+            1 => self.key_update_due = true,
+            _ => return Err(SessionError::IllegalKeyUpdate),
+        }
+        let (sequence, secrets) = self.schedule.next_rx()?;
+        self.opener
+            .replace_keys(Opener::new(self.version, sequence, &secrets)?);
+        Ok(())
+    }
+}
+
+impl KeySchedule {
+    fn next_rx(&mut self) -> Result<(u64, ConnectionTrafficSecrets), SessionError> {
+        match self {
+            Self::Server(kernel) => kernel.update_rx_secret().map_err(SessionError::KeySchedule),
+            Self::None => Err(SessionError::UnexpectedHandshake(HandshakeType::KeyUpdate)),
+        }
+    }
+}
+
+impl fmt::Debug for KeySchedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Server(_) => "Server",
+            Self::None => "None",
+        })
+    }
+}
+
+/// The beginning of a KeyUpdate.
+#[derive(Debug, Default)]
+struct Partial {
+    bytes: [u8; KEY_UPDATE_LEN],
+    /// Below `KEY_UPDATE_LEN` between calls.
+    used: u8,
+}
+
+impl Partial {
+    /// Handshake messages may not be interleaved with others (RFC 8446 §5.1).
+    fn must_be_empty(&self) -> Result<(), SessionError> {
+        match self.used {
+            0 => Ok(()),
+            _ => Err(SessionError::Interleaved),
+        }
+    }
+
+    /// Takes a fragment. Once the message is complete, its request and what
+    /// follows it.
+    fn push<'a>(&mut self, message: &'a [u8]) -> Result<Option<(u8, &'a [u8])>, SessionError> {
+        let used = usize::from(self.used);
+        let taken = message.len().min(KEY_UPDATE_LEN - used);
+        let (now, rest) = message.split_at(taken);
+        self.bytes[used..used + taken].copy_from_slice(now);
+        let used = used + taken;
+
+        let kind = HandshakeType::from(self.bytes[0]);
+        if used > 0 && kind != HandshakeType::KeyUpdate {
+            return Err(SessionError::UnexpectedHandshake(kind));
+        }
+        let known = self.bytes[..used.min(4)].iter().skip(1);
+        if known.zip([0, 0, 1]).any(|(&byte, wanted)| byte != wanted) {
+            return Err(SessionError::Malformed);
+        }
+        if used < KEY_UPDATE_LEN {
+            self.used = used as u8;
+            return Ok(None);
+        }
+        self.used = 0;
+        Ok(Some((self.bytes[KEY_UPDATE_LEN - 1], rest)))
+    }
+}
+
+/// Appends a record of a short message to `out`.
+fn append_record(
+    sealer: &mut Sealer,
+    out: &mut Vec<u8>,
+    message: &[u8],
+    content: ContentType,
+) -> Result<(), SessionError> {
+    let mut buf = [0; HEADROOM + KEY_UPDATE_LEN + TAILROOM];
+    let plain = HEADROOM..HEADROOM + message.len();
+    buf.get_mut(plain.clone())
+        .ok_or(RecordError::Room)?
+        .copy_from_slice(message);
+    let record = sealer.seal_in_place(&mut buf, plain, content)?;
+    out.extend_from_slice(buf.get(record).unwrap_or(&[]));
+    Ok(())
+}

@@ -1,0 +1,476 @@
+//! The server's handshake, from the first byte to the keys.
+//!
+//! The ClientHello's name chooses the configuration, rustls does the handshake,
+//! and its keys then go to the record layer of ours. rustls is fed one record
+//! at a time: whatever the client sends behind its Finished must stay
+//! encrypted until the new record layer opens it, and rustls would decrypt all
+//! that it sees.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData};
+use rustls::{
+    AlertDescription, HandshakeKind, ProtocolVersion, ServerConfig, SupportedCipherSuite,
+};
+
+use super::{KeySchedule, Session};
+use crate::tls::client_hello::{self, Found};
+use crate::tls::record::{HEADER, MAX_RECORD};
+
+/// The most ciphertext, in bytes, that a handshake can need in one piece: a
+/// message of 64 KiB (where rustls' bound for certificate chains lies) and what
+/// its records add. A read buffer that cannot grow to this refuses some
+/// clients.
+pub const MAX_INCOMING: usize = 80 * 1024;
+
+/// One connection's handshake until it is done.
+#[derive(Debug)]
+pub struct Handshake {
+    state: State,
+}
+
+enum State {
+    /// The ClientHello is not complete.
+    ClientHello,
+    /// rustls is at work.
+    Running(Box<Running>),
+    /// Done or failed: nothing may follow.
+    Over,
+}
+
+struct Running {
+    connection: UnbufferedServerConnection,
+    /// How much of the unconsumed input rustls has been shown. It ends at a
+    /// record's end, unless rustls is to judge an incomplete record.
+    shown: usize,
+    server_name: Option<Box<str>>,
+}
+
+/// How far [`Handshake::process`] came.
+#[derive(Debug)]
+pub struct Progress {
+    /// Bytes at the front of `incoming` that are used up.
+    pub consumed: usize,
+    /// The finished handshake; `None`: send what there is to send, then read
+    /// more.
+    pub done: Option<Established>,
+}
+
+/// What a finished handshake leaves.
+#[derive(Debug)]
+pub struct Established {
+    /// Opens and seals what follows.
+    pub session: Session,
+    /// Application data that rustls has decrypted already. Empty, as rustls is
+    /// shown one record at a time; kept so that a rustls that behaves
+    /// otherwise cannot lose a client's bytes.
+    pub early_plaintext: Vec<u8>,
+    /// The client's chain as sent, leaf first; on resumption, as sent in the
+    /// original handshake.
+    pub peer_certificates: Option<Vec<CertificateDer<'static>>>,
+    /// Whether an earlier session was resumed.
+    pub resumed: bool,
+    /// The name that the configuration was chosen by: lower case, without a
+    /// trailing dot.
+    pub server_name: Option<Box<str>>,
+    /// The application protocol agreed on.
+    pub alpn: Option<Vec<u8>>,
+    /// The version agreed on.
+    pub version: ProtocolVersion,
+    /// The cipher suite agreed on.
+    pub suite: SupportedCipherSuite,
+}
+
+/// Why a handshake ended without keys.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum HandshakeError {
+    /// Client: an HTTP request on the TLS port. Nothing was appended to the
+    /// output: an answer in plain HTTP is in order.
+    PlainHttp,
+    /// Client: something that is neither TLS nor HTTP. Nothing was appended to
+    /// the output: no alert would be understood.
+    NotTls,
+    /// Client: a first message that is no acceptable ClientHello.
+    ClientHello(client_hello::Error),
+    /// Client: asked for a name for which there is no configuration.
+    UnknownName,
+    /// Client or configuration: rustls ended the handshake.
+    Tls(rustls::Error),
+    /// ringwall: the configuration lacks `enable_secret_extraction`, or the
+    /// keys cannot be taken over.
+    SecretExtraction(rustls::Error),
+    /// ringwall: rustls reached a state that this engine never asks for, such
+    /// as early data.
+    UnexpectedState,
+    /// ringwall: called again after the end.
+    Over,
+}
+
+impl HandshakeError {
+    /// Whether the client gave no certificate where one is demanded.
+    #[must_use]
+    pub fn is_missing_client_certificate(&self) -> bool {
+        matches!(self, Self::Tls(rustls::Error::NoCertificatesPresented))
+    }
+}
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PlainHttp => client_hello::Error::PlainHttp.fmt(f),
+            Self::NotTls => client_hello::Error::NotTls.fmt(f),
+            Self::ClientHello(error) => error.fmt(f),
+            Self::UnknownName => f.write_str("client asked for a server name that is not served"),
+            Self::Tls(error) => write!(f, "TLS handshake failed: {error}"),
+            Self::SecretExtraction(error) => {
+                write!(f, "ringwall could not take over the TLS keys: {error}")
+            }
+            Self::UnexpectedState => f.write_str("TLS handshake reached an unexpected state"),
+            Self::Over => f.write_str("TLS handshake is already over"),
+        }
+    }
+}
+
+impl std::error::Error for HandshakeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::ClientHello(error) => Some(error),
+            Self::Tls(error) | Self::SecretExtraction(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl Handshake {
+    /// The handshake of a connection just accepted.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            state: State::ClientHello,
+        }
+    }
+
+    /// Whether the ClientHello has been read and a configuration chosen.
+    #[must_use]
+    pub fn has_client_hello(&self) -> bool {
+        !matches!(self.state, State::ClientHello)
+    }
+
+    /// Goes on as far as `incoming` allows.
+    ///
+    /// `incoming` is all ciphertext received and not yet consumed. rustls
+    /// decrypts and reassembles messages in it: between calls its bytes must
+    /// stay as this left them, apart from dropping what was consumed and
+    /// appending what was received.
+    ///
+    /// Bytes to send are appended to `out`, on an error also: they are then the
+    /// alert.
+    ///
+    /// `choose` gets the server name, lower-cased and without a trailing dot,
+    /// and is called once. `None` refuses the name.
+    ///
+    /// # Errors
+    /// Each is final. See [`HandshakeError`].
+    pub fn process(
+        &mut self,
+        incoming: &mut [u8],
+        out: &mut Vec<u8>,
+        choose: &mut dyn FnMut(Option<&str>) -> Option<Arc<ServerConfig>>,
+    ) -> Result<Progress, HandshakeError> {
+        let mut running = match std::mem::replace(&mut self.state, State::Over) {
+            State::ClientHello => match start(incoming, out, choose)? {
+                Some(running) => running,
+                None => {
+                    self.state = State::ClientHello;
+                    return Ok(Progress {
+                        consumed: 0,
+                        done: None,
+                    });
+                }
+            },
+            State::Running(running) => running,
+            State::Over => return Err(HandshakeError::Over),
+        };
+        let mut early_plaintext = Vec::new();
+        let (consumed, finished) = running.advance(incoming, out, &mut early_plaintext)?;
+        let done = if finished {
+            Some(running.establish(early_plaintext)?)
+        } else {
+            self.state = State::Running(running);
+            None
+        };
+        Ok(Progress { consumed, done })
+    }
+}
+
+impl Default for Handshake {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Reads the name, and makes the connection with the configuration chosen.
+fn start(
+    incoming: &[u8],
+    out: &mut Vec<u8>,
+    choose: &mut dyn FnMut(Option<&str>) -> Option<Arc<ServerConfig>>,
+) -> Result<Option<Box<Running>>, HandshakeError> {
+    let name = match client_hello::server_name(incoming) {
+        Ok(Found::NeedMore) => return Ok(None),
+        Ok(Found::Name(name)) => name.map(|name| normalised(name.as_ref())),
+        Err(client_hello::Error::PlainHttp) => return Err(HandshakeError::PlainHttp),
+        Err(client_hello::Error::NotTls) => return Err(HandshakeError::NotTls),
+        Err(error) => {
+            plain_alert(out, alert_for(error));
+            return Err(HandshakeError::ClientHello(error));
+        }
+    };
+    let Some(config) = choose(name.as_deref()) else {
+        plain_alert(out, AlertDescription::UnrecognisedName);
+        return Err(HandshakeError::UnknownName);
+    };
+    if !config.enable_secret_extraction {
+        plain_alert(out, AlertDescription::InternalError);
+        let error = rustls::Error::General("enable_secret_extraction is not set".into());
+        return Err(HandshakeError::SecretExtraction(error));
+    }
+    let connection = UnbufferedServerConnection::new(config).map_err(|error| {
+        plain_alert(out, AlertDescription::InternalError);
+        HandshakeError::Tls(error)
+    })?;
+    Ok(Some(Box::new(Running {
+        connection,
+        shown: 0,
+        server_name: name,
+    })))
+}
+
+fn normalised(name: &str) -> Box<str> {
+    name.strip_suffix('.')
+        .unwrap_or(name)
+        .to_ascii_lowercase()
+        .into()
+}
+
+fn alert_for(error: client_hello::Error) -> AlertDescription {
+    match error {
+        client_hello::Error::NotClientHello => AlertDescription::UnexpectedMessage,
+        client_hello::Error::InvalidName => AlertDescription::IllegalParameter,
+        _ => AlertDescription::DecodeError,
+    }
+}
+
+/// A fatal alert in the clear, for the time before rustls is there to make it.
+fn plain_alert(out: &mut Vec<u8>, description: AlertDescription) {
+    out.extend_from_slice(&[21, 3, 3, 0, 2, 2, description.into()]);
+}
+
+/// What to do after one step of rustls.
+enum Step {
+    Again,
+    /// rustls wants input that it has not been shown.
+    Starved,
+    Finished,
+}
+
+impl Running {
+    /// Returns how many bytes were consumed, and whether the handshake is over.
+    fn advance(
+        &mut self,
+        incoming: &mut [u8],
+        out: &mut Vec<u8>,
+        early_plaintext: &mut Vec<u8>,
+    ) -> Result<(usize, bool), HandshakeError> {
+        let mut consumed = 0;
+        // Cannot underflow for a caller that keeps to the contract; one that
+        // doesn't is told by rustls' decryption, not by a panic here.
+        self.shown = self.shown.min(incoming.len());
+        loop {
+            let rest = incoming.get_mut(consumed..).unwrap_or(&mut []);
+            let (discard, step) = self.step(rest, out, early_plaintext);
+            let discard = discard.min(self.shown);
+            consumed += discard;
+            self.shown -= discard;
+            match step {
+                Ok(Step::Again) => {}
+                Ok(Step::Starved) => {
+                    let rest = incoming.get(consumed..).unwrap_or(&[]);
+                    let next = next_shown(rest, self.shown);
+                    if next == self.shown {
+                        return Ok((consumed, false));
+                    }
+                    self.shown = next;
+                }
+                Ok(Step::Finished) => return Ok((consumed, true)),
+                Err(error) => {
+                    let rest = incoming.get_mut(consumed..).unwrap_or(&mut []);
+                    self.collect_alert(rest, out);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn step(
+        &mut self,
+        rest: &mut [u8],
+        out: &mut Vec<u8>,
+        early_plaintext: &mut Vec<u8>,
+    ) -> (usize, Result<Step, HandshakeError>) {
+        let shown = rest.get_mut(..self.shown).unwrap_or(&mut []);
+        let status = self.connection.process_tls_records(shown);
+        let mut discard = status.discard;
+        let over = match status.state {
+            Ok(ConnectionState::EncodeTlsData(data)) => return (discard, encode(data, out)),
+            Ok(ConnectionState::TransmitTlsData(sent)) => {
+                // Handing the bytes to the caller is as good as sending them.
+                sent.done();
+                return (discard, Ok(Step::Again));
+            }
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                while let Some(record) = traffic.next_record() {
+                    match record {
+                        Ok(record) => {
+                            discard += record.discard;
+                            early_plaintext.extend_from_slice(record.payload);
+                        }
+                        Err(error) => return (discard, Err(HandshakeError::Tls(error))),
+                    }
+                }
+                return (discard, Ok(Step::Again));
+            }
+            Ok(ConnectionState::BlockedHandshake) => false,
+            // Also reached when we may write and the client's Finished is
+            // still to come.
+            Ok(ConnectionState::WriteTraffic(_)) => true,
+            Ok(_) => return (discard, Err(HandshakeError::UnexpectedState)),
+            Err(error) => return (discard, Err(HandshakeError::Tls(error))),
+        };
+        let step = if !over || self.connection.is_handshaking() {
+            Ok(Step::Starved)
+        } else if self.shown == discard {
+            Ok(Step::Finished)
+        } else {
+            // rustls keeps input that belongs to no message of the handshake.
+            Err(HandshakeError::UnexpectedState)
+        };
+        (discard, step)
+    }
+
+    /// Takes the alert that rustls queued with its error. Asks rustls only
+    /// while something is queued: once nothing is, it would go on to parse the
+    /// input that it has just refused.
+    fn collect_alert(&mut self, rest: &mut [u8], out: &mut Vec<u8>) {
+        while self.connection.wants_write() {
+            let shown = rest.get_mut(..self.shown).unwrap_or(&mut []);
+            let status = self.connection.process_tls_records(shown);
+            let Ok(ConnectionState::EncodeTlsData(data)) = status.state else {
+                return;
+            };
+            if encode(data, out).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn establish(self: Box<Self>, early_plaintext: Vec<u8>) -> Result<Established, HandshakeError> {
+        let Self {
+            connection,
+            server_name,
+            ..
+        } = *self;
+        let (Some(version), Some(suite)) = (
+            connection.protocol_version(),
+            connection.negotiated_cipher_suite(),
+        ) else {
+            return Err(HandshakeError::UnexpectedState);
+        };
+        let peer_certificates = connection
+            .peer_certificates()
+            .map(|chain| chain.iter().map(|c| c.clone().into_owned()).collect());
+        let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        let alpn = connection.alpn_protocol().map(<[u8]>::to_vec);
+
+        let (secrets, kernel) = connection
+            .dangerous_into_kernel_connection()
+            .map_err(HandshakeError::SecretExtraction)?;
+        let schedule = match version {
+            ProtocolVersion::TLSv1_3 => KeySchedule::Server(Box::new(kernel)),
+            _ => KeySchedule::None,
+        };
+        let session = Session::new(version, &secrets, schedule).map_err(|error| {
+            HandshakeError::SecretExtraction(rustls::Error::General(error.to_string()))
+        })?;
+        Ok(Established {
+            session,
+            early_plaintext,
+            peer_certificates,
+            resumed,
+            server_name,
+            alpn,
+            version,
+            suite,
+        })
+    }
+}
+
+/// How much of `rest` to show next: one record more. Of an incomplete record,
+/// nothing: but one whose header no handshake can contain is shown as it is,
+/// for rustls to refuse at once.
+fn next_shown(rest: &[u8], shown: usize) -> usize {
+    let fresh = rest.get(shown..).unwrap_or(&[]);
+    let Some(&[kind, major, _, high, low]) = fresh.first_chunk::<HEADER>() else {
+        return shown;
+    };
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    let whole = HEADER + length;
+    if !(20..=23).contains(&kind) || major != 3 || whole > MAX_RECORD {
+        return rest.len();
+    }
+    if fresh.len() < whole {
+        shown
+    } else {
+        shown + whole
+    }
+}
+
+fn encode(
+    mut data: EncodeTlsData<'_, ServerConnectionData>,
+    out: &mut Vec<u8>,
+) -> Result<Step, HandshakeError> {
+    let start = out.len();
+    // rustls tells the size only by refusing a buffer that is too small.
+    let needed = match data.encode(&mut []) {
+        Ok(written) => written,
+        Err(EncodeError::InsufficientSize(size)) => size.required_size,
+        Err(EncodeError::AlreadyEncoded) => return Err(HandshakeError::UnexpectedState),
+    };
+    if needed == 0 {
+        return Ok(Step::Again);
+    }
+    out.resize(start + needed, 0);
+    match data.encode(out.get_mut(start..).unwrap_or(&mut [])) {
+        Ok(written) => {
+            out.truncate(start + written);
+            Ok(Step::Again)
+        }
+        Err(_) => {
+            out.truncate(start);
+            Err(HandshakeError::UnexpectedState)
+        }
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClientHello => "ClientHello",
+            Self::Running(_) => "Running",
+            Self::Over => "Over",
+        })
+    }
+}

@@ -1,0 +1,356 @@
+//! Bodies of any size pass in both directions, byte for byte, in bounded
+//! memory: who reads slowly slows the sender, not the proxy.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::client::{Connection, TlsClient};
+use crate::support::origin::{Origin, ok, ok_bytes};
+use crate::support::ringwall::{HOST, Ringwall, Site, http, mutual_proxy, plain_proxy};
+use crate::support::{eventually, patterned};
+
+const MIB: usize = 1024 * 1024;
+/// Large against every buffer, small against a test's patience.
+const LARGE: usize = 50 * MIB;
+/// What the resident memory may grow by while a large body passes. Far above
+/// any buffer (and the allocator's slack), far below the body.
+const GROWTH_KIB: u64 = 16 * 1024;
+
+fn unlimited(origin: &Origin) -> String {
+    plain_proxy(&origin.url()).replace("location / {", "client_max_body_size 0; location / {")
+}
+
+#[test]
+fn bodies_of_every_size_and_framing_come_back_as_they_went() {
+    let origin = Origin::script(|peer| {
+        loop {
+            let request = peer.request()?;
+            if request.target() == "/chunked" {
+                peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+                for piece in request.body.chunks(1000) {
+                    peer.send(format!("{:x};ext=1\r\n", piece.len()).as_bytes())?;
+                    peer.send(piece)?;
+                    peer.send(b"\r\n")?;
+                }
+                peer.send(b"0\r\nX-Trailer: 1\r\n\r\n")?;
+            } else {
+                peer.send(&ok_bytes(&request.body))?;
+            }
+        }
+    });
+    let (site, pki) = Site::with_pki();
+    let ringwall = site.start(&mutual_proxy(&origin.url()));
+    let mut client = TlsClient::with_identity(&pki.ca, &pki.client)
+        .connect(ringwall.address("TLS"), HOST)
+        .expect("a handshake");
+    // Round the sizes of TLS records and likely buffers.
+    for size in [
+        0, 1, 2, 1023, 4095, 4096, 8191, 8192, 16_383, 16_384, 16_385, 32_768, 65_535, 65_537, 200_000,
+    ] {
+        let body = patterned(size);
+        for target in ["/plain", "/chunked"] {
+            client.send(format!(
+                "POST {target} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {size}\r\n\r\n"
+            ));
+            client.send(&body);
+            assert!(client.response("POST").body == body, "{size} up, {target} down");
+
+            client.send(format!(
+                "POST {target} HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n"
+            ));
+            for piece in body.chunks(3000) {
+                client.send(format!("{:X}\r\n", piece.len()));
+                client.send(piece);
+                client.send("\r\n");
+            }
+            client.send("0\r\n\r\n");
+            assert!(client.response("POST").body == body, "{size} chunked up, {target} down");
+        }
+    }
+}
+
+#[test]
+fn a_close_delimited_response_arrives_whole() {
+    let body = patterned(300_000);
+    let answer = [b"HTTP/1.1 200 OK\r\n\r\n".as_slice(), &body].concat();
+    let origin = Origin::answering(&answer);
+    let ringwall = Site::new().start(&plain_proxy(&origin.url()));
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    for _ in 0..2 {
+        assert!(client.get("a", "/").body == body);
+    }
+}
+
+#[test]
+fn a_large_download_streams_in_bounded_memory() {
+    let piece = patterned(MIB);
+    let origin = Origin::script(move |peer| {
+        loop {
+            peer.request()?;
+            peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n").as_bytes())?;
+            for _ in 0..LARGE / MIB {
+                peer.send(&piece)?;
+            }
+        }
+    });
+    let (site, pki) = Site::with_pki();
+    let ringwall = site.start(&mutual_proxy(&origin.url()));
+    let mut client = TlsClient::with_identity(&pki.ca, &pki.client)
+        .connect(ringwall.address("TLS"), HOST)
+        .expect("a handshake");
+    let before = ringwall.resident_kib();
+    let response = client.get(HOST, "/");
+    let after = ringwall.resident_kib();
+    assert_eq!(response.body.len(), LARGE);
+    let expected = patterned(MIB);
+    assert!(response.body.chunks(MIB).all(|piece| piece == expected));
+    assert!(after < before + GROWTH_KIB, "{before} to {after} KiB");
+}
+
+#[test]
+fn a_large_upload_streams_in_bounded_memory() {
+    let origin = Origin::script(|peer| {
+        loop {
+            let request = peer.head()?;
+            let body = if request.header("content-length").is_some() {
+                peer.discard(LARGE)?
+            } else {
+                peer.body(&request)?.len()
+            };
+            peer.send(&ok(&body.to_string()))?;
+        }
+    });
+    let ringwall = Site::new().start(&unlimited(&origin));
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    let before = ringwall.resident_kib();
+    let piece = patterned(MIB);
+    client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n"));
+    for _ in 0..LARGE / MIB {
+        client.send(&piece);
+    }
+    assert_eq!(client.response("PUT").text(), LARGE.to_string());
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for _ in 0..20 {
+        client.send(format!("{MIB:x}\r\n"));
+        client.send(&piece);
+        client.send("\r\n");
+    }
+    client.send("0\r\n\r\n");
+    assert_eq!(client.response("PUT").text(), (20 * MIB).to_string());
+    let after = ringwall.resident_kib();
+    assert!(after < before + GROWTH_KIB, "{before} to {after} KiB");
+}
+
+/// Waits until a counter has not moved for half a second; yields it.
+fn settled(counter: &AtomicUsize) -> usize {
+    let mut last = (counter.load(Ordering::SeqCst), Instant::now());
+    eventually("the sender is held up", || {
+        let now = counter.load(Ordering::SeqCst);
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        (now > 0 && last.1.elapsed() > Duration::from_millis(500)).then_some(now)
+    })
+}
+
+/// What sockets and buffers on the way may hold while nobody reads. The
+/// kernel's are the larger part: up to 4 and 6 MiB on each of two connections.
+const IN_FLIGHT: usize = 24 * MIB;
+
+#[test]
+fn a_client_that_reads_slowly_holds_the_backend_up_not_the_memory() {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&sent);
+    let piece = patterned(64 * 1024);
+    let origin = Origin::script(move |peer| {
+        peer.request()?;
+        peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n").as_bytes())?;
+        for _ in 0..LARGE / piece.len() {
+            peer.send(&piece)?;
+            count.fetch_add(piece.len(), Ordering::SeqCst);
+        }
+        peer.finish()
+    });
+    let ringwall = Site::new().start(&plain_proxy(&origin.url()));
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    let before = ringwall.resident_kib();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.head().expect("a head").status, 200);
+    let held = settled(&sent);
+    assert!(held < IN_FLIGHT, "{held} bytes left the backend unread");
+    assert!(ringwall.resident_kib() < before + GROWTH_KIB);
+    let mut total = 0;
+    while total < LARGE {
+        let count = client.sip(MIB).expect("more");
+        assert!(count > 0, "it ended after {total}");
+        total += count;
+    }
+    assert_eq!(total, LARGE);
+}
+
+#[test]
+fn a_backend_that_reads_slowly_holds_the_client_up_not_the_memory() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let origin = Origin::script(move |peer| {
+        peer.head()?;
+        // An error means the test has failed and dropped its end.
+        let _ = wait.lock().expect("not poisoned").recv();
+        let body = peer.discard(LARGE)?;
+        peer.send(&ok(&body.to_string()))
+    });
+    let ringwall = Site::new().start(&unlimited(&origin));
+    let before = ringwall.resident_kib();
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&sent);
+    let sender = std::thread::spawn(move || {
+        client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n"));
+        let piece = patterned(64 * 1024);
+        for _ in 0..LARGE / piece.len() {
+            client.send(&piece);
+            count.fetch_add(piece.len(), Ordering::SeqCst);
+        }
+        client.response("PUT").text()
+    });
+    let held = settled(&sent);
+    let resident = ringwall.resident_kib();
+    go.send(()).expect("the backend waits");
+    assert!(held < IN_FLIGHT, "{held} bytes left the client unread");
+    assert!(resident < before + GROWTH_KIB, "{before} to {resident} KiB");
+    assert_eq!(sender.join().expect("no panic"), LARGE.to_string());
+}
+
+#[test]
+fn a_backend_that_sends_piece_by_piece_is_heard_piece_by_piece() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let origin = Origin::script(move |peer| {
+        peer.request()?;
+        peer.send(b"HTTP/1.1 200 OK\r\nX-Accel-Buffering: no\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        for piece in ["one", "two"] {
+            peer.send(format!("3\r\n{piece}\r\n").as_bytes())?;
+            let _ = wait.lock().expect("not poisoned").recv();
+        }
+        peer.send(b"0\r\n\r\n")?;
+        peer.finish()
+    });
+    let ringwall = Site::new().start(
+        &plain_proxy(&origin.url()),
+    );
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.head().expect("a head").status, 200);
+    let mut seen = Vec::new();
+    for piece in ["one", "two"] {
+        while crate::support::find(&seen, piece.as_bytes()).is_none() {
+            seen.extend(client.some().expect("the piece comes before the next is sent"));
+        }
+        go.send(()).expect("the backend waits");
+    }
+    while !seen.ends_with(b"0\r\n\r\n") {
+        seen.extend(client.some().expect("the end"));
+    }
+}
+
+#[test]
+fn an_early_response_to_an_upload_reaches_the_client() {
+    let origin = Origin::script(|peer| {
+        peer.head()?;
+        peer.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")?;
+        peer.finish()
+    });
+    let ringwall = Site::new().start(&unlimited(&origin));
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    client.send(format!(
+        "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n{}",
+        "x".repeat(1000)
+    ));
+    let response = client.response("PUT");
+    assert_eq!((response.status, response.text().as_str()), (403, "no"));
+}
+
+#[test]
+fn a_backend_that_closes_without_reading_the_upload_gives_its_answer_or_502() {
+    let origin = Origin::script(|peer| {
+        peer.head()?;
+        peer.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")?;
+        // Unread bytes turn this close into a reset.
+        Ok(())
+    });
+    let ringwall = Site::new().start(&unlimited(&origin));
+    for _ in 0..10 {
+        let mut client = Connection::plain(ringwall.address("HTTP"));
+        let mut sender = Connection::over(client.socket().try_clone().expect("a second handle"));
+        let writing = std::thread::spawn(move || {
+            let head = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", 4 * MIB);
+            // The refusal may close the connection before all is sent.
+            let _ = sender.try_send(head);
+            let _ = sender.try_send(patterned(4 * MIB));
+        });
+        // A client that writes on regardless can lose the answer to a reset.
+        if let Ok(response) = client.try_response("PUT") {
+            assert!(matches!(response.status, 403 | 502), "{}", response.status);
+        }
+        drop(client);
+        writing.join().expect("no panic");
+    }
+}
+
+#[test]
+fn a_client_that_vanishes_in_an_upload_leaves_nothing_behind() {
+    let origin = Origin::hello();
+    let ringwall = Site::new().start(&unlimited(&origin));
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nhello");
+    drop(client);
+    eventually("the upstream connection, if any, is closed", || {
+        (origin.open_connections() == 0).then_some(())
+    });
+    assert_eq!(origin.requests(), 0);
+}
+
+#[test]
+fn a_client_that_vanishes_in_a_download_ends_the_upstream_connection() {
+    let origin = Origin::script(|peer| {
+        peer.request()?;
+        peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        loop {
+            peer.send(b"5\r\nhello\r\n")?;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let ringwall = Site::new().start(&plain_proxy(&origin.url()));
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.head().expect("a head").status, 200);
+    client.reset();
+    eventually("the backend is told", || {
+        (origin.open_connections() == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_client_that_does_not_read_is_let_go_at_send_timeout() {
+    let piece = patterned(MIB);
+    let origin = Origin::script(move |peer| {
+        peer.request()?;
+        peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n").as_bytes())?;
+        for _ in 0..LARGE / MIB {
+            peer.send(&piece)?;
+        }
+        peer.finish()
+    });
+    let ringwall: Ringwall = Site::new().start(&http(&format!(
+        "server {{ listen 127.0.0.1:@HTTP@; send_timeout 1s; location / {{ proxy_pass {}; }} }}",
+        origin.url()
+    )));
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("the upload is cut off", || {
+        (origin.connections() == 1 && origin.open_connections() == 0).then_some(())
+    });
+    ringwall.complaint_with(&["client timed out"]);
+    drop(client);
+}

@@ -1,0 +1,81 @@
+//! Every sample in `config/` passes `-t` as it stands, once the certificates
+//! and folders that it names exist below the prefix.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::pki::Pki;
+use crate::support::ringwall::Site;
+
+fn samples() -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut samples: Vec<PathBuf> = fs::read_dir(&dir)
+        .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
+        .map(|entry| entry.expect("readable").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "conf"))
+        .collect();
+    samples.sort();
+    samples
+}
+
+/// (directive, first argument) of each line, comments left out. Enough for
+/// samples, which are written one directive to a line.
+fn directives(text: &str) -> Vec<(String, String)> {
+    text.lines()
+        .map(|line| line.split('#').next().unwrap_or_default())
+        .flat_map(|line| line.split([';', '{', '}']))
+        .filter_map(|directive| {
+            let mut words = directive.split_whitespace();
+            Some((words.next()?.to_owned(), words.next()?.trim_matches('"').to_owned()))
+        })
+        .collect()
+}
+
+/// Makes what a sample names: relative paths only, below the prefix.
+fn prepare(site: &Site, pki: &Pki, text: &str) {
+    for (directive, argument) in directives(text) {
+        let content = match directive.as_str() {
+            "ssl_certificate" => Some(pki.server.certificate_pem.clone()),
+            "ssl_certificate_key" => Some(pki.server.key_pem.clone()),
+            "ssl_client_certificate" | "ssl_trusted_certificate" | "proxy_ssl_trusted_certificate" => {
+                Some(pki.ca.pem())
+            }
+            "proxy_ssl_certificate" => Some(pki.client.certificate_pem.clone()),
+            "proxy_ssl_certificate_key" => Some(pki.client.key_pem.clone()),
+            "access_log" | "error_log" | "pid" => None,
+            _ => continue,
+        };
+        if matches!(argument.as_str(), "off" | "stderr") || argument.starts_with("/dev/") {
+            continue;
+        }
+        assert!(
+            !argument.starts_with('/'),
+            "{directive} {argument}: samples name paths below the prefix"
+        );
+        let path = site.file(&argument);
+        fs::create_dir_all(path.parent().expect("below the prefix")).expect("writable");
+        if let Some(content) = content {
+            fs::write(path, content).expect("writable");
+        }
+    }
+}
+
+#[test]
+fn every_sample_passes_the_test() {
+    let samples = samples();
+    assert!(!samples.is_empty(), "there are samples");
+    for sample in samples {
+        let text = fs::read_to_string(&sample).expect("UTF-8");
+        let mut site = Site::new();
+        let pki = Pki::new(&["localhost"]);
+        prepare(&site, &pki, &text);
+        fs::write(site.file("sample.conf"), &text).expect("writable");
+        let outcome = site.command(&["-t", "-p", "@DIR@", "-c", "@DIR@/sample.conf"]);
+        assert!(outcome.ok(), "{}: {outcome:?}", sample.display());
+        assert!(
+            outcome.stderr.contains("test is successful"),
+            "{}: {outcome:?}",
+            sample.display()
+        );
+    }
+}

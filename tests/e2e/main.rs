@@ -1,0 +1,24 @@
+//! End-to-end tests: the binary as an operator runs it, judged by what comes
+//! out of its sockets, its logs and its exit codes. A file per promise.
+
+#![deny(unsafe_code)]
+#![warn(clippy::use_self, clippy::redundant_clone)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod abuse;
+mod bodies;
+mod config_samples;
+mod demo;
+mod epoll;
+mod framing;
+mod guide;
+mod imports;
+mod interop;
+mod lifecycle;
+mod proxying;
+mod reload;
+mod smuggling;
+mod tls;
+mod upstreams;

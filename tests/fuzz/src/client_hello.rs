@@ -1,0 +1,53 @@
+//! The parser that learns a name from a ClientHello, against rustls' own. It
+//! decides which server block, and so which client-certificate policy, applies:
+//! where the two disagree, a client could get a policy that is not its host's.
+
+use ringwall::tls::client_hello::{Error, Found, server_name};
+use rustls::server::Acceptor;
+
+/// Judges `bytes` as the start of a connection, whole and cut short.
+pub fn client_hello(bytes: &[u8]) {
+    let whole = server_name(bytes);
+
+    if let Some(theirs) = rustls_name(bytes) {
+        match &whole {
+            Ok(Found::Name(ours)) => {
+                let ours = ours.as_ref().map(|name| name.as_ref().to_ascii_lowercase());
+                let theirs = theirs.map(|name| name.to_ascii_lowercase());
+                assert_eq!(ours, theirs, "two readings of one ClientHello");
+            }
+            Ok(Found::NeedMore) => panic!("rustls needs no more than this"),
+            // Stricter than rustls is allowed; taking it for HTTP is not.
+            Err(error) => assert_ne!(*error, Error::PlainHttp),
+        }
+    }
+
+    // What was decided on fewer bytes must not change with more of them. Every
+    // cut of a long input would take for ever, and the first ones matter most.
+    let step = 1 + bytes.len() / 256;
+    for end in (0..bytes.len()).step_by(step) {
+        match server_name(bytes.get(..end).unwrap_or_default()) {
+            Ok(Found::NeedMore) => {}
+            early => assert_eq!(early, whole, "decided otherwise at {end} bytes"),
+        }
+    }
+}
+
+/// The name that rustls reads, if it accepts these bytes as a ClientHello.
+fn rustls_name(bytes: &[u8]) -> Option<Option<String>> {
+    let mut acceptor = Acceptor::default();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        if acceptor.read_tls(&mut rest).ok()? == 0 {
+            return None;
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => {
+                return Some(accepted.client_hello().server_name().map(str::to_owned));
+            }
+            Ok(None) => {}
+            Err(_) => return None,
+        }
+    }
+    None
+}
