@@ -14,7 +14,11 @@ const DEFAULT_LOGS: &str = "/var/log/ringwall";
 
 /// A TLS and mutual-TLS terminator and reverse proxy that reads nginx.conf.
 #[derive(Debug, Parser)]
-#[command(name = "ringwall", disable_help_flag = true, disable_version_flag = true)]
+#[command(
+    name = "ringwall",
+    disable_help_flag = true,
+    disable_version_flag = true
+)]
 pub struct Cli {
     /// This help
     #[arg(short = 'h', short_alias = '?', long = "help", action = ArgAction::Help)]
@@ -78,10 +82,13 @@ impl Cli {
             }
             None => {
                 let file = self.file.clone().unwrap_or_else(|| DEFAULT_FILE.into());
-                let mut options = LoadOptions::new(absolute(Path::new(DEFAULT_PREFIX), &file), DEFAULT_PREFIX);
+                let mut options =
+                    LoadOptions::new(absolute(Path::new(DEFAULT_PREFIX), &file), DEFAULT_PREFIX);
                 options.default_pid = DEFAULT_PID.into();
-                options.default_error_log = LogTarget::File(Path::new(DEFAULT_LOGS).join("error.log"));
-                options.default_access_log = LogTarget::File(Path::new(DEFAULT_LOGS).join("access.log"));
+                options.default_error_log =
+                    LogTarget::File(Path::new(DEFAULT_LOGS).join("error.log"));
+                options.default_access_log =
+                    LogTarget::File(Path::new(DEFAULT_LOGS).join("access.log"));
                 options
             }
         };
@@ -107,14 +114,19 @@ mod tests {
     use super::*;
 
     fn options(arguments: &[&str]) -> LoadOptions {
-        Cli::try_parse_from(["ringwall"].iter().chain(arguments)).unwrap().load_options()
+        Cli::try_parse_from(["ringwall"].iter().chain(arguments))
+            .unwrap()
+            .load_options()
     }
 
     #[test]
     fn paths_are_relative_to_the_prefix() {
         let options = options(&["-p", "/srv/x", "-c", "a.conf", "-e", "logs/e.log"]);
         assert_eq!(options.file, Path::new("/srv/x/a.conf"));
-        assert_eq!(options.default_error_log, LogTarget::File("/srv/x/logs/e.log".into()));
+        assert_eq!(
+            options.default_error_log,
+            LogTarget::File("/srv/x/logs/e.log".into())
+        );
     }
 
     #[test]
@@ -126,7 +138,8 @@ mod tests {
 
     #[test]
     fn nginx_flags_combine() {
-        let cli = Cli::try_parse_from(["ringwall", "-tq", "-g", "daemon off;", "-g", "pid x;"]).unwrap();
+        let cli =
+            Cli::try_parse_from(["ringwall", "-tq", "-g", "daemon off;", "-g", "pid x;"]).unwrap();
         assert!(cli.test && cli.quiet);
         assert_eq!(cli.directives, ["daemon off;", "pid x;"]);
         assert!(Cli::try_parse_from(["ringwall", "-s", "restart"]).is_err());

@@ -12,7 +12,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 
 use crate::config::LoadOptions;
 use crate::runtime::process;
@@ -24,7 +27,10 @@ pub fn run(port: u16) -> ExitCode {
     let code = match prepare(&folder, port) {
         Ok(options) => process::run(options),
         Err(error) => {
-            eprintln!("ringwall: [emerg] cannot prepare the demonstration in {}: {error}", folder.display());
+            eprintln!(
+                "ringwall: [emerg] cannot prepare the demonstration in {}: {error}",
+                folder.display()
+            );
             ExitCode::FAILURE
         }
     };
@@ -44,14 +50,16 @@ fn prepare(folder: &Path, port: u16) -> Result<LoadOptions, Box<dyn Error>> {
 
 /// `wanted`, or one that the system picks.
 fn free_port(wanted: u16) -> io::Result<u16> {
-    let probe = TcpListener::bind(("127.0.0.1", wanted)).or_else(|_| TcpListener::bind(("127.0.0.1", 0)))?;
+    let probe = TcpListener::bind(("127.0.0.1", wanted))
+        .or_else(|_| TcpListener::bind(("127.0.0.1", 0)))?;
     Ok(probe.local_addr()?.port())
 }
 
 fn make_certificates(folder: &Path) -> Result<(), Box<dyn Error>> {
     let ca_key = KeyPair::generate()?;
     let mut ca = CertificateParams::new(Vec::new())?;
-    ca.distinguished_name.push(DnType::CommonName, "ringwall demo CA");
+    ca.distinguished_name
+        .push(DnType::CommonName, "ringwall demo CA");
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     write(folder, "ca.crt", &ca.self_signed(&ca_key)?.pem())?;
@@ -65,7 +73,11 @@ fn make_certificates(folder: &Path) -> Result<(), Box<dyn Error>> {
         let mut leaf = CertificateParams::new(vec![name.to_owned()])?;
         leaf.distinguished_name.push(DnType::CommonName, name);
         leaf.extended_key_usages = vec![usage];
-        write(folder, &format!("{file}.crt"), &leaf.signed_by(&key, &issuer)?.pem())?;
+        write(
+            folder,
+            &format!("{file}.crt"),
+            &leaf.signed_by(&key, &issuer)?.pem(),
+        )?;
         write(folder, &format!("{file}.key"), &key.serialize_pem())?;
     }
     Ok(())
@@ -74,7 +86,11 @@ fn make_certificates(folder: &Path) -> Result<(), Box<dyn Error>> {
 /// Readable by nobody else: some of these are keys.
 fn write(folder: &Path, name: &str, text: &str) -> io::Result<()> {
     let path: PathBuf = folder.join(name);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     io::Write::write_all(&mut file, text.as_bytes())
 }
 

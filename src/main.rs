@@ -42,7 +42,9 @@ fn print_version(capabilities: bool) {
         eprintln!("TLS 1.2, TLS 1.3; X25519MLKEM768, X25519, P-256, P-384");
         match probe::choose(config::EventMethod::Auto) {
             (driver, None) => eprintln!("{driver}"),
-            (driver, Some(refusal)) => eprintln!("{driver} (io_uring is refused by this system: {refusal})"),
+            (driver, Some(refusal)) => {
+                eprintln!("{driver} (io_uring is refused by this system: {refusal})")
+            }
         }
     }
 }

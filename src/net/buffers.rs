@@ -61,6 +61,7 @@ impl Class {
 
 thread_local! {
     static POOL: RefCell<[Vec<Box<[u8]>>; 3]> = const { RefCell::new([const { Vec::new() }; 3]) };
+    #[allow(clippy::vec_box, reason = "the box is what moves to and from an operation")]
     static SEGMENTS: RefCell<Vec<Box<SegmentStorage>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -83,7 +84,11 @@ impl Buffer {
     /// The smallest class that holds `size` bytes; the largest if none does.
     pub fn for_size(size: usize) -> Self {
         let fits = [Class::Small, Class::Medium].into_iter();
-        Self::take(fits.into_iter().find(|class| class.size() >= size).unwrap_or(Class::Large))
+        Self::take(
+            fits.into_iter()
+                .find(|class| class.size() >= size)
+                .unwrap_or(Class::Large),
+        )
     }
 
     /// The bare storage, for an operation.
@@ -157,15 +162,27 @@ impl Segments {
     /// From the pool. `head` and `tail` are the gaps before and behind each
     /// payload, 32 bytes each at the most.
     pub fn take(head: usize, tail: usize) -> Self {
-        assert!(head <= 32 && tail <= 32, "gaps are a record's header and tag");
+        assert!(
+            head <= 32 && tail <= 32,
+            "gaps are a record's header and tag"
+        );
         let inner = SEGMENTS.with_borrow_mut(Vec::pop).unwrap_or_else(|| {
             Box::new(SegmentStorage {
-                iovecs: [const { libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 } }; SEGMENTS_EACH],
+                iovecs: [const {
+                    libc::iovec {
+                        iov_base: std::ptr::null_mut(),
+                        iov_len: 0,
+                    }
+                }; SEGMENTS_EACH],
                 used: 0,
                 bytes: vec![0; Class::Large.size()].into_boxed_slice(),
             })
         });
-        Self { inner: Some(inner), head, tail }
+        Self {
+            inner: Some(inner),
+            head,
+            tail,
+        }
     }
 
     /// Where payload `index` lies, given that `filled` bytes were read.
@@ -177,7 +194,9 @@ impl Segments {
 
     /// All bytes, gaps included.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        self.inner.as_mut().map_or(&mut [], |inner| &mut inner.bytes)
+        self.inner
+            .as_mut()
+            .map_or(&mut [], |inner| &mut inner.bytes)
     }
 
     fn stride(&self) -> usize {
@@ -188,8 +207,15 @@ impl Segments {
     pub(super) fn into_receiver(mut self, limit: usize) -> SegmentReceiver {
         let stride = self.stride();
         let head = self.head;
-        let mut inner = self.inner.take().expect("taken only by operations that give it back");
-        let SegmentStorage { iovecs, used, bytes } = &mut *inner;
+        let mut inner = self
+            .inner
+            .take()
+            .expect("taken only by operations that give it back");
+        let SegmentStorage {
+            iovecs,
+            used,
+            bytes,
+        } = &mut *inner;
         *used = 0;
         let mut left = limit.min(SEGMENTS_EACH * SEGMENT_PAYLOAD);
         for (iovec, segment) in iovecs.iter_mut().zip(bytes.chunks_mut(stride)) {
@@ -198,11 +224,18 @@ impl Segments {
                 break;
             }
             let payload = &mut segment[head..head + length];
-            *iovec = libc::iovec { iov_base: payload.as_mut_ptr().cast(), iov_len: length };
+            *iovec = libc::iovec {
+                iov_base: payload.as_mut_ptr().cast(),
+                iov_len: length,
+            };
             *used += 1;
             left -= length;
         }
-        SegmentReceiver { inner, head, tail: self.tail }
+        SegmentReceiver {
+            inner,
+            head,
+            tail: self.tail,
+        }
     }
 
     /// The bare storage, for a send.
@@ -235,17 +268,24 @@ pub(super) struct SegmentReceiver {
 
 impl SegmentReceiver {
     pub(super) fn into_segments(self) -> Segments {
-        Segments { inner: Some(self.inner), head: self.head, tail: self.tail }
+        Segments {
+            inner: Some(self.inner),
+            head: self.head,
+            tail: self.tail,
+        }
     }
 }
 
+#[allow(
+    unsafe_code,
+    reason = "iovecs with gaps cannot be expressed by monoio's own buffer types"
+)]
 // SAFETY: the iovec array lives in the box `inner`, which moves with `self`
 // but whose contents stay put, so the pointer is stable while the runtime
 // owns the value. `used` iovecs were written by `into_receiver`, each from a
 // distinct, bounds-checked sub-slice of `inner.bytes`, a heap allocation
 // owned by the same box: valid, exclusively ours, and initialised. Nothing
 // touches `inner` between `into_receiver` and `into_segments`.
-#[allow(unsafe_code, reason = "iovecs with gaps cannot be expressed by monoio's own buffer types")]
 unsafe impl IoVecBufMut for SegmentReceiver {
     fn write_iovec_ptr(&mut self) -> *mut libc::iovec {
         self.inner.iovecs.as_mut_ptr()
@@ -262,7 +302,10 @@ unsafe impl IoVecBufMut for SegmentReceiver {
 
 /// Lends the descriptor of something that shows it only as a number, for one
 /// call of a safe wrapper that wants `AsFd`.
-#[allow(unsafe_code, reason = "monoio's streams implement AsRawFd but not AsFd")]
+#[allow(
+    unsafe_code,
+    reason = "monoio's streams implement AsRawFd but not AsFd"
+)]
 pub(super) fn with_fd<R>(owner: &impl AsRawFd, call: impl FnOnce(BorrowedFd<'_>) -> R) -> R {
     // SAFETY: `owner` owns the descriptor and is borrowed for the whole call,
     // so it cannot be closed meanwhile; the borrow cannot leave `call`.
@@ -287,7 +330,10 @@ mod tests {
         let segments = Segments::take(5, 17);
         let filled = 2 * SEGMENT_PAYLOAD + 10;
         assert_eq!(segments.payload(0, filled), 5..5 + SEGMENT_PAYLOAD);
-        assert_eq!(segments.payload(1, filled).start, segments.payload(0, filled).end + 17 + 5);
+        assert_eq!(
+            segments.payload(1, filled).start,
+            segments.payload(0, filled).end + 17 + 5
+        );
         assert_eq!(segments.payload(2, filled).len(), 10);
         assert!(segments.payload(3, filled).is_empty());
     }
@@ -297,7 +343,10 @@ mod tests {
         for limit in [1, SEGMENT_PAYLOAD, SEGMENT_PAYLOAD + 1, 1 << 20] {
             let mut receiver = Segments::take(13, 16).into_receiver(limit);
             let count = receiver.write_iovec_len();
-            let total: usize = receiver.inner.iovecs[..count].iter().map(|iovec| iovec.iov_len).sum();
+            let total: usize = receiver.inner.iovecs[..count]
+                .iter()
+                .map(|iovec| iovec.iov_len)
+                .sum();
             assert_eq!(total, limit.min(SEGMENTS_EACH * SEGMENT_PAYLOAD));
         }
     }

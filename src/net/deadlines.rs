@@ -36,7 +36,9 @@ pub struct Deadline {
 impl Deadline {
     /// Unarmed.
     pub fn new() -> Self {
-        Self { slot: CLOCK.with_borrow_mut(Clock::claim) }
+        Self {
+            slot: CLOCK.with_borrow_mut(Clock::claim),
+        }
     }
 
     /// Expires `after` from now, rounded up to the next tick; later calls of
@@ -183,7 +185,10 @@ impl Clock {
     /// the rounding up and the tick on top.
     fn tick_after(&self, after: Duration) -> u32 {
         let ticks = after.as_millis().div_ceil(TICK.as_millis()) + 1;
-        u32::try_from(ticks).ok().and_then(|ticks| self.now.checked_add(ticks)).map_or(NEVER - 1, |at| at.min(NEVER - 1))
+        u32::try_from(ticks)
+            .ok()
+            .and_then(|ticks| self.now.checked_add(ticks))
+            .map_or(NEVER - 1, |at| at.min(NEVER - 1))
     }
 }
 
@@ -204,7 +209,10 @@ mod tests {
         std::thread::sleep(2 * TICK);
         tick();
         assert_eq!(poll_once(deadline.run(ready(5))), Poll::Ready(Ok(5)));
-        assert_eq!(poll_once(deadline.run(pending::<()>())), Poll::Ready(Err(Elapsed)));
+        assert_eq!(
+            poll_once(deadline.run(pending::<()>())),
+            Poll::Ready(Err(Elapsed))
+        );
     }
 
     #[test]
@@ -214,7 +222,10 @@ mod tests {
         busy.arm(Duration::from_secs(60));
         assert!(poll_once(idle.run(pending::<()>())).is_pending());
         expire_idle();
-        assert_eq!(poll_once(idle.run(pending::<()>())), Poll::Ready(Err(Elapsed)));
+        assert_eq!(
+            poll_once(idle.run(pending::<()>())),
+            Poll::Ready(Err(Elapsed))
+        );
         assert!(poll_once(busy.run(pending::<()>())).is_pending());
     }
 

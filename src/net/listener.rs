@@ -78,7 +78,10 @@ impl BoundListener {
         }
         socket.bind(&name)?;
         socket.listen(options.backlog)?;
-        Ok(Self { fd: socket.into(), unix })
+        Ok(Self {
+            fd: socket.into(),
+            unix,
+        })
     }
 
     /// A descriptor of its own for one worker.

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
 use std::ops::Range;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 
 use monoio::buf::{IoBuf, IoBufMut};
@@ -82,7 +82,13 @@ impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
         let fd = stream.as_raw_fd();
         let (receiver, sender) = stream.into_split();
-        Self { receiver: Receiver::Tcp(receiver), sender: Sender { half: SenderHalf::Tcp(sender), fd } }
+        Self {
+            receiver: Receiver::Tcp(receiver),
+            sender: Sender {
+                half: SenderHalf::Tcp(sender),
+                fd,
+            },
+        }
     }
 }
 
@@ -90,7 +96,13 @@ impl From<UnixStream> for Socket {
     fn from(stream: UnixStream) -> Self {
         let fd = stream.as_raw_fd();
         let (receiver, sender) = stream.into_split();
-        Self { receiver: Receiver::Unix(receiver), sender: Sender { half: SenderHalf::Unix(sender), fd } }
+        Self {
+            receiver: Receiver::Unix(receiver),
+            sender: Sender {
+                half: SenderHalf::Unix(sender),
+                fd,
+            },
+        }
     }
 }
 
@@ -98,7 +110,11 @@ impl Receiver {
     /// Receives into `buffer[range]`; 0 bytes mean that the peer has closed.
     ///
     /// Dropping the future cancels the operation and loses what it received.
-    pub async fn receive(&mut self, buffer: Buffer, range: Range<usize>) -> (io::Result<usize>, Buffer) {
+    pub async fn receive(
+        &mut self,
+        buffer: Buffer,
+        range: Range<usize>,
+    ) -> (io::Result<usize>, Buffer) {
         let target = buffer.into_storage().slice_mut(range);
         let (result, target) = match self {
             Self::Tcp(half) => half.read(target).await,
@@ -109,7 +125,11 @@ impl Receiver {
 
     /// Receives at most `limit` bytes into the payloads of `segments`;
     /// otherwise as [`Receiver::receive`].
-    pub async fn receive_segments(&mut self, segments: Segments, limit: usize) -> (io::Result<usize>, Segments) {
+    pub async fn receive_segments(
+        &mut self,
+        segments: Segments,
+        limit: usize,
+    ) -> (io::Result<usize>, Segments) {
         let target = segments.into_receiver(limit);
         let (result, target) = match self {
             Self::Tcp(half) => half.readv(target).await,
@@ -129,7 +149,11 @@ impl Sender {
     }
 
     /// Sends all of the bytes `range` of `segments`, gaps included.
-    pub async fn send_segments(&mut self, mut segments: Segments, range: Range<usize>) -> (io::Result<()>, Segments) {
+    pub async fn send_segments(
+        &mut self,
+        mut segments: Segments,
+        range: Range<usize>,
+    ) -> (io::Result<()>, Segments) {
         let Some(slot) = segments.storage_mut() else {
             return (Ok(()), segments);
         };
@@ -141,7 +165,11 @@ impl Sender {
         (result, segments)
     }
 
-    async fn send_storage(&mut self, mut storage: Box<[u8]>, mut range: Range<usize>) -> (io::Result<()>, Box<[u8]>) {
+    async fn send_storage(
+        &mut self,
+        mut storage: Box<[u8]>,
+        mut range: Range<usize>,
+    ) -> (io::Result<()>, Box<[u8]>) {
         while !range.is_empty() {
             let source = storage.slice(range.clone());
             let (result, source) = match &mut self.half {
@@ -161,7 +189,9 @@ impl Sender {
     /// Tells the peer that nothing more will be sent (`shutdown(2)`).
     pub fn finish(&self) {
         // A peer that is gone already needs no telling.
-        let _ = with_fd(self, |fd| rustix::net::shutdown(fd, rustix::net::Shutdown::Write));
+        let _ = with_fd(self, |fd| {
+            rustix::net::shutdown(fd, rustix::net::Shutdown::Write)
+        });
     }
 
     /// Whether a connection that should be silent still is: no bytes wait and

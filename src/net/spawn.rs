@@ -32,10 +32,12 @@ async fn contained<F: Future>(task: F) -> std::thread::Result<F::Output> {
     let mut task = pin!(task);
     // Unwind safety: the task is dropped with everything it owns; what it
     // shares with others is behind RefCells that release when unwinding.
-    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context))) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-        Err(panic) => Poll::Ready(Err(panic)),
-    })
+    poll_fn(
+        |context| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(panic) => Poll::Ready(Err(panic)),
+        },
+    )
     .await
 }

@@ -39,7 +39,9 @@ impl PeerState {
     fn is_benched(&self, now: Instant) -> bool {
         self.max_fails > 0
             && self.fails >= self.max_fails
-            && self.checked.is_some_and(|checked| now.duration_since(checked) <= self.fail_timeout)
+            && self
+                .checked
+                .is_some_and(|checked| now.duration_since(checked) <= self.fail_timeout)
     }
 }
 
@@ -69,7 +71,9 @@ impl Balancer {
                 checked: None,
             })
             .collect();
-        Self { peers: RefCell::new(peers) }
+        Self {
+            peers: RefCell::new(peers),
+        }
     }
 
     /// The next peer that is neither down, failed nor tried; backups only
@@ -97,18 +101,31 @@ impl Balancer {
     pub(crate) fn failed(&self, index: usize, now: Instant) -> AfterFailure {
         let peers = &mut *self.peers.borrow_mut();
         let single = peers.len() == 1;
-        let Some(peer) = peers.get_mut(index).filter(|peer| peer.max_fails > 0 && !single) else {
+        let Some(peer) = peers
+            .get_mut(index)
+            .filter(|peer| peer.max_fails > 0 && !single)
+        else {
             return AfterFailure::Available;
         };
         peer.fails += 1;
         peer.accessed = Some(now);
         peer.checked = Some(now);
-        peer.effective_weight = (peer.effective_weight - peer.weight / i64::from(peer.max_fails)).max(0);
-        if peer.fails >= peer.max_fails { AfterFailure::Disabled } else { AfterFailure::Available }
+        peer.effective_weight =
+            (peer.effective_weight - peer.weight / i64::from(peer.max_fails)).max(0);
+        if peer.fails >= peer.max_fails {
+            AfterFailure::Disabled
+        } else {
+            AfterFailure::Available
+        }
     }
 }
 
-fn choose_among(peers: &mut [PeerState], backup: bool, tried: &Tried, now: Instant) -> Option<usize> {
+fn choose_among(
+    peers: &mut [PeerState],
+    backup: bool,
+    tried: &Tried,
+    now: Instant,
+) -> Option<usize> {
     let mut total = 0;
     let mut best: Option<(usize, i64)> = None;
     for (index, peer) in peers.iter_mut().enumerate() {
@@ -127,7 +144,10 @@ fn choose_among(peers: &mut [PeerState], backup: bool, tried: &Tried, now: Insta
     let (index, _) = best?;
     let peer = peers.get_mut(index)?;
     peer.current_weight -= total;
-    if peer.checked.is_some_and(|checked| now.duration_since(checked) > peer.fail_timeout) {
+    if peer
+        .checked
+        .is_some_and(|checked| now.duration_since(checked) > peer.fail_timeout)
+    {
         peer.checked = Some(now);
     }
     Some(index)
@@ -151,13 +171,18 @@ mod tests {
     }
 
     fn sequence(balancer: &Balancer, count: usize, now: Instant) -> Vec<usize> {
-        (0..count).filter_map(|_| balancer.choose(&Tried::new(), now)).collect()
+        (0..count)
+            .filter_map(|_| balancer.choose(&Tried::new(), now))
+            .collect()
     }
 
     #[test]
     fn weights_are_interleaved_as_nginx_does() {
         let balancer = Balancer::new(&[peer(5), peer(1), peer(1)]);
-        assert_eq!(sequence(&balancer, 7, Instant::now()), [0, 0, 1, 0, 2, 0, 0]);
+        assert_eq!(
+            sequence(&balancer, 7, Instant::now()),
+            [0, 0, 1, 0, 2, 0, 0]
+        );
     }
 
     #[test]
@@ -175,7 +200,10 @@ mod tests {
 
     #[test]
     fn backups_serve_only_when_no_primary_is_left() {
-        let backup = UpstreamPeer { backup: true, ..peer(1) };
+        let backup = UpstreamPeer {
+            backup: true,
+            ..peer(1)
+        };
         let balancer = Balancer::new(&[peer(1), backup]);
         let now = Instant::now();
         assert_eq!(sequence(&balancer, 2, now), [0, 0]);
@@ -185,8 +213,14 @@ mod tests {
 
     #[test]
     fn a_peer_that_is_down_is_never_chosen() {
-        let down = UpstreamPeer { down: true, ..peer(1) };
-        assert_eq!(Balancer::new(&[down.clone()]).choose(&Tried::new(), Instant::now()), None);
+        let down = UpstreamPeer {
+            down: true,
+            ..peer(1)
+        };
+        assert_eq!(
+            Balancer::new(&[down.clone()]).choose(&Tried::new(), Instant::now()),
+            None
+        );
         let balancer = Balancer::new(&[down, peer(1)]);
         assert_eq!(sequence(&balancer, 2, Instant::now()), [1, 1]);
     }

@@ -28,7 +28,9 @@ pub(crate) enum UploadError {
     /// The client's side of it.
     Client(BodyError),
     /// The backend takes no more.
-    Upstream(#[allow(dead_code, reason = "for the debugger: the response says more")] TransportError),
+    Upstream(
+        #[allow(dead_code, reason = "for the debugger: the response says more")] TransportError,
+    ),
 }
 
 /// Of the first piece, this much is copied behind the head, so that a small
@@ -50,11 +52,23 @@ pub(crate) async fn upload<B: BodySource>(
 ) -> Result<(), UploadError> {
     while let Some(mut piece) = body.next().await.map_err(UploadError::Client)? {
         if !out.is_empty() || framing == UpstreamFraming::Chunked {
-            for part in piece.buffer.get(piece.range.clone()).unwrap_or_default().chunks(MAX_CHUNK) {
-                let part = if framing == UpstreamFraming::Length { part.get(..COPY_LIMIT).unwrap_or(part) } else { part };
+            for part in piece
+                .buffer
+                .get(piece.range.clone())
+                .unwrap_or_default()
+                .chunks(MAX_CHUNK)
+            {
+                let part = if framing == UpstreamFraming::Length {
+                    part.get(..COPY_LIMIT).unwrap_or(part)
+                } else {
+                    part
+                };
                 put_framed(part, framing, &mut out);
                 piece.range.start += part.len();
-                if framing == UpstreamFraming::Length || !body.is_finished() || !piece.range.is_empty() {
+                if framing == UpstreamFraming::Length
+                    || !body.is_finished()
+                    || !piece.range.is_empty()
+                {
                     send_output(&mut out, tx, timeout).await?;
                 }
                 if framing == UpstreamFraming::Length {
@@ -89,9 +103,15 @@ fn put_framed(data: &[u8], framing: UpstreamFraming, out: &mut Output) {
     }
 }
 
-async fn send_output(out: &mut Output, tx: &mut Tx<'_>, timeout: Duration) -> Result<(), UploadError> {
+async fn send_output(
+    out: &mut Output,
+    tx: &mut Tx<'_>,
+    timeout: Duration,
+) -> Result<(), UploadError> {
     if let Some((buffer, range)) = out.take() {
-        tx.send(buffer, range, timeout).await.map_err(UploadError::Upstream)?;
+        tx.send(buffer, range, timeout)
+            .await
+            .map_err(UploadError::Upstream)?;
     }
     Ok(())
 }
@@ -140,7 +160,9 @@ async fn relay_length<S: ResponseSink>(
     while left > 0 {
         if !rx.input.plain().is_empty() {
             let plain = rx.input.plain();
-            let data = plain.get(..usize::try_from(left).unwrap_or(usize::MAX)).unwrap_or(plain);
+            let data = plain
+                .get(..usize::try_from(left).unwrap_or(usize::MAX))
+                .unwrap_or(plain);
             sink.write(data).await.map_err(RelayError::Client)?;
             let used = data.len();
             left -= used as u64;
@@ -167,12 +189,17 @@ async fn relay_segments<S: ResponseSink>(
     let mut segments = Segments::take(gaps.0, gaps.1);
     while left > 0 {
         let limit = usize::try_from(left).unwrap_or(usize::MAX);
-        let (read, filled) =
-            rx.fill_segments(segments, limit, read_timeout).await.map_err(RelayError::Upstream)?;
+        let (read, filled) = rx
+            .fill_segments(segments, limit, read_timeout)
+            .await
+            .map_err(RelayError::Upstream)?;
         if read == 0 {
             return Err(RelayError::Premature);
         }
-        segments = sink.segments(filled, read).await.map_err(RelayError::Client)?;
+        segments = sink
+            .segments(filled, read)
+            .await
+            .map_err(RelayError::Client)?;
         left -= read as u64;
     }
     Ok(left)
@@ -187,7 +214,9 @@ async fn relay_chunked<S: ResponseSink>(
     let mut received = 0;
     loop {
         if !rx.input.plain().is_empty() {
-            let decoded = decoder.decode(rx.input.plain_mut()).map_err(RelayError::Invalid)?;
+            let decoded = decoder
+                .decode(rx.input.plain_mut())
+                .map_err(RelayError::Invalid)?;
             let data = rx.input.plain().get(..decoded.produced).unwrap_or_default();
             sink.write(data).await.map_err(RelayError::Client)?;
             received += decoded.produced as u64;

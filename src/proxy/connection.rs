@@ -43,12 +43,23 @@ const LINGER: Duration = Duration::from_secs(5);
 ///
 /// Cancelling it closes the connection at once; requests in flight are cut
 /// off without a log line.
-pub async fn serve_connection(worker: Rc<Worker>, socket: Socket, client: ClientAddr, address: Rc<ListenAddress>) {
+pub async fn serve_connection(
+    worker: Rc<Worker>,
+    socket: Socket,
+    client: ClientAddr,
+    address: Rc<ListenAddress>,
+) {
     let registration = worker.register();
     let view = worker.view();
-    let Some(index) = view.gateway.listener(&address) else { return };
-    let Some(listener) = view.gateway.config.listeners.get(index) else { return };
-    let Some(default) = view.gateway.server(listener.hosts.default) else { return };
+    let Some(index) = view.gateway.listener(&address) else {
+        return;
+    };
+    let Some(listener) = view.gateway.config.listeners.get(index) else {
+        return;
+    };
+    let Some(default) = view.gateway.server(listener.hosts.default) else {
+        return;
+    };
     let mut connection = ClientConnection {
         serial: registration.serial,
         client,
@@ -61,28 +72,44 @@ pub async fn serve_connection(worker: Rc<Worker>, socket: Socket, client: Client
         let _slot = handshake_slot(&worker).await;
         let timeout = default.connection.client_header_timeout;
         match handshake::accept(socket, &view.gateway, listener, timeout).await {
-            Ok(Accepted::Tls(transport, facts)) => {
-                connection.tls = Some(facts);
-                transport
-            }
-            Ok(Accepted::PlainHttp(transport)) => {
-                plain_http_on_tls = true;
+            Ok(Accepted { transport, tls }) => {
+                plain_http_on_tls = tls.is_none();
+                connection.tls = tls;
                 transport
             }
             Err(rejected) => {
                 let logs: &[ErrorLog] = view
                     .gateway
                     .server(rejected.server)
-                    .map_or(&view.gateway.config.core.error_logs, |server| &server.root.error_logs);
-                let who = (connection.serial, log::client_of(&connection), &*address as &dyn std::fmt::Display);
-                log::connection_error(&view.gateway, logs, who, rejected.level, format_args!("{}", rejected.message));
+                    .map_or(&view.gateway.config.core.error_logs, |server| {
+                        &server.root.error_logs
+                    });
+                let who = (
+                    connection.serial,
+                    log::client_of(&connection),
+                    &*address as &dyn std::fmt::Display,
+                );
+                log::connection_error(
+                    &view.gateway,
+                    logs,
+                    who,
+                    rejected.level,
+                    format_args!("{}", rejected.message),
+                );
                 return;
             }
         }
     } else {
         Transport::new(socket, None, Default::default())
     };
-    let session = HttpConnection { worker, view, address, index, connection, plain_http_on_tls };
+    let session = HttpConnection {
+        worker,
+        view,
+        address,
+        index,
+        connection,
+        plain_http_on_tls,
+    };
     session.serve_requests(transport).await;
 }
 
@@ -133,7 +160,10 @@ impl HttpConnection {
         let mut head = RequestHead::default();
         let mut idle_timeout = None;
         loop {
-            match self.serve_one(&mut transport, &mut head, &mut idle_timeout).await {
+            match self
+                .serve_one(&mut transport, &mut head, &mut idle_timeout)
+                .await
+            {
                 Next::Request => self.connection.requests += 1,
                 Next::Close(linger) => return transport.close(linger).await,
                 Next::CutOff => return,
@@ -152,23 +182,34 @@ impl HttpConnection {
         let read = self.read_head(transport, head, *idle_timeout).await;
         // After the wait: the request belongs to what is published now.
         let still_listed = self.follow_reload();
-        let Some(still_listed) = still_listed else { return Next::Close(Duration::ZERO) };
+        let Some(still_listed) = still_listed else {
+            return Next::Close(Duration::ZERO);
+        };
         let received = Instant::now();
         let view = Rc::clone(&self.view);
-        let Some((listener, default)) = self.listener(&view) else { return Next::Close(Duration::ZERO) };
+        let Some((listener, default)) = self.listener(&view) else {
+            return Next::Close(Duration::ZERO);
+        };
         let (parsed, length) = match read {
             Read::Head => (Ok(()), head.len),
             Read::Refused(error) => (Err(error.status()), transport.input.plain().len()),
             Read::TimedOut => (Err(408), transport.input.plain().len()),
             Read::Closed => return Next::Close(Duration::ZERO),
             Read::Failed(error) => {
-                self.log(default, Level::Info, format_args!("recv() {error} while reading client request"));
+                self.log(
+                    default,
+                    Level::Info,
+                    format_args!("recv() {error} while reading client request"),
+                );
                 return Next::Close(Duration::ZERO);
             }
         };
         let (buffer, base) = transport.input.detach(length);
         let bytes = buffer.get(base..).unwrap_or_default();
-        let host = parsed.is_ok().then(|| head.host(bytes).unwrap_or_default()).unwrap_or_default();
+        let host = head
+            .host(bytes)
+            .filter(|_| parsed.is_ok())
+            .unwrap_or_default();
         let server = route::server(&view.gateway, listener, host).unwrap_or(default);
         let options = ConnectionOptions::of(&head.fields, bytes);
         let wants_more = match head.version {
@@ -177,13 +218,22 @@ impl HttpConnection {
         };
         let framing = parsed.and_then(|()| {
             framing::of_request(head, bytes).map_err(|error| {
-                self.log(server, Level::Info, format_args!("client sent {error} while reading client request headers"));
+                self.log(
+                    server,
+                    Level::Info,
+                    format_args!("client sent {error} while reading client request headers"),
+                );
                 error.status()
             })
         });
         let expects_continue = head.version == Version::Http11
-            && head.field(bytes, FieldId::Expect).is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
-        let kind = RequestKind { method: head.method_id, version: head.version };
+            && head
+                .field(bytes, FieldId::Expect)
+                .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
+        let kind = RequestKind {
+            method: head.method_id,
+            version: head.version,
+        };
         let mut request = Request {
             worker: &self.worker,
             view: &view,
@@ -209,7 +259,9 @@ impl HttpConnection {
                 log::request_error(
                     &request,
                     Level::Info,
-                    format_args!("client sent plain HTTP request to HTTPS port while reading client request headers"),
+                    format_args!(
+                        "client sent plain HTTP request to HTTPS port while reading client request headers"
+                    ),
                 );
                 Err(497)
             }
@@ -239,8 +291,14 @@ impl HttpConnection {
         head: &mut RequestHead,
         idle_timeout: Option<Duration>,
     ) -> Read {
-        let Some((_, default)) = self.listener(&self.view) else { return Read::Closed };
-        let limits = self.connection.tls.as_ref().and_then(|tls| self.view.gateway.server(tls.server));
+        let Some((_, default)) = self.listener(&self.view) else {
+            return Read::Closed;
+        };
+        let limits = self
+            .connection
+            .tls
+            .as_ref()
+            .and_then(|tls| self.view.gateway.server(tls.server));
         let limits = &limits.map_or(default, |server| &**server).connection;
         let (count, size) = limits.large_client_header_buffers;
         let head_limits = HeadLimits {
@@ -251,7 +309,9 @@ impl HttpConnection {
         head.clear();
         let mut waiting = idle_timeout;
         match waiting {
-            Some(_) if self.worker.is_draining() && transport.input.is_empty() => return Read::Closed,
+            Some(_) if self.worker.is_draining() && transport.input.is_empty() => {
+                return Read::Closed;
+            }
             Some(timeout) => transport.rx_deadline().arm_idle(timeout),
             None => transport.rx_deadline().arm(limits.client_header_timeout),
         }
@@ -269,7 +329,9 @@ impl HttpConnection {
                         self.log(
                             default,
                             Level::Info,
-                            format_args!("client sent {error} while reading client request headers"),
+                            format_args!(
+                                "client sent {error} while reading client request headers"
+                            ),
                         );
                         return Read::Refused(error);
                     }
@@ -306,15 +368,20 @@ impl HttpConnection {
         if Rc::ptr_eq(&view, &self.view) {
             return Some(true);
         }
-        let Some(index) = view.gateway.listener(&self.address) else { return Some(false) };
+        let Some(index) = view.gateway.listener(&self.address) else {
+            return Some(false);
+        };
         let listener = view.gateway.config.listeners.get(index)?;
         if let Some(tls) = &mut self.connection.tls {
             let name = tls.server_name.as_deref();
-            let server = name.map_or(listener.hosts.default, |name| listener.hosts.find(name.as_bytes()));
+            let server = name.map_or(listener.hosts.default, |name| {
+                listener.hosts.find(name.as_bytes())
+            });
             let host = view.gateway.tls_host(server)?;
             let expired = || {
                 let identity = tls.client.as_ref().and_then(|client| client.identity());
-                identity.is_some_and(|identity| identity.not_after < tls::now().as_secs().cast_signed())
+                identity
+                    .is_some_and(|identity| identity.not_after < tls::now().as_secs().cast_signed())
             };
             if *host.client_auth.digest() != tls.policy || expired() {
                 return None;
@@ -334,8 +401,18 @@ impl HttpConnection {
     }
 
     fn log(&self, server: &Server, level: Level, message: std::fmt::Arguments<'_>) {
-        let who = (self.connection.serial, log::client_of(&self.connection), &*self.address as &dyn std::fmt::Display);
-        log::connection_error(&self.view.gateway, &server.root.error_logs, who, level, message);
+        let who = (
+            self.connection.serial,
+            log::client_of(&self.connection),
+            &*self.address as &dyn std::fmt::Display,
+        );
+        log::connection_error(
+            &self.view.gateway,
+            &server.root.error_logs,
+            who,
+            level,
+            message,
+        );
     }
 }
 
@@ -361,9 +438,11 @@ async fn answer(
     let served = serve(request, &mut body, sink).await;
     let next = match served {
         Served::CutOff => Next::CutOff,
-        Served::Done if !sink.keeps_alive() => {
-            Next::Close(if body.is_finished() { Duration::ZERO } else { LINGER })
-        }
+        Served::Done if !sink.keeps_alive() => Next::Close(if body.is_finished() {
+            Duration::ZERO
+        } else {
+            LINGER
+        }),
         Served::Done if body.is_finished() || body.drain(DRAIN_BYTES).await => Next::Request,
         Served::Done => Next::Close(LINGER),
     };

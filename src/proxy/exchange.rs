@@ -121,7 +121,11 @@ pub(crate) trait ResponseSink {
     fn segment_gaps(&self) -> Option<(usize, usize)>;
 
     /// Sends the `filled` payload bytes of `segments` from where they lie.
-    async fn segments(&mut self, segments: Segments, filled: usize) -> Result<Segments, TransportError>;
+    async fn segments(
+        &mut self,
+        segments: Segments,
+        filled: usize,
+    ) -> Result<Segments, TransportError>;
 
     /// Ends the body and sends all that is left of the response.
     async fn finish(&mut self) -> Result<(), TransportError>;

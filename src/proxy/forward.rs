@@ -35,7 +35,11 @@ use super::worker::UpstreamState;
 /// Bytes of a response's head at the most. Nginx's `proxy_buffer_size` is one
 /// page; this is four, and fits one receive buffer together with its body's
 /// first bytes.
-const RESPONSE_HEAD: HeadLimits = HeadLimits { line: 16 << 10, total: 16 << 10, fields: 256 };
+const RESPONSE_HEAD: HeadLimits = HeadLimits {
+    line: 16 << 10,
+    total: 16 << 10,
+    fields: 256,
+};
 /// Interim responses (1xx) that a backend may send before the final one.
 const MAX_INTERIM: usize = 16;
 
@@ -64,7 +68,9 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
     sink: &mut S,
 ) -> Result<(), Failure> {
     let view = request.view;
-    let Some(upstream) = view.upstream(proxy.upstream) else { return Err(Failure::Status(502)) };
+    let Some(upstream) = view.upstream(proxy.upstream) else {
+        return Err(Failure::Status(502));
+    };
     if body.size() == BodySize::Unknown && proxy.http_version == ProxyHttpVersion::Http10 {
         log::request_error(
             request,
@@ -77,14 +83,22 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
     let mut last = Failure::Status(502);
     while let Some(index) = upstream.balancer.choose(&tried, Instant::now()) {
         tried.push(index);
-        let Some(peer) = upstream.config.peers.get(index) else { break };
+        let Some(peer) = upstream.config.peers.get(index) else {
+            break;
+        };
         match try_peer(request, proxy, upstream, index, peer, body, sink).await {
             Ok(()) => {
                 upstream.balancer.succeeded(index);
                 return Ok(());
             }
-            Err(Trouble { failure, peer_is_to_blame, may_retry }) => {
-                if peer_is_to_blame && upstream.balancer.failed(index, Instant::now()) == AfterFailure::Disabled {
+            Err(Trouble {
+                failure,
+                peer_is_to_blame,
+                may_retry,
+            }) => {
+                if peer_is_to_blame
+                    && upstream.balancer.failed(index, Instant::now()) == AfterFailure::Disabled
+                {
                     log::upstream_error(
                         request,
                         Level::Warn,
@@ -100,7 +114,11 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
         }
     }
     if request.attempts.is_empty() {
-        log::request_error(request, Level::Error, format_args!("no live upstreams while connecting to upstream"));
+        log::request_error(
+            request,
+            Level::Error,
+            format_args!("no live upstreams while connecting to upstream"),
+        );
     }
     Err(last)
 }
@@ -114,7 +132,11 @@ struct Trouble {
 }
 
 impl Trouble {
-    const ABORTED: Self = Self { failure: Failure::Aborted, peer_is_to_blame: false, may_retry: false };
+    const ABORTED: Self = Self {
+        failure: Failure::Aborted,
+        peer_is_to_blame: false,
+        may_retry: false,
+    };
 }
 
 /// One peer: over a pooled connection if there is one, and over a fresh one
@@ -145,16 +167,22 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
         });
         let mut connection = match pooled {
             Some(connection) => connection,
-            None => connect(request, proxy, peer).await.map_err(|status| Trouble {
-                failure: Failure::Status(status),
-                peer_is_to_blame: true,
-                may_retry: true,
-            })?,
+            None => connect(request, proxy, peer)
+                .await
+                .map_err(|status| Trouble {
+                    failure: Failure::Status(status),
+                    peer_is_to_blame: true,
+                    may_retry: true,
+                })?,
         };
         connection.count_request();
-        record(request, |attempt| attempt.connected = Some(attempt.started.elapsed()));
+        record(request, |attempt| {
+            attempt.connected = Some(attempt.started.elapsed())
+        });
         let result = exchange(request, proxy, peer, &mut connection, body, sink).await;
-        record(request, |attempt| attempt.finished = Some(attempt.started.elapsed()));
+        record(request, |attempt| {
+            attempt.finished = Some(attempt.started.elapsed())
+        });
         match result {
             Ok(Reuse::Yes) => upstream.pool.put(connection, Instant::now()),
             Ok(Reuse::No) => {}
@@ -173,13 +201,25 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
             }
             Err(Broken::Upstream) if !sink.is_committed() => {
                 sink.discard();
-                return Err(Trouble { failure: Failure::Status(502), peer_is_to_blame: true, may_retry: false });
+                return Err(Trouble {
+                    failure: Failure::Status(502),
+                    peer_is_to_blame: true,
+                    may_retry: false,
+                });
             }
-            Err(Broken::Upstream) => return Err(Trouble { peer_is_to_blame: true, ..Trouble::ABORTED }),
+            Err(Broken::Upstream) => {
+                return Err(Trouble {
+                    peer_is_to_blame: true,
+                    ..Trouble::ABORTED
+                });
+            }
             Err(Broken::Client(status)) if !sink.is_committed() => {
                 sink.discard();
                 let failure = status.map_or(Failure::Aborted, Failure::Status);
-                return Err(Trouble { failure, ..Trouble::ABORTED });
+                return Err(Trouble {
+                    failure,
+                    ..Trouble::ABORTED
+                });
             }
             Err(Broken::Client(_)) => return Err(Trouble::ABORTED),
         }
@@ -196,7 +236,12 @@ fn record(request: &mut Request<'_>, note: impl FnOnce(&mut Attempt)) {
 /// A connection from the pool. A request that must not be repeated gets one
 /// only after a look at whether the backend has closed it, which costs a
 /// system call; the others find out by themselves.
-fn take_pooled(upstream: &UpstreamState, peer: &UpstreamPeer, repeatable: bool, now: Instant) -> Option<Connection> {
+fn take_pooled(
+    upstream: &UpstreamState,
+    peer: &UpstreamPeer,
+    repeatable: bool,
+    now: Instant,
+) -> Option<Connection> {
     loop {
         let connection = upstream.pool.take(&peer.address, now)?;
         if repeatable || connection.transport.sender().is_quiet() {
@@ -207,7 +252,11 @@ fn take_pooled(upstream: &UpstreamState, peer: &UpstreamPeer, repeatable: bool, 
 
 /// A new connection. On failure the log has been told, and the result is the
 /// status for the client.
-async fn connect(request: &Request<'_>, proxy: &Proxy, peer: &UpstreamPeer) -> Result<Connection, u16> {
+async fn connect(
+    request: &Request<'_>,
+    proxy: &Proxy,
+    peer: &UpstreamPeer,
+) -> Result<Connection, u16> {
     let deadline = Deadline::new();
     deadline.arm(proxy.connect_timeout);
     let socket = match &peer.address {
@@ -217,7 +266,11 @@ async fn connect(request: &Request<'_>, proxy: &Proxy, peer: &UpstreamPeer) -> R
     let (status, error) = match socket {
         Ok(Ok(socket)) => {
             let transport = Transport::new(socket, None, Input::default());
-            return Ok(Connection::new(transport, peer.address.clone(), Instant::now()));
+            return Ok(Connection::new(
+                transport,
+                peer.address.clone(),
+                Instant::now(),
+            ));
         }
         Ok(Err(error)) => (502, TransportError::Io(error)),
         Err(_) => (504, TransportError::TimedOut),
@@ -270,7 +323,13 @@ impl Cause {
     /// Tells the log; the result is the status for the client.
     fn report(&self, request: &Request<'_>, peer: &UpstreamPeer) -> u16 {
         match self {
-            Self::Send(error) => upstream_failed(request, peer, error, "send()", "sending request to upstream"),
+            Self::Send(error) => upstream_failed(
+                request,
+                peer,
+                error,
+                "send()",
+                "sending request to upstream",
+            ),
             Self::Receive(error) => upstream_failed(request, peer, error, "recv()", HEAD_PHASE),
             Self::Closed => {
                 closed_early(request, peer, HEAD_PHASE);
@@ -296,7 +355,11 @@ async fn exchange<B: BodySource, S: ResponseSink>(
     let mut output = Output::default();
     write_head(request, proxy, size, &mut output);
     if output.is_overflown() {
-        log::request_error(request, Level::Error, format_args!("request header is too large to be sent to upstream"));
+        log::request_error(
+            request,
+            Level::Error,
+            format_args!("request header is too large to be sent to upstream"),
+        );
         return Err(Broken::Client(Some(494)));
     }
     if size == BodySize::None {
@@ -320,7 +383,11 @@ async fn exchange<B: BodySource, S: ResponseSink>(
     match while_uploading(response, upload).await {
         Ok((result, uploaded)) => result.map(|reuse| if uploaded { reuse } else { Reuse::No }),
         Err(error) => {
-            log::request_error(request, Level::Info, format_args!("{error} while reading client request body"));
+            log::request_error(
+                request,
+                Level::Info,
+                format_args!("{error} while reading client request body"),
+            );
             Err(Broken::Client(error.status()))
         }
     }
@@ -347,7 +414,10 @@ async fn while_uploading<T>(
                 Poll::Pending => {}
             }
         }
-        response.as_mut().poll(context).map(|result| Ok((result, ended == Some(true))))
+        response
+            .as_mut()
+            .poll(context)
+            .map(|result| Ok((result, ended == Some(true))))
     })
     .await
 }
@@ -364,7 +434,12 @@ fn upstream_failed(
         TransportError::TimedOut => (504, &"upstream timed out (110: Connection timed out)"),
         error => (502, &fmt::from_fn(move |f| write!(f, "{call} {error}"))),
     };
-    log::upstream_error(request, Level::Error, Some(peer), format_args!("{message} while {phase}"));
+    log::upstream_error(
+        request,
+        Level::Error,
+        Some(peer),
+        format_args!("{message} while {phase}"),
+    );
     status
 }
 
@@ -383,7 +458,10 @@ fn write_head(request: &Request<'_>, proxy: &Proxy, size: BodySize, out: &mut Ou
     });
     for header in &proxy.set_headers {
         // Framing is ours to say, whatever the configuration says of it.
-        if matches!(FieldId::of(&header.name), FieldId::ContentLength | FieldId::TransferEncoding) {
+        if matches!(
+            FieldId::of(&header.name),
+            FieldId::ContentLength | FieldId::TransferEncoding
+        ) {
             continue;
         }
         write_set_header(&header.name, &header.value, request, out);
@@ -394,7 +472,11 @@ fn write_head(request: &Request<'_>, proxy: &Proxy, size: BodySize, out: &mut Ou
         BodySize::None | BodySize::Announced(_) => {
             // A method that expects a body says that there is none
             // (RFC 9110 §8.6), if the client did.
-            if head.fields.iter().any(|field| field.id == FieldId::ContentLength) {
+            if head
+                .fields
+                .iter()
+                .any(|field| field.id == FieldId::ContentLength)
+            {
                 encode::field_decimal(out, b"Content-Length", 0);
             }
         }
@@ -403,9 +485,17 @@ fn write_head(request: &Request<'_>, proxy: &Proxy, size: BodySize, out: &mut Ou
     let limits = request.limits();
     for field in &head.fields {
         let name = field.name.of(bytes);
-        let is_set = || proxy.set_headers.iter().any(|header| same_field_name(&header.name, name));
+        let is_set = || {
+            proxy
+                .set_headers
+                .iter()
+                .any(|header| same_field_name(&header.name, name))
+        };
         let forwarded = !is_hop_by_hop(field.id)
-            && !matches!(field.id, FieldId::ContentLength | FieldId::Expect | FieldId::Host)
+            && !matches!(
+                field.id,
+                FieldId::ContentLength | FieldId::Expect | FieldId::Host
+            )
             && is_ordinary_name(name, limits.underscores_in_headers)
             && !is_set()
             && !request.view.gateway.asserts(name)
@@ -460,7 +550,10 @@ fn write_target(request: &Request<'_>, proxy: &Proxy, out: &mut Output) {
         }
         Some(uri) => {
             out.put(uri);
-            let rest = request.path().get(request.location.prefix.len()..).unwrap_or_default();
+            let rest = request
+                .path()
+                .get(request.location.prefix.len()..)
+                .unwrap_or_default();
             let mut escaped = Vec::with_capacity(rest.len());
             escape_uri(&mut escaped, rest);
             out.put(&escaped);
@@ -552,7 +645,11 @@ async fn receive_head(
         if !rx.input.plain().is_empty() {
             match parse_response(rx.input.plain(), &RESPONSE_HEAD, head) {
                 Ok(Status::Complete) if head.status == 101 => {
-                    return Err(invalid(request, peer, &"101 to a request that asked for no upgrade"));
+                    return Err(invalid(
+                        request,
+                        peer,
+                        &"101 to a request that asked for no upgrade",
+                    ));
                 }
                 Ok(Status::Complete) if head.status < 200 && interim < MAX_INTERIM => {
                     interim += 1;
@@ -610,7 +707,10 @@ fn send_response_head<S: ResponseSink>(
     for field in &head.fields {
         let (name, value) = (field.name.of(bytes), field.value.of(bytes));
         if records {
-            request.answer.upstream_fields.push((name.into(), value.into()));
+            request
+                .answer
+                .upstream_fields
+                .push((name.into(), value.into()));
         }
         let ours = matches!(
             field.id,

@@ -4,7 +4,10 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::config::{self as model, AccessLog, Config, ListenAddress, Location, Locations, LogTarget, Server, ServerId};
+use crate::config::{
+    self as model, AccessLog, Config, ListenAddress, Location, Locations, LogTarget, Server,
+    ServerId,
+};
 use crate::config::{Part, Template, Variable};
 use crate::http::headers::same_field_name;
 use crate::telemetry::error_log::{ErrorLog, Level};
@@ -47,7 +50,10 @@ impl Gateway {
             if error_logs.iter().any(|(known, _)| known == logs) {
                 return Ok(());
             }
-            let sinks = logs.iter().map(|log| Ok((open(&log.target)?, level(log.level)))).collect::<Result<_, _>>()?;
+            let sinks = logs
+                .iter()
+                .map(|log| Ok((open(&log.target)?, level(log.level))))
+                .collect::<Result<_, _>>()?;
             error_logs.push((logs.to_vec(), Arc::new(ErrorLog { sinks })));
             Ok(())
         };
@@ -63,7 +69,16 @@ impl Gateway {
         }
         let records_response_fields = all.iter().any(|location| records_response_fields(location));
         let asserted = asserted_fields(&config);
-        Ok(Self { asserted, config, tls, hostname, generation, access_sinks, error_logs, records_response_fields })
+        Ok(Self {
+            asserted,
+            config,
+            tls,
+            hostname,
+            generation,
+            access_sinks,
+            error_logs,
+            records_response_fields,
+        })
     }
 
     /// The block with this index.
@@ -78,7 +93,10 @@ impl Gateway {
 
     /// The listener on this address.
     pub(crate) fn listener(&self, address: &ListenAddress) -> Option<usize> {
-        self.config.listeners.iter().position(|listener| listener.address == *address)
+        self.config
+            .listeners
+            .iter()
+            .position(|listener| listener.address == *address)
     }
 
     /// The log for messages of the main context.
@@ -88,7 +106,10 @@ impl Gateway {
 
     /// The log that these directives describe.
     pub(crate) fn error_log(&self, logs: &[model::ErrorLog]) -> Option<&Arc<ErrorLog>> {
-        self.error_logs.iter().find(|(known, _)| known == logs).map(|(_, log)| log)
+        self.error_logs
+            .iter()
+            .find(|(known, _)| known == logs)
+            .map(|(_, log)| log)
     }
 
     /// The access logs, each once.
@@ -101,7 +122,9 @@ impl Gateway {
     /// dropped on every virtual host, also where none is set: the backend
     /// behind it may be the same, and believes the name.
     pub(crate) fn asserts(&self, name: &[u8]) -> bool {
-        self.asserted.iter().any(|asserted| same_field_name(asserted, name))
+        self.asserted
+            .iter()
+            .any(|asserted| same_field_name(asserted, name))
     }
 
     /// Whether any template names `$sent_http_…` or `$upstream_http_…`, so
@@ -135,8 +158,15 @@ fn locations(config: &Config) -> Vec<&Location> {
 /// anywhere in this configuration.
 fn asserted_fields(config: &Config) -> Vec<Box<[u8]>> {
     let mut names: Vec<Box<[u8]>> = Vec::new();
-    for proxy in locations(config).into_iter().filter_map(super::route::proxy) {
-        for header in proxy.set_headers.iter().filter(|header| carries_identity(&header.value)) {
+    for proxy in locations(config)
+        .into_iter()
+        .filter_map(super::route::proxy)
+    {
+        for header in proxy
+            .set_headers
+            .iter()
+            .filter(|header| carries_identity(&header.value))
+        {
             if !names.iter().any(|name| same_field_name(name, &header.name)) {
                 names.push(header.name.clone());
             }
@@ -163,10 +193,16 @@ fn carries_identity(template: &Template) -> bool {
 fn records_response_fields(location: &Location) -> bool {
     let names_field = |template: &Template| {
         template.parts.iter().any(|part| {
-            matches!(part, Part::Variable(Variable::SentHttp(_) | Variable::UpstreamHttp(_)))
+            matches!(
+                part,
+                Part::Variable(Variable::SentHttp(_) | Variable::UpstreamHttp(_))
+            )
         })
     };
-    let formats = location.access_logs.iter().map(|AccessLog { format, .. }| &format.template);
+    let formats = location
+        .access_logs
+        .iter()
+        .map(|AccessLog { format, .. }| &format.template);
     let headers = location.add_headers.iter().map(|header| &header.value);
     formats.chain(headers).any(names_field)
 }

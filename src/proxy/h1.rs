@@ -102,13 +102,30 @@ impl<'t> H1Body<'t> {
         match &mut self.state {
             BodyState::Finished => Ok((0, Lent::default())),
             BodyState::Length(left) => {
-                let length = input.plain().len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                let length = input
+                    .plain()
+                    .len()
+                    .min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= length as u64;
-                Ok((length, Lent { consumed: length, finishes: *left == 0 }))
+                Ok((
+                    length,
+                    Lent {
+                        consumed: length,
+                        finishes: *left == 0,
+                    },
+                ))
             }
             BodyState::Chunked(decoder) => {
-                let decoded = decoder.decode(input.plain_mut()).map_err(BodyError::Invalid)?;
-                Ok((decoded.produced, Lent { consumed: decoded.consumed, finishes: decoded.done }))
+                let decoded = decoder
+                    .decode(input.plain_mut())
+                    .map_err(BodyError::Invalid)?;
+                Ok((
+                    decoded.produced,
+                    Lent {
+                        consumed: decoded.consumed,
+                        finishes: decoded.done,
+                    },
+                ))
             }
         }
     }
@@ -142,7 +159,10 @@ impl BodySource for H1Body<'_> {
                 self.fill().await?;
             }
             let (length, lent) = self.decode()?;
-            self.allowance = self.allowance.checked_sub(length as u64).ok_or(BodyError::TooLarge)?;
+            self.allowance = self
+                .allowance
+                .checked_sub(length as u64)
+                .ok_or(BodyError::TooLarge)?;
             self.received += length as u64;
             if lent.finishes {
                 self.state = BodyState::Finished;
@@ -271,7 +291,11 @@ impl ResponseSink for H1Sink<'_> {
                 SinkState::Chunked
             }
         };
-        let connection: &[u8] = if self.keep_alive { b"keep-alive" } else { b"close" };
+        let connection: &[u8] = if self.keep_alive {
+            b"keep-alive"
+        } else {
+            b"close"
+        };
         encode::field(&mut self.out, b"Connection", connection);
         if let Some(seconds) = self.keep_alive_header.filter(|_| self.keep_alive) {
             self.out.put(b"Keep-Alive: timeout=");
@@ -283,7 +307,11 @@ impl ResponseSink for H1Sink<'_> {
 
     async fn write(&mut self, mut data: &[u8]) -> Result<(), TransportError> {
         while !data.is_empty() {
-            let overhead = if self.state == SinkState::Chunked { CHUNK_OVERHEAD } else { 0 };
+            let overhead = if self.state == SinkState::Chunked {
+                CHUNK_OVERHEAD
+            } else {
+                0
+            };
             let room = self.out.room_in_record().saturating_sub(overhead);
             let (now, later) = data.split_at_checked(room).unwrap_or((data, &[]));
             if now.is_empty() {
@@ -319,13 +347,19 @@ impl ResponseSink for H1Sink<'_> {
         matches!(self.state, SinkState::Length(_)).then(|| self.tx.gaps())
     }
 
-    async fn segments(&mut self, segments: Segments, filled: usize) -> Result<Segments, TransportError> {
+    async fn segments(
+        &mut self,
+        segments: Segments,
+        filled: usize,
+    ) -> Result<Segments, TransportError> {
         self.flush_out().await?;
         if let SinkState::Length(left) = &mut self.state {
             *left = left.saturating_sub(filled as u64);
         }
         self.count(filled);
-        self.tx.send_segments(segments, filled, self.send_timeout).await
+        self.tx
+            .send_segments(segments, filled, self.send_timeout)
+            .await
     }
 
     async fn finish(&mut self) -> Result<(), TransportError> {

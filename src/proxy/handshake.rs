@@ -19,11 +19,11 @@ use super::request::TlsFacts;
 use super::transport::{Input, Transport};
 
 /// What a connection on a TLS port turned out to be.
-pub(crate) enum Accepted {
-    /// TLS, with a client that its server block lets in.
-    Tls(Transport, TlsFacts),
-    /// HTTP without TLS: to be told so.
-    PlainHttp(Transport),
+pub(crate) struct Accepted {
+    pub(crate) transport: Transport,
+    /// `None`: HTTP without TLS, to be told so. Otherwise the client is one
+    /// that its server block lets in.
+    pub(crate) tls: Option<TlsFacts>,
 }
 
 /// Why there is no connection.
@@ -54,30 +54,52 @@ pub(crate) async fn accept(
     let mut filled = 0;
     let mut out = Vec::new();
     let chosen = Cell::new(listener.hosts.default);
-    let reject = |level, message: String| Rejected { server: chosen.get(), level, message };
+    let reject = |level, message: String| Rejected {
+        server: chosen.get(),
+        level,
+        message,
+    };
     let mut sent_name: Option<Box<str>> = None;
     loop {
         if filled == buffer.len() {
             buffer = grow(buffer).ok_or_else(|| {
-                reject(Level::Info, "client sent too large a message while SSL handshaking".into())
+                reject(
+                    Level::Info,
+                    "client sent too large a message while SSL handshaking".into(),
+                )
             })?;
         }
         let range = filled..buffer.len();
         let Ok((result, back)) = deadline.run(socket.receiver.receive(buffer, range)).await else {
-            return Err(reject(Level::Info, "client timed out (110: Connection timed out) while SSL handshaking".into()));
+            return Err(reject(
+                Level::Info,
+                "client timed out (110: Connection timed out) while SSL handshaking".into(),
+            ));
         };
         buffer = back;
         match result {
-            Ok(0) => return Err(reject(Level::Info, "peer closed connection in SSL handshake".into())),
+            Ok(0) => {
+                return Err(reject(
+                    Level::Info,
+                    "peer closed connection in SSL handshake".into(),
+                ));
+            }
             Ok(read) => filled += read,
-            Err(error) => return Err(reject(Level::Info, format!("recv() failed ({error}) while SSL handshaking"))),
+            Err(error) => {
+                return Err(reject(
+                    Level::Info,
+                    format!("recv() failed ({error}) while SSL handshaking"),
+                ));
+            }
         }
         let incoming = buffer.get_mut(..filled).unwrap_or_default();
         // What an earlier handshake on this thread left is not about this one.
         take_refusal();
         let result = handshake.process(incoming, &mut out, &mut |name| {
             sent_name = name.map(Into::into);
-            let server = name.map_or(listener.hosts.default, |name| listener.hosts.find(name.as_bytes()));
+            let server = name.map_or(listener.hosts.default, |name| {
+                listener.hosts.find(name.as_bytes())
+            });
             chosen.set(server);
             gateway.tls_host(server).map(|host| host.config.clone())
         });
@@ -86,7 +108,10 @@ pub(crate) async fn accept(
         if !out.is_empty() {
             let sent = send(&mut socket, &deadline, &mut out).await;
             if let (Ok(_), Err(error)) = (&result, sent) {
-                return Err(reject(Level::Info, format!("send() failed ({error}) while SSL handshaking")));
+                return Err(reject(
+                    Level::Info,
+                    format!("send() failed ({error}) while SSL handshaking"),
+                ));
             }
         }
         match result {
@@ -101,7 +126,11 @@ pub(crate) async fn accept(
             }
             Err(HandshakeError::PlainHttp) => {
                 let input = Input::from_plaintext(buffer.get(..filled).unwrap_or_default());
-                return Ok(Accepted::PlainHttp(Transport::new(socket, None, input.unwrap_or_default())));
+                let transport = Transport::new(socket, None, input.unwrap_or_default());
+                return Ok(Accepted {
+                    transport,
+                    tls: None,
+                });
             }
             Err(error) => {
                 let (level, message) = describe(&error, refusal.as_ref(), sent_name.as_deref());
@@ -121,12 +150,18 @@ async fn admit(
     established: Established,
     rest: &[u8],
 ) -> Result<Accepted, Rejected> {
-    let reject = |level, message| Rejected { server, level, message };
+    let reject = |level, message| Rejected {
+        server,
+        level,
+        message,
+    };
     let Some(host) = gateway.tls_host(server) else {
         return Err(reject(Level::Error, "the server block has no TLS".into()));
     };
     let chain = established.peer_certificates.as_deref();
-    let admitted = host.client_auth.admit(chain, established.resumed, tls::now());
+    let admitted = host
+        .client_auth
+        .admit(chain, established.resumed, tls::now());
     let input = Input::after_handshake(&established.early_plaintext, rest).unwrap_or_default();
     let transport = Transport::new(socket, Some(established.session), input);
     match admitted {
@@ -141,7 +176,10 @@ async fn admit(
                 resumed: established.resumed,
                 alpn: established.alpn,
             };
-            Ok(Accepted::Tls(transport, facts))
+            Ok(Accepted {
+                transport,
+                tls: Some(facts),
+            })
         }
         Err(refusal) => {
             let name = established.server_name.as_deref();
@@ -153,7 +191,11 @@ async fn admit(
 
 /// The log line for a failed handshake. A client that was refused is the
 /// operator's business; one that spoke nonsense is noise.
-fn describe(error: &HandshakeError, refusal: Option<&Refusal>, name: Option<&str>) -> (Level, String) {
+fn describe(
+    error: &HandshakeError,
+    refusal: Option<&Refusal>,
+    name: Option<&str>,
+) -> (Level, String) {
     if let Some(refusal) = refusal {
         return (Level::Error, with_name(refusal, name));
     }
@@ -173,7 +215,9 @@ fn with_name(refusal: &dyn fmt::Display, name: Option<&str>) -> String {
 /// Into the next class; `None` if it is the largest: what needs more is a
 /// certificate chain beyond reason.
 fn grow(buffer: Buffer) -> Option<Buffer> {
-    let larger = [Class::Medium, Class::Large].into_iter().find(|class| class.size() > buffer.len())?;
+    let larger = [Class::Medium, Class::Large]
+        .into_iter()
+        .find(|class| class.size() > buffer.len())?;
     let mut grown = Buffer::take(larger);
     grown.get_mut(..buffer.len())?.copy_from_slice(&buffer);
     Some(grown)
@@ -185,7 +229,10 @@ async fn send(socket: &mut Socket, deadline: &Deadline, out: &mut Vec<u8>) -> st
         if let Some(target) = buffer.get_mut(..piece.len()) {
             target.copy_from_slice(piece);
         }
-        match deadline.run(socket.sender.send(buffer, 0..piece.len())).await {
+        match deadline
+            .run(socket.sender.send(buffer, 0..piece.len()))
+            .await
+        {
             Ok((result, _)) => result?,
             Err(_) => return Err(std::io::ErrorKind::TimedOut.into()),
         }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::config::{AccessLog, ErrorLog, LogEscape, UpstreamPeer};
 use crate::config::Part;
+use crate::config::{AccessLog, ErrorLog, LogEscape, UpstreamPeer};
 use crate::telemetry::access_log::{escape_default, escape_json};
 use crate::telemetry::error_log::{Context, Level};
 
@@ -73,7 +73,9 @@ pub(crate) fn upstream_error(
     peer: Option<&UpstreamPeer>,
     message: fmt::Arguments<'_>,
 ) {
-    let Some(log) = request.view.gateway.error_log(&request.location.error_logs) else { return };
+    let Some(log) = request.view.gateway.error_log(&request.location.error_logs) else {
+        return;
+    };
     if !log.enabled(level) {
         return;
     }
@@ -81,7 +83,14 @@ pub(crate) fn upstream_error(
     let bytes = request.head_bytes();
     let path = request.head.target.of(bytes);
     let url = peer.map(|peer| {
-        std::fmt::from_fn(move |f| write!(f, "http://{}{}", peer.address, String::from_utf8_lossy(path)))
+        std::fmt::from_fn(move |f| {
+            write!(
+                f,
+                "http://{}{}",
+                peer.address,
+                String::from_utf8_lossy(path)
+            )
+        })
     });
     let host = request.authority();
     let context = Context {
@@ -92,7 +101,11 @@ pub(crate) fn upstream_error(
         host: Some(host).filter(|host| !host.is_empty()),
         referrer: None,
     };
-    log.log(level, Some(request.connection.serial), format_args!("{message}{context}"));
+    log.log(
+        level,
+        Some(request.connection.serial),
+        format_args!("{message}{context}"),
+    );
 }
 
 /// A message about a connection on which no request is known, to the log of
@@ -105,8 +118,14 @@ pub(crate) fn connection_error(
     message: fmt::Arguments<'_>,
 ) {
     let (serial, client, server) = connection;
-    let Some(log) = gateway.error_log(logs).filter(|log| log.enabled(level)) else { return };
-    let context = Context { client: Some(client), server: Some(server), ..Context::default() };
+    let Some(log) = gateway.error_log(logs).filter(|log| log.enabled(level)) else {
+        return;
+    };
+    let context = Context {
+        client: Some(client),
+        server: Some(server),
+        ..Context::default()
+    };
     log.log(level, Some(serial), format_args!("{message}{context}"));
 }
 

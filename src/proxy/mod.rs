@@ -5,6 +5,7 @@
 //! them, top to bottom, and does not know which version of HTTP brought it.
 //! Everything a request touches belongs to its worker: the only thing shared
 //! between threads is the immutable [`gateway::Gateway`].
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod balance;
 mod body;

@@ -68,11 +68,19 @@ impl Sink for Output {
             return;
         }
         let needed = HEADROOM + self.length + bytes.len() + TAILROOM;
-        if self.buffer.as_ref().is_none_or(|buffer| buffer.len() < needed) {
+        if self
+            .buffer
+            .as_ref()
+            .is_none_or(|buffer| buffer.len() < needed)
+        {
             self.grow(needed);
         }
         let start = HEADROOM + self.length;
-        if let Some(target) = self.buffer.as_mut().and_then(|buffer| buffer.get_mut(start..start + bytes.len())) {
+        if let Some(target) = self
+            .buffer
+            .as_mut()
+            .and_then(|buffer| buffer.get_mut(start..start + bytes.len()))
+        {
             target.copy_from_slice(bytes);
             self.length += bytes.len();
         }

@@ -20,7 +20,12 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn new(transport: Transport, address: UpstreamAddress, now: Instant) -> Self {
-        Self { transport, address, opened: now, requests: 0 }
+        Self {
+            transport,
+            address,
+            opened: now,
+            requests: 0,
+        }
     }
 
     /// Counts a request against `keepalive_requests`.
@@ -54,7 +59,10 @@ impl Pool {
             timeout: upstream.keepalive_timeout,
             lifetime: upstream.keepalive_time,
         };
-        Self { limits, idle: RefCell::default() }
+        Self {
+            limits,
+            idle: RefCell::default(),
+        }
     }
 
     /// Takes over what an older pool holds to peers that still exist: a
@@ -63,7 +71,10 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let mut old = older.idle.borrow_mut();
         let kept = old.drain(..).filter(|(connection, _)| {
-            upstream.peers.iter().any(|peer| peer.address == connection.address)
+            upstream
+                .peers
+                .iter()
+                .any(|peer| peer.address == connection.address)
         });
         idle.extend(kept.take(self.limits.idle));
     }
@@ -71,7 +82,9 @@ impl Pool {
     /// The most recently used connection to `address`.
     pub(crate) fn take(&self, address: &UpstreamAddress, now: Instant) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
-        let index = idle.iter().rposition(|(connection, _)| connection.address == *address)?;
+        let index = idle
+            .iter()
+            .rposition(|(connection, _)| connection.address == *address)?;
         let (connection, since) = idle.remove(index);
         // Younger than the rest to this address, so if it is too old, all are.
         (now.duration_since(since) < self.limits.timeout).then_some(connection)
@@ -98,7 +111,8 @@ impl Pool {
     /// or spoken on. To be called now and then.
     pub(crate) fn sweep(&self, now: Instant) {
         self.idle.borrow_mut().retain(|(connection, since)| {
-            now.duration_since(*since) < self.limits.timeout && connection.transport.sender().is_quiet()
+            now.duration_since(*since) < self.limits.timeout
+                && connection.transport.sender().is_quiet()
         });
     }
 

@@ -6,8 +6,14 @@ use super::request::Request;
 use super::respond::write_origin;
 
 /// The value to send instead of the backend's, or `None` to pass it on.
-pub(crate) fn rewrite(rule: &ProxyRedirect, value: &[u8], request: &Request<'_>) -> Option<Vec<u8>> {
-    let ProxyRedirect::Default { from, to } = rule else { return None };
+pub(crate) fn rewrite(
+    rule: &ProxyRedirect,
+    value: &[u8],
+    request: &Request<'_>,
+) -> Option<Vec<u8>> {
+    let ProxyRedirect::Default { from, to } = rule else {
+        return None;
+    };
     let rest = value.strip_prefix(&**from)?;
     let mut rewritten = Vec::with_capacity(value.len() + 32);
     if to.starts_with(b"/") {

@@ -88,6 +88,9 @@ pub(crate) struct Attempt {
     pub(crate) received: u64,
 }
 
+/// Names and values of fields.
+pub(crate) type RecordedFields = Vec<(Box<[u8]>, Box<[u8]>)>;
+
 /// What was answered.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
@@ -98,8 +101,8 @@ pub(crate) struct Answer {
     pub(crate) bytes: u64,
     pub(crate) complete: bool,
     /// Fields sent and received, where a template asks for them.
-    pub(crate) sent_fields: Vec<(Box<[u8]>, Box<[u8]>)>,
-    pub(crate) upstream_fields: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub(crate) sent_fields: RecordedFields,
+    pub(crate) upstream_fields: RecordedFields,
 }
 
 impl<'a> Request<'a> {
@@ -122,7 +125,9 @@ impl<'a> Request<'a> {
 
     /// `$args`.
     pub(crate) fn query(&self) -> &[u8] {
-        self.head.query.map_or(&[], |query| query.of(self.head_bytes()))
+        self.head
+            .query
+            .map_or(&[], |query| query.of(self.head_bytes()))
     }
 
     /// Host and port as the client named them.
@@ -137,7 +142,11 @@ impl<'a> Request<'a> {
 
     /// `https` or `http`.
     pub(crate) fn scheme(&self) -> &'static str {
-        if self.connection.tls.is_some() { "https" } else { "http" }
+        if self.connection.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        }
     }
 
     /// Whether the connection may carry another request after this one, as

@@ -26,7 +26,10 @@ pub(crate) fn server_line(location: &Location) -> &'static str {
 pub(crate) fn start(request: &Request<'_>, sink: &mut impl ResponseSink, status: u16) {
     sink.start(status, request.location.send_timeout);
     sink.field(b"Server", server_line(request.location).as_bytes());
-    sink.field(b"Date", request.worker.clock.borrow_mut().http_date().as_bytes());
+    sink.field(
+        b"Date",
+        request.worker.clock.borrow_mut().http_date().as_bytes(),
+    );
 }
 
 /// `return`.
@@ -43,9 +46,14 @@ pub(crate) async fn configured(
         sink.close_after();
         return Ok(());
     }
-    let text = answer.text.as_ref().map(|text| expand_to_vec(text, request));
+    let text = answer
+        .text
+        .as_ref()
+        .map(|text| expand_to_vec(text, request));
     match (answer.status, text) {
-        (301 | 302 | 303 | 307 | 308, Some(url)) => redirect(request, answer.status, &url, sink).await,
+        (301 | 302 | 303 | 307 | 308, Some(url)) => {
+            redirect(request, answer.status, &url, sink).await
+        }
         (status, Some(text)) => {
             let content_type = expand_to_vec(&request.location.default_type, request);
             fixed(request, status, &content_type, &text, None, sink).await
@@ -80,8 +88,18 @@ pub(crate) fn write_origin(request: &Request<'_>, out: &mut Vec<u8>) {
     out.put(request.scheme().as_bytes());
     out.put(b"://");
     write_host(request, out);
-    let standard = if request.connection.tls.is_some() { 443 } else { 80 };
-    let port = request.connection.local.get().copied().flatten().map(|address| address.port());
+    let standard = if request.connection.tls.is_some() {
+        443
+    } else {
+        80
+    };
+    let port = request
+        .connection
+        .local
+        .get()
+        .copied()
+        .flatten()
+        .map(|address| address.port());
     if let Some(port) = port.filter(|port| *port != standard) {
         put_display(out, format_args!(":{port}"));
     }
@@ -142,7 +160,11 @@ pub(crate) fn add_headers(request: &mut Request<'_>, sink: &mut impl ResponseSin
     let ordinary = matches!(status, 200 | 201 | 204 | 206 | 301..=304 | 307 | 308);
     let location = request.location;
     let mut value = Vec::new();
-    for header in location.add_headers.iter().filter(|header| ordinary || header.always) {
+    for header in location
+        .add_headers
+        .iter()
+        .filter(|header| ordinary || header.always)
+    {
         value.clear();
         expand(&header.value, request, &mut value);
         if !value.is_empty() {

@@ -10,8 +10,16 @@ use super::request::TlsFacts;
 
 /// The server block that answers for this Host on this listener: the same
 /// lookup that SNI goes through, so the two cannot disagree about a name.
-pub(crate) fn server<'g>(gateway: &'g Gateway, listener: &Listener, host: &[u8]) -> Option<&'g Server> {
-    let id = if host.is_empty() { listener.hosts.default } else { listener.hosts.find(host) };
+pub(crate) fn server<'g>(
+    gateway: &'g Gateway,
+    listener: &Listener,
+    host: &[u8],
+) -> Option<&'g Server> {
+    let id = if host.is_empty() {
+        listener.hosts.default
+    } else {
+        listener.hosts.find(host)
+    };
     gateway.server(id).map(|server| &**server)
 }
 
@@ -21,7 +29,9 @@ pub(crate) fn server<'g>(gateway: &'g Gateway, listener: &Listener, host: &[u8])
 /// open another's (RFC 9110 §15.5.20, CVE-2025-23419).
 pub(crate) fn is_misdirected(gateway: &Gateway, tls: &TlsFacts, server: &Server) -> bool {
     server.id != tls.server
-        && gateway.tls_host(server.id).is_none_or(|host| *host.client_auth.digest() != tls.policy)
+        && gateway
+            .tls_host(server.id)
+            .is_none_or(|host| *host.client_auth.digest() != tls.policy)
 }
 
 /// Where a path leads.

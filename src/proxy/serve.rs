@@ -71,7 +71,9 @@ async fn answer<B: BodySource, S: ResponseSink>(
         log::request_error(
             request,
             Level::Info,
-            format_args!("client attempted to request the server name different from the one that was negotiated"),
+            format_args!(
+                "client attempted to request the server name different from the one that was negotiated"
+            ),
         );
         return Err(Failure::Status(421));
     }
@@ -121,16 +123,22 @@ async fn answer<B: BodySource, S: ResponseSink>(
             target.push(b'?');
             target.extend_from_slice(request.query());
         }
-        return respond::redirect(request, 301, &target, sink).await.map_err(|_| Failure::Aborted);
+        return respond::redirect(request, 301, &target, sink)
+            .await
+            .map_err(|_| Failure::Aborted);
     }
     match &location.handler {
-        Handler::Return(answer) => {
-            respond::configured(request, answer, sink).await.map_err(|_| Failure::Aborted)
-        }
+        Handler::Return(answer) => respond::configured(request, answer, sink)
+            .await
+            .map_err(|_| Failure::Aborted),
         Handler::Proxy(proxy) => forward(request, proxy, body, sink).await,
         Handler::None => {
             if location.log_not_found {
-                log::request_error(request, Level::Error, format_args!("no handler is configured for this location"));
+                log::request_error(
+                    request,
+                    Level::Error,
+                    format_args!("no handler is configured for this location"),
+                );
             }
             Err(Failure::Status(404))
         }

@@ -107,7 +107,12 @@ impl Transport {
             deadline: &self.rx_deadline,
             received: &mut self.received,
         };
-        let tx = Tx { sender: &mut self.sender, session, deadline: &self.tx_deadline, sent: &mut self.sent };
+        let tx = Tx {
+            sender: &mut self.sender,
+            session,
+            deadline: &self.tx_deadline,
+            sent: &mut self.sent,
+        };
         (rx, tx)
     }
 
@@ -153,7 +158,11 @@ impl Transport {
         let mut buffer = Buffer::take(Class::Medium);
         while left > 0 {
             let range = 0..buffer.len();
-            let Ok((result, back)) = self.rx_deadline.run(self.receiver.receive(buffer, range)).await else {
+            let Ok((result, back)) = self
+                .rx_deadline
+                .run(self.receiver.receive(buffer, range))
+                .await
+            else {
                 return;
             };
             match result {
@@ -175,13 +184,20 @@ const LINGER_BYTES: usize = 1 << 20;
 impl Rx<'_> {
     /// Receives until there is more plaintext than before, within `timeout`
     /// from now. 0 means that the peer has closed. Cancelling it loses bytes.
-    pub(crate) async fn fill(&mut self, want: Class, timeout: Duration) -> Result<usize, TransportError> {
+    pub(crate) async fn fill(
+        &mut self,
+        want: Class,
+        timeout: Duration,
+    ) -> Result<usize, TransportError> {
         self.deadline.arm(timeout);
         self.fill_before_deadline(want).await
     }
 
     /// As [`Rx::fill`], under a deadline that the caller has armed.
-    pub(crate) async fn fill_before_deadline(&mut self, want: Class) -> Result<usize, TransportError> {
+    pub(crate) async fn fill_before_deadline(
+        &mut self,
+        want: Class,
+    ) -> Result<usize, TransportError> {
         let before = self.input.plain.len();
         // A record may be complete already: it came with the last one.
         if !self.input.cipher.is_empty() {
@@ -192,7 +208,10 @@ impl Rx<'_> {
                 return Ok(0);
             }
             let (buffer, range) = self.input.lend(want).ok_or(TransportError::InputFull)?;
-            let received = self.deadline.run(self.receiver.receive(buffer, range)).await;
+            let received = self
+                .deadline
+                .run(self.receiver.receive(buffer, range))
+                .await;
             let (result, buffer) = received.map_err(|_| TransportError::TimedOut)?;
             self.input.buffer = Some(buffer);
             match result.map_err(TransportError::Io)? {
@@ -217,7 +236,10 @@ impl Rx<'_> {
     ) -> Result<(usize, Segments), TransportError> {
         debug_assert!(self.session.is_none() && self.input.is_empty());
         self.deadline.arm(timeout);
-        let received = self.deadline.run(self.receiver.receive_segments(segments, limit)).await;
+        let received = self
+            .deadline
+            .run(self.receiver.receive_segments(segments, limit))
+            .await;
         let (result, segments) = received.map_err(|_| TransportError::TimedOut)?;
         let read = result.map_err(TransportError::Io)?;
         *self.received += read as u64;
@@ -268,7 +290,10 @@ impl Tx<'_> {
             && plain.start >= HEADROOM
             && buffer.len() - plain.end >= TAILROOM;
         if fits {
-            let record = session.borrow_mut().seal_in_place(&mut buffer, plain).map_err(TransportError::Tls)?;
+            let record = session
+                .borrow_mut()
+                .seal_in_place(&mut buffer, plain)
+                .map_err(TransportError::Tls)?;
             return self.send_range(buffer, record, timeout).await;
         }
         let mut record_buffer = Buffer::take(Class::Medium);
@@ -277,7 +302,10 @@ impl Tx<'_> {
             if let Some(target) = record_buffer.get_mut(room.clone()) {
                 target.copy_from_slice(piece);
             }
-            let record = session.borrow_mut().seal_in_place(&mut record_buffer, room).map_err(TransportError::Tls)?;
+            let record = session
+                .borrow_mut()
+                .seal_in_place(&mut record_buffer, room)
+                .map_err(TransportError::Tls)?;
             record_buffer = self.send_range(record_buffer, record, timeout).await?;
         }
         Ok(buffer)
@@ -310,7 +338,10 @@ impl Tx<'_> {
         let all = all.unwrap_or(0..0);
         *self.sent += all.len() as u64;
         self.deadline.arm(timeout);
-        let sent = self.deadline.run(self.sender.send_segments(segments, all)).await;
+        let sent = self
+            .deadline
+            .run(self.sender.send_segments(segments, all))
+            .await;
         let (result, segments) = sent.map_err(|_| TransportError::TimedOut)?;
         result.map_err(TransportError::Io)?;
         Ok(segments)
@@ -325,7 +356,11 @@ impl Tx<'_> {
     }
 
     /// Sends bytes that are already what goes on the wire.
-    pub(crate) async fn send_raw(&mut self, bytes: &[u8], timeout: Duration) -> Result<(), TransportError> {
+    pub(crate) async fn send_raw(
+        &mut self,
+        bytes: &[u8],
+        timeout: Duration,
+    ) -> Result<(), TransportError> {
         for piece in bytes.chunks(Class::Large.size()) {
             let mut buffer = Buffer::for_size(piece.len());
             if let Some(target) = buffer.get_mut(..piece.len()) {
@@ -352,11 +387,17 @@ impl Tx<'_> {
 
     /// Sends what the record layer owes the peer: the answer to a KeyUpdate.
     async fn flush_session(&mut self, timeout: Duration) -> Result<(), TransportError> {
-        let Some(session) = self.session.filter(|session| session.borrow().has_pending()) else {
+        let Some(session) = self
+            .session
+            .filter(|session| session.borrow().has_pending())
+        else {
             return Ok(());
         };
         let mut pending = Vec::new();
-        session.borrow_mut().take_pending(&mut pending).map_err(TransportError::Tls)?;
+        session
+            .borrow_mut()
+            .take_pending(&mut pending)
+            .map_err(TransportError::Tls)?;
         self.send_raw(&pending, timeout).await
     }
 }
@@ -388,7 +429,12 @@ impl Input {
         let mut buffer = Buffer::for_size(total);
         buffer.get_mut(..plain.len())?.copy_from_slice(plain);
         buffer.get_mut(plain.len()..total)?.copy_from_slice(cipher);
-        Some(Self { buffer: Some(buffer), plain: 0..plain.len(), cipher: plain.len()..total, closed: false })
+        Some(Self {
+            buffer: Some(buffer),
+            plain: 0..plain.len(),
+            cipher: plain.len()..total,
+            closed: false,
+        })
     }
 
     /// What has been received before it was known to be plaintext.
@@ -400,13 +446,19 @@ impl Input {
 
     /// Plaintext not yet used.
     pub(crate) fn plain(&self) -> &[u8] {
-        self.buffer.as_ref().and_then(|buffer| buffer.get(self.plain.clone())).unwrap_or_default()
+        self.buffer
+            .as_ref()
+            .and_then(|buffer| buffer.get(self.plain.clone()))
+            .unwrap_or_default()
     }
 
     /// The same, for decoding in place.
     pub(crate) fn plain_mut(&mut self) -> &mut [u8] {
         let range = self.plain.clone();
-        self.buffer.as_mut().and_then(|buffer| buffer.get_mut(range)).unwrap_or_default()
+        self.buffer
+            .as_mut()
+            .and_then(|buffer| buffer.get_mut(range))
+            .unwrap_or_default()
     }
 
     /// Marks `count` bytes of plaintext as used; gives the buffer back to the
@@ -454,7 +506,10 @@ impl Input {
     /// Lends the buffer and at most `limit` bytes of plaintext in it, to be
     /// sent from where they lie; [`Input::give_back`] must follow.
     pub(crate) fn lend_plain(&mut self, limit: u64) -> Option<(Buffer, Range<usize>)> {
-        let length = self.plain.len().min(usize::try_from(limit).unwrap_or(usize::MAX));
+        let length = self
+            .plain
+            .len()
+            .min(usize::try_from(limit).unwrap_or(usize::MAX));
         let start = self.plain.start;
         Some((self.buffer.take()?, start..start + length))
     }

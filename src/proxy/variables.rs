@@ -11,7 +11,7 @@ use crate::http::head::{FieldId, Version};
 use crate::http::headers::same_field_name;
 use crate::http::uri::host_name;
 
-use super::request::{Attempt, Request};
+use super::request::{Attempt, RecordedFields, Request};
 
 /// Appends the template's value for this request.
 pub(crate) fn expand(template: &Template, request: &Request<'_>, out: &mut impl Sink) {
@@ -57,7 +57,11 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         Variable::Hostname => out.put(request.view.gateway.hostname.as_bytes()),
         Variable::Http(name) => write_field(request, name.as_bytes(), out),
         Variable::Https => out.put(if tls.is_some() { b"on" } else { b"" }),
-        Variable::IsArgs => out.put(if request.query().is_empty() { b"" } else { b"?" }),
+        Variable::IsArgs => out.put(if request.query().is_empty() {
+            b""
+        } else {
+            b"?"
+        }),
         Variable::Msec => {
             let now = request.worker.clock.borrow().unix_ms();
             put_display(out, format_args!("{}.{:03}", now / 1000, now % 1000));
@@ -107,21 +111,40 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
             Version::Http10 => b"HTTP/1.0",
             Version::Http11 => b"HTTP/1.1",
         }),
-        Variable::SslAlpnProtocol => out.put(tls.and_then(|tls| tls.alpn.as_deref()).unwrap_or_default()),
+        Variable::SslAlpnProtocol => {
+            out.put(tls.and_then(|tls| tls.alpn.as_deref()).unwrap_or_default())
+        }
         Variable::SslCipher => out.put(tls.map_or("", |tls| tls.cipher).as_bytes()),
         Variable::SslProtocol => out.put(tls.map_or("", |tls| tls.protocol).as_bytes()),
-        Variable::SslServerName => out.put(tls.and_then(|tls| tls.server_name.as_deref()).unwrap_or("").as_bytes()),
-        Variable::SslSessionReused => out.put(tls.map_or("", |tls| if tls.resumed { "r" } else { "." }).as_bytes()),
+        Variable::SslServerName => out.put(
+            tls.and_then(|tls| tls.server_name.as_deref())
+                .unwrap_or("")
+                .as_bytes(),
+        ),
+        Variable::SslSessionReused => out.put(
+            tls.map_or("", |tls| if tls.resumed { "r" } else { "." })
+                .as_bytes(),
+        ),
         Variable::SslClientVerify => {
             let verdict = if client.is_some() { "SUCCESS" } else { "NONE" };
             out.put(tls.map_or("", |_| verdict).as_bytes());
         }
-        Variable::SslClientFingerprint => put_identity(identity().map(|identity| &identity.fingerprint), out),
-        Variable::SslClientIDn => put_identity(identity().and_then(|identity| identity.issuer.as_ref()), out),
-        Variable::SslClientSDn => put_identity(identity().and_then(|identity| identity.subject.as_ref()), out),
+        Variable::SslClientFingerprint => {
+            put_identity(identity().map(|identity| &identity.fingerprint), out)
+        }
+        Variable::SslClientIDn => put_identity(
+            identity().and_then(|identity| identity.issuer.as_ref()),
+            out,
+        ),
+        Variable::SslClientSDn => put_identity(
+            identity().and_then(|identity| identity.subject.as_ref()),
+            out,
+        ),
         Variable::SslClientSerial => put_identity(identity().map(|identity| &identity.serial), out),
         Variable::Status => put_display(out, format_args!("{:03}", request.answer.status)),
-        Variable::TimeIso8601 => out.put(request.worker.clock.borrow_mut().time_iso8601().as_bytes()),
+        Variable::TimeIso8601 => {
+            out.put(request.worker.clock.borrow_mut().time_iso8601().as_bytes())
+        }
         Variable::TimeLocal => out.put(request.worker.clock.borrow_mut().time_local().as_bytes()),
         Variable::UpstreamAddr => put_attempts(request, out, |attempt, out| {
             let peer = request
@@ -139,10 +162,17 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         Variable::UpstreamConnectTime => put_times(request, out, |attempt| attempt.connected),
         Variable::UpstreamHeaderTime => put_times(request, out, |attempt| attempt.head_received),
         Variable::UpstreamResponseTime => put_times(request, out, |attempt| attempt.finished),
-        Variable::UpstreamResponseLength => put_attempts(request, out, |attempt, out| decimal(out, attempt.received)),
+        Variable::UpstreamResponseLength => {
+            put_attempts(request, out, |attempt, out| decimal(out, attempt.received))
+        }
         Variable::Capture(group) => {
-            let captures = request.location_regex.and_then(|regex| regex.captures(request.path()));
-            if let Some(group) = captures.as_ref().and_then(|captures| captures.get(usize::from(*group))) {
+            let captures = request
+                .location_regex
+                .and_then(|regex| regex.captures(request.path()));
+            if let Some(group) = captures
+                .as_ref()
+                .and_then(|captures| captures.get(usize::from(*group)))
+            {
                 out.put(group.as_bytes());
             }
         }
@@ -153,9 +183,17 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
 /// What a client gave for this field name; several values are joined by
 /// commas, cookies by semicolons, as Nginx does.
 fn write_field(request: &Request<'_>, name: &[u8], out: &mut impl Sink) {
-    let separator: &[u8] = if name.eq_ignore_ascii_case(b"cookie") { b"; " } else { b", " };
+    let separator: &[u8] = if name.eq_ignore_ascii_case(b"cookie") {
+        b"; "
+    } else {
+        b", "
+    };
     let bytes = request.head_bytes();
-    let named = request.head.fields.iter().filter(|field| same_field_name(field.name.of(bytes), name));
+    let named = request
+        .head
+        .fields
+        .iter()
+        .filter(|field| same_field_name(field.name.of(bytes), name));
     for (index, field) in named.enumerate() {
         if index > 0 {
             out.put(separator);
@@ -165,7 +203,12 @@ fn write_field(request: &Request<'_>, name: &[u8], out: &mut impl Sink) {
 }
 
 fn put_field(request: &Request<'_>, id: FieldId, out: &mut impl Sink) {
-    out.put(request.head.field(request.head_bytes(), id).unwrap_or_default());
+    out.put(
+        request
+            .head
+            .field(request.head_bytes(), id)
+            .unwrap_or_default(),
+    );
 }
 
 /// `$host`: what the client asked for, in lower case and without port; the
@@ -176,7 +219,8 @@ pub(crate) fn write_host(request: &Request<'_>, out: &mut impl Sink) {
         return;
     };
     if host.iter().any(u8::is_ascii_uppercase) {
-        host.iter().for_each(|byte| out.put(&[byte.to_ascii_lowercase()]));
+        host.iter()
+            .for_each(|byte| out.put(&[byte.to_ascii_lowercase()]));
     } else {
         out.put(host);
     }
@@ -193,14 +237,24 @@ fn write_forwarded_for(request: &Request<'_>, out: &mut impl Sink) {
 }
 
 fn write_named_capture(request: &Request<'_>, name: &str, out: &mut impl Sink) {
-    let from_location = request.location_regex.and_then(|regex| regex.captures(request.path()));
-    if let Some(group) = from_location.as_ref().and_then(|captures| captures.name(name)) {
+    let from_location = request
+        .location_regex
+        .and_then(|regex| regex.captures(request.path()));
+    if let Some(group) = from_location
+        .as_ref()
+        .and_then(|captures| captures.name(name))
+    {
         out.put(group.as_bytes());
         return;
     }
     let mut host = Vec::new();
     write_host(request, &mut host);
-    let mut regexes = request.listener.hosts.regexes.iter().filter(|(_, id)| *id == request.server.id);
+    let mut regexes = request
+        .listener
+        .hosts
+        .regexes
+        .iter()
+        .filter(|(_, id)| *id == request.server.id);
     let captures = regexes.find_map(|(regex, _)| regex.captures(&host));
     if let Some(group) = captures.as_ref().and_then(|captures| captures.name(name)) {
         out.put(group.as_bytes());
@@ -217,7 +271,9 @@ fn argument<'q>(query: &'q [u8], name: &[u8]) -> &'q [u8] {
         .split(|byte| *byte == b'&')
         .find_map(|pair| {
             let (key, value) = pair.split_at_checked(name.len())?;
-            value.strip_prefix(b"=").filter(|_| key.eq_ignore_ascii_case(name))
+            value
+                .strip_prefix(b"=")
+                .filter(|_| key.eq_ignore_ascii_case(name))
         })
         .unwrap_or_default()
 }
@@ -225,11 +281,16 @@ fn argument<'q>(query: &'q [u8], name: &[u8]) -> &'q [u8] {
 /// `$cookie_NAME`.
 fn cookie<'r>(request: &'r Request<'_>, name: &[u8]) -> &'r [u8] {
     let bytes = request.head_bytes();
-    let mut pairs = request.head.fields_of(bytes, FieldId::Cookie).flat_map(|value| value.split(|byte| *byte == b';'));
+    let mut pairs = request
+        .head
+        .fields_of(bytes, FieldId::Cookie)
+        .flat_map(|value| value.split(|byte| *byte == b';'));
     pairs
         .find_map(|pair| {
             let (key, value) = pair.trim_ascii_start().split_at_checked(name.len())?;
-            value.strip_prefix(b"=").filter(|_| key.eq_ignore_ascii_case(name))
+            value
+                .strip_prefix(b"=")
+                .filter(|_| key.eq_ignore_ascii_case(name))
         })
         .unwrap_or_default()
 }
@@ -240,8 +301,10 @@ fn put_identity(value: Option<&String>, out: &mut impl Sink) {
     }
 }
 
-fn put_recorded(fields: &[(Box<[u8]>, Box<[u8]>)], name: &str, out: &mut impl Sink) {
-    let mut named = fields.iter().filter(|(field, _)| same_field_name(field, name.as_bytes()));
+fn put_recorded(fields: &RecordedFields, name: &str, out: &mut impl Sink) {
+    let mut named = fields
+        .iter()
+        .filter(|(field, _)| same_field_name(field, name.as_bytes()));
     if let Some((_, value)) = named.next() {
         out.put(value);
     }
@@ -262,7 +325,11 @@ fn put_attempts<S: Sink>(request: &Request<'_>, out: &mut S, value: impl Fn(&Att
     }
 }
 
-fn put_times<S: Sink>(request: &Request<'_>, out: &mut S, time: impl Fn(&Attempt) -> Option<Duration>) {
+fn put_times<S: Sink>(
+    request: &Request<'_>,
+    out: &mut S,
+    time: impl Fn(&Attempt) -> Option<Duration>,
+) {
     put_attempts(request, out, |attempt, out| match time(attempt) {
         Some(time) => put_seconds(out, time),
         None => out.put(b"-"),
@@ -270,7 +337,10 @@ fn put_times<S: Sink>(request: &Request<'_>, out: &mut S, time: impl Fn(&Attempt
 }
 
 fn put_seconds(out: &mut impl Sink, time: Duration) {
-    put_display(out, format_args!("{}.{:03}", time.as_secs(), time.subsec_millis()));
+    put_display(
+        out,
+        format_args!("{}.{:03}", time.as_secs(), time.subsec_millis()),
+    );
 }
 
 /// Formats straight into the sink.

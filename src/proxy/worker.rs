@@ -124,7 +124,10 @@ impl Worker {
     pub(crate) fn register(self: &Rc<Self>) -> Registration {
         self.connections.set(self.connections.get() + 1);
         let serial = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
-        Registration { worker: Rc::clone(self), serial }
+        Registration {
+            worker: Rc::clone(self),
+            serial,
+        }
     }
 
     /// Counts a handshake in flight, unless `limit` are already.
@@ -146,7 +149,9 @@ pub(crate) struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.worker.connections.set(self.worker.connections.get() - 1);
+        self.worker
+            .connections
+            .set(self.worker.connections.get() - 1);
     }
 }
 
@@ -164,15 +169,30 @@ impl View {
     fn new(gateway: Arc<Gateway>, older: Option<&Self>) -> Self {
         let upstreams = gateway.config.upstreams.iter().map(|config| {
             let pool = Pool::new(config);
-            if let Some(old) = older.and_then(|view| view.upstreams.iter().find(|old| old.config.name == config.name)) {
+            if let Some(old) = older.and_then(|view| {
+                view.upstreams
+                    .iter()
+                    .find(|old| old.config.name == config.name)
+            }) {
                 pool.inherit(&old.pool, config);
             }
-            UpstreamState { config: Arc::clone(config), balancer: Balancer::new(&config.peers), pool }
+            UpstreamState {
+                config: Arc::clone(config),
+                balancer: Balancer::new(&config.peers),
+                pool,
+            }
         });
         let upstreams = upstreams.collect();
-        let access = gateway.access_sinks().iter().map(|(_, sink)| RefCell::new(AccessBuffer::new(sink.clone())));
+        let access = gateway
+            .access_sinks()
+            .iter()
+            .map(|(_, sink)| RefCell::new(AccessBuffer::new(sink.clone())));
         let access = access.collect();
-        Self { gateway, upstreams, access }
+        Self {
+            gateway,
+            upstreams,
+            access,
+        }
     }
 
     pub(crate) fn upstream(&self, id: UpstreamId) -> Option<&UpstreamState> {

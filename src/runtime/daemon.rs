@@ -38,7 +38,11 @@ pub(super) fn start() -> io::Result<ExitCode> {
     if said == READY {
         return Ok(ExitCode::SUCCESS);
     }
-    let code = child.wait()?.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+    let code = child
+        .wait()?
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(1);
     Ok(ExitCode::from(code.max(1)))
 }
 
@@ -54,8 +58,13 @@ pub(super) fn detach() {
 /// `/dev/null` cannot be opened.
 pub(super) fn ready() -> io::Result<()> {
     // It may have been killed meanwhile, which is no reason to stop.
-    let _ = io::stdout().write_all(READY).and_then(|()| io::stdout().flush());
-    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let _ = io::stdout()
+        .write_all(READY)
+        .and_then(|()| io::stdout().flush());
+    let null = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
     Ok(())

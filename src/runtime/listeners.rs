@@ -46,7 +46,9 @@ pub(super) fn reconcile(
         let wanted = if options.reuseport { workers } else { 1 };
         let kept = current.iter().find(|kept| kept.address == listener.address);
         let missing = match kept {
-            Some(kept) if kept.options.reuseport == options.reuseport => wanted.saturating_sub(kept.sockets.len()),
+            Some(kept) if kept.options.reuseport == options.reuseport => {
+                wanted.saturating_sub(kept.sockets.len())
+            }
             Some(_) | None => wanted,
         };
         let mut sockets = Vec::new();
@@ -65,7 +67,11 @@ pub(super) fn reconcile(
             sockets.extend(fresh);
             sockets.truncate(wanted);
         }
-        current.push(Listening { address, options, sockets });
+        current.push(Listening {
+            address,
+            options,
+            sockets,
+        });
     }
     for gone in old {
         if let ListenAddress::Unix(path) = &gone.address {
@@ -93,7 +99,11 @@ fn options(listener: &Listener) -> BindOptions {
     }
 }
 
-fn bind(address: &ListenAddress, options: BindOptions, patient: bool) -> Result<BoundListener, String> {
+fn bind(
+    address: &ListenAddress,
+    options: BindOptions,
+    patient: bool,
+) -> Result<BoundListener, String> {
     let target = match address {
         ListenAddress::Inet(inet) => BindAddress::Inet(*inet),
         ListenAddress::Unix(path) => BindAddress::Unix(path.clone()),

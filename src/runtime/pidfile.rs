@@ -25,7 +25,8 @@ impl PidFile {
 impl Drop for PidFile {
     fn drop(&mut self) {
         // Only if it is still ours: another instance may have taken over.
-        let ours = fs::read_to_string(&self.0).is_ok_and(|text| text.trim() == std::process::id().to_string());
+        let ours = fs::read_to_string(&self.0)
+            .is_ok_and(|text| text.trim() == std::process::id().to_string());
         if ours {
             let _ = fs::remove_file(&self.0);
         }
@@ -39,7 +40,8 @@ impl Drop for PidFile {
 /// process can be signalled.
 pub(super) fn signal(path: &Path, signal: Signal) -> Result<(), String> {
     let shown = path.display();
-    let text = fs::read_to_string(path).map_err(|error| format!("open() \"{shown}\" failed ({})", describe(&error)))?;
+    let text = fs::read_to_string(path)
+        .map_err(|error| format!("open() \"{shown}\" failed ({})", describe(&error)))?;
     let pid = text
         .trim()
         .parse()
@@ -48,7 +50,11 @@ pub(super) fn signal(path: &Path, signal: Signal) -> Result<(), String> {
         .ok_or_else(|| format!("invalid PID number \"{}\" in \"{shown}\"", text.trim()))?;
     kill_process(pid, signal).map_err(|error| {
         let error = io::Error::from(error);
-        format!("kill({pid}, {}) failed ({})", signal.as_raw(), describe(&error))
+        format!(
+            "kill({pid}, {}) failed ({})",
+            signal.as_raw(),
+            describe(&error)
+        )
     })
 }
 
@@ -86,6 +92,9 @@ mod tests {
         let error = signal(&path, Signal::HUP).unwrap_err();
         assert!(error.contains("invalid PID number \"abc\""), "{error}");
         let missing = signal(&folder.path().join("none"), Signal::HUP).unwrap_err();
-        assert!(missing.contains("(2: No such file or directory)"), "{missing}");
+        assert!(
+            missing.contains("(2: No such file or directory)"),
+            "{missing}"
+        );
     }
 }

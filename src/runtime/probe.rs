@@ -49,7 +49,10 @@ impl RingFlags {
         builder.setup_cqsize(completion_entries).setup_clamp();
         match self {
             Self::DeferTaskrun => {
-                builder.setup_single_issuer().setup_coop_taskrun().setup_defer_taskrun();
+                builder
+                    .setup_single_issuer()
+                    .setup_coop_taskrun()
+                    .setup_defer_taskrun();
             }
             Self::CoopTaskrun => {
                 builder.setup_single_issuer().setup_coop_taskrun();

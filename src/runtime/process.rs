@@ -52,13 +52,22 @@ fn tested(options: &LoadOptions, quiet: bool) -> Result<Gateway, ExitCode> {
             say(message);
         }
     };
-    let tested = config::load(options).map_err(Refusal::from).and_then(|config| {
-        tell(format_args!("the configuration file {file} syntax is ok"));
-        let mut builder = Builder::new(options.clone())?;
-        let loaded = builder.complete(config)?;
-        print_remarks(&loaded.remarks, if quiet { LogLevel::Error } else { LogLevel::Notice });
-        builder.finish(loaded, &LogFiles::new())
-    });
+    let tested = config::load(options)
+        .map_err(Refusal::from)
+        .and_then(|config| {
+            tell(format_args!("the configuration file {file} syntax is ok"));
+            let mut builder = Builder::new(options.clone())?;
+            let loaded = builder.complete(config)?;
+            print_remarks(
+                &loaded.remarks,
+                if quiet {
+                    LogLevel::Error
+                } else {
+                    LogLevel::Notice
+                },
+            );
+            builder.finish(loaded, &LogFiles::new())
+        });
     match tested {
         Ok(gateway) => {
             tell(format_args!("configuration file {file} test is successful"));
@@ -110,7 +119,10 @@ pub fn run(options: LoadOptions) -> ExitCode {
     if core.daemon && core.master_process && !in_background {
         return match daemon::start() {
             Ok(code) => code,
-            Err(error) => fail(&format_args!("cannot start in the background ({})", describe(&error))),
+            Err(error) => fail(&format_args!(
+                "cannot start in the background ({})",
+                describe(&error)
+            )),
         };
     }
     if in_background {
@@ -122,7 +134,12 @@ pub fn run(options: LoadOptions) -> ExitCode {
     }
 }
 
-fn serve(builder: Builder, loaded: Loaded, core: &Core, in_background: bool) -> Result<(), Refusal> {
+fn serve(
+    builder: Builder,
+    loaded: Loaded,
+    core: &Core,
+    in_background: bool,
+) -> Result<(), Refusal> {
     let system = |what: &str| {
         let what = what.to_owned();
         move |error: io::Error| Refusal::new(format!("{what} failed ({})", describe(&error)))
@@ -134,21 +151,36 @@ fn serve(builder: Builder, loaded: Loaded, core: &Core, in_background: bool) -> 
     let signals = supervisor::signals().map_err(system("installing signal handlers"))?;
     print_remarks(&remarks, LogLevel::Warn);
     let mut supervisor = Supervisor::new(builder, LogFiles::new(), driver, loaded)?;
-    let _pid = PidFile::write(&core.pid)
-        .map_err(|error| Refusal::new(format!("open() \"{}\" failed ({})", core.pid.display(), describe(&error))))?;
+    let _pid = PidFile::write(&core.pid).map_err(|error| {
+        Refusal::new(format!(
+            "open() \"{}\" failed ({})",
+            core.pid.display(),
+            describe(&error)
+        ))
+    })?;
     supervisor.start().map_err(system("starting the workers"))?;
     if let Some(error) = refusal {
-        let wanted = if core.event_method == EventMethod::IoUring { "the wanted " } else { "" };
+        let wanted = if core.event_method == EventMethod::IoUring {
+            "the wanted "
+        } else {
+            ""
+        };
         supervisor.log(
             Level::Warn,
-            format_args!("{wanted}io_uring is refused by this system ({}), using epoll", describe(&error)),
+            format_args!(
+                "{wanted}io_uring is refused by this system ({}), using epoll",
+                describe(&error)
+            ),
         );
     }
     for remark in &remarks {
         supervisor.log(level(remark.level), format_args!("{}", RemarkLine(remark)));
     }
     supervisor.log(Level::Notice, format_args!("{driver}"));
-    supervisor.log(Level::Notice, format_args!("ringwall/{} started", env!("CARGO_PKG_VERSION")));
+    supervisor.log(
+        Level::Notice,
+        format_args!("ringwall/{} started", env!("CARGO_PKG_VERSION")),
+    );
     if in_background {
         daemon::ready().map_err(system("letting go of the terminal"))?;
     } else if let Driver::Epoll = driver {
@@ -164,30 +196,48 @@ fn serve(builder: Builder, loaded: Loaded, core: &Core, in_background: bool) -> 
 fn raise_descriptor_limit(core: &Core) {
     let present = getrlimit(Resource::Nofile);
     let wanted = match core.worker_rlimit_nofile {
-        Some(limit) => Rlimit { current: Some(limit), maximum: present.maximum.map(|maximum| maximum.max(limit)) },
-        None => Rlimit { current: present.maximum, maximum: present.maximum },
+        Some(limit) => Rlimit {
+            current: Some(limit),
+            maximum: present.maximum.map(|maximum| maximum.max(limit)),
+        },
+        None => Rlimit {
+            current: present.maximum,
+            maximum: present.maximum,
+        },
     };
     if let Err(error) = setrlimit(Resource::Nofile, wanted) {
-        say(format_args!("[alert] setrlimit(RLIMIT_NOFILE) failed ({error})"));
+        say(format_args!(
+            "[alert] setrlimit(RLIMIT_NOFILE) failed ({error})"
+        ));
     }
 }
 
 fn remarks_about_the_process(core: &Core) -> Vec<Remark> {
     let mut remarks = Vec::new();
-    let warn = |text: String, position| Remark { level: LogLevel::Warn, text, position };
+    let warn = |text: String, position| Remark {
+        level: LogLevel::Warn,
+        text,
+        position,
+    };
     if let Some(user) = &core.user
         && rustix::process::geteuid().is_root()
         && user.value.0 != "root"
     {
         remarks.push(warn(
-            format!("\"user {}\" is not enforced in this version: ringwall keeps running as root", user.value.0),
+            format!(
+                "\"user {}\" is not enforced in this version: ringwall keeps running as root",
+                user.value.0
+            ),
             Some(user.position.clone()),
         ));
     }
     let limit = getrlimit(Resource::Nofile).current;
     if let Some(limit) = limit.filter(|limit| (core.worker_connections as u64) > *limit) {
         remarks.push(warn(
-            format!("{} worker_connections exceed open file resource limit: {limit}", core.worker_connections),
+            format!(
+                "{} worker_connections exceed open file resource limit: {limit}",
+                core.worker_connections
+            ),
             None,
         ));
     }
@@ -197,7 +247,11 @@ fn remarks_about_the_process(core: &Core) -> Vec<Remark> {
 /// Prints what is at least this severe.
 fn print_remarks(remarks: &[Remark], least: LogLevel) {
     for remark in remarks.iter().filter(|remark| remark.level <= least) {
-        say(format_args!("[{}] {}", level(remark.level).name(), RemarkLine(remark)));
+        say(format_args!(
+            "[{}] {}",
+            level(remark.level).name(),
+            RemarkLine(remark)
+        ));
     }
 }
 

@@ -23,7 +23,10 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), position: None }
+        Self {
+            message: message.into(),
+            position: None,
+        }
     }
 }
 
@@ -38,13 +41,19 @@ impl fmt::Display for Refusal {
 
 impl From<config::Error> for Refusal {
     fn from(error: config::Error) -> Self {
-        Self { message: error.message, position: error.position }
+        Self {
+            message: error.message,
+            position: error.position,
+        }
     }
 }
 
 impl From<TlsError> for Refusal {
     fn from(error: TlsError) -> Self {
-        Self { message: error.message, position: error.position }
+        Self {
+            message: error.message,
+            position: error.position,
+        }
     }
 }
 
@@ -67,7 +76,11 @@ pub(super) struct Loaded {
 
 impl Builder {
     pub(super) fn new(options: LoadOptions) -> Result<Self, Refusal> {
-        Ok(Self { options, shared: Shared::new()?, generation: 0 })
+        Ok(Self {
+            options,
+            shared: Shared::new()?,
+            generation: 0,
+        })
     }
 
     /// Reads the configuration and everything that it names: keys, CAs.
@@ -93,16 +106,29 @@ impl Builder {
             }));
             tls.push(host);
         }
-        Ok(Loaded { config, tls, remarks })
+        Ok(Loaded {
+            config,
+            tls,
+            remarks,
+        })
     }
 
     /// Opens the logs, which makes it ready to be published.
     pub(super) fn finish(&mut self, loaded: Loaded, logs: &LogFiles) -> Result<Gateway, Refusal> {
         let hostname = rustix::system::uname();
         let hostname = hostname.nodename().to_string_lossy().to_ascii_lowercase();
-        let defaults = [&self.options.default_error_log, &self.options.default_access_log];
+        let defaults = [
+            &self.options.default_error_log,
+            &self.options.default_access_log,
+        ];
         let mut open = |target: &LogTarget| open(target, defaults.contains(&target), logs);
-        let gateway = Gateway::new(loaded.config, loaded.tls, hostname.into(), self.generation + 1, &mut open);
+        let gateway = Gateway::new(
+            loaded.config,
+            loaded.tls,
+            hostname.into(),
+            self.generation + 1,
+            &mut open,
+        );
         let gateway = gateway.map_err(|(target, error)| {
             let path = match &target {
                 LogTarget::File(path) => path.display().to_string(),
@@ -120,7 +146,9 @@ fn open(target: &LogTarget, is_default: bool, logs: &LogFiles) -> io::Result<Log
     match target {
         LogTarget::Stderr => Ok(logs.stderr()),
         LogTarget::File(path) => {
-            if is_default && let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {
+            if is_default
+                && let Some(folder) = path.parent().filter(|folder| *folder != Path::new(""))
+            {
                 fs::create_dir_all(folder)?;
             }
             logs.open(path)

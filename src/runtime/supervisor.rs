@@ -58,10 +58,16 @@ impl Supervisor {
     ///
     /// # Errors
     /// An address cannot be bound, or a log cannot be opened.
-    pub(super) fn new(mut builder: Builder, logs: LogFiles, driver: Driver, loaded: Loaded) -> Result<Self, Refusal> {
+    pub(super) fn new(
+        mut builder: Builder,
+        logs: LogFiles,
+        driver: Driver,
+        loaded: Loaded,
+    ) -> Result<Self, Refusal> {
         let mut listening = Vec::new();
         let workers = worker_count(&loaded.config);
-        listeners::reconcile(&mut listening, &loaded.config, workers, true).map_err(Refusal::new)?;
+        listeners::reconcile(&mut listening, &loaded.config, workers, true)
+            .map_err(Refusal::new)?;
         let gateway = builder.finish(loaded, &logs)?;
         Ok(Self {
             builder,
@@ -105,7 +111,9 @@ impl Supervisor {
                     SIGTERM | SIGINT => end = Some(End::Fast),
                     SIGUSR2 => self.log(
                         Level::Error,
-                        format_args!("upgrading the binary by SIGUSR2 is not implemented in this version"),
+                        format_args!(
+                            "upgrading the binary by SIGUSR2 is not implemented in this version"
+                        ),
                     ),
                     _ => {}
                 }
@@ -119,18 +127,25 @@ impl Supervisor {
     }
 
     fn reload(&mut self) {
-        self.log(Level::Notice, format_args!("signal 1 (SIGHUP) received, reconfiguring"));
+        self.log(
+            Level::Notice,
+            format_args!("signal 1 (SIGHUP) received, reconfiguring"),
+        );
         match self.try_reload() {
             Ok(()) => self.log(Level::Notice, format_args!("reconfigured")),
             // Whatever was wrong, the old state is still whole and in force.
-            Err(refusal) => self.log(Level::Emerg, format_args!("{refusal}; the old configuration stays in force")),
+            Err(refusal) => self.log(
+                Level::Emerg,
+                format_args!("{refusal}; the old configuration stays in force"),
+            ),
         }
     }
 
     fn try_reload(&mut self) -> Result<(), Refusal> {
         let loaded = self.builder.load()?;
         let workers = worker_count(&loaded.config);
-        listeners::reconcile(&mut self.listening, &loaded.config, workers, false).map_err(Refusal::new)?;
+        listeners::reconcile(&mut self.listening, &loaded.config, workers, false)
+            .map_err(Refusal::new)?;
         let remarks = loaded.remarks.clone();
         let gateway = self.builder.finish(loaded, &self.logs)?;
         self.published.store(Arc::new(gateway));
@@ -144,11 +159,18 @@ impl Supervisor {
     }
 
     fn reopen(&self) {
-        self.log(Level::Notice, format_args!("signal 10 (SIGUSR1) received, reopening logs"));
+        self.log(
+            Level::Notice,
+            format_args!("signal 10 (SIGUSR1) received, reopening logs"),
+        );
         for (path, error) in self.logs.reopen() {
             self.log(
                 Level::Emerg,
-                format_args!("open() \"{}\" failed ({})", path.display(), super::pidfile::describe(&error)),
+                format_args!(
+                    "open() \"{}\" failed ({})",
+                    path.display(),
+                    super::pidfile::describe(&error)
+                ),
             );
         }
     }
@@ -168,9 +190,16 @@ impl Supervisor {
         while self.workers.len() < count {
             let index = self.workers.len();
             let handle = Handle::start(index, count, self.driver, Arc::clone(&self.published))?;
-            self.workers.push(Worker { handle, accepts: HashSet::new() });
+            self.workers.push(Worker {
+                handle,
+                accepts: HashSet::new(),
+            });
         }
-        let keep: Vec<ListenAddress> = self.listening.iter().map(|listening| listening.address.clone()).collect();
+        let keep: Vec<ListenAddress> = self
+            .listening
+            .iter()
+            .map(|listening| listening.address.clone())
+            .collect();
         for (index, worker) in self.workers.iter_mut().enumerate() {
             worker.accepts.retain(|address| keep.contains(address));
             let mut add = Vec::new();
@@ -180,11 +209,18 @@ impl Supervisor {
                 }
                 if let Some(socket) = listening.socket(index) {
                     let fd = socket.duplicate(self.driver == Driver::Epoll)?;
-                    add.push(NewListener { address: listening.address.clone(), fd, unix: socket.is_unix() });
+                    add.push(NewListener {
+                        address: listening.address.clone(),
+                        fd,
+                        unix: socket.is_unix(),
+                    });
                     worker.accepts.insert(listening.address.clone());
                 }
             }
-            worker.handle.tell(Command::Listen { add, keep: keep.clone() });
+            worker.handle.tell(Command::Listen {
+                add,
+                keep: keep.clone(),
+            });
         }
         Ok(())
     }
@@ -193,12 +229,21 @@ impl Supervisor {
         let limit = self.published.load().config.core.worker_shutdown_timeout;
         listeners::remove_socket_files(&self.listening);
         self.listening.clear();
-        let handles: Vec<Handle> =
-            self.workers.drain(..).map(|worker| worker.handle).chain(self.leaving.drain(..)).collect();
+        let handles: Vec<Handle> = self
+            .workers
+            .drain(..)
+            .map(|worker| worker.handle)
+            .chain(self.leaving.drain(..))
+            .collect();
         let mut give_up = match end {
             End::Graceful => {
-                self.log(Level::Notice, format_args!("signal 3 (SIGQUIT) received, shutting down"));
-                handles.iter().for_each(|handle| handle.tell(Command::Drain(limit)));
+                self.log(
+                    Level::Notice,
+                    format_args!("signal 3 (SIGQUIT) received, shutting down"),
+                );
+                handles
+                    .iter()
+                    .for_each(|handle| handle.tell(Command::Drain(limit)));
                 None
             }
             End::Fast => {
@@ -210,7 +255,11 @@ impl Supervisor {
             if give_up.is_some_and(|moment| Instant::now() >= moment) {
                 break;
             }
-            if give_up.is_none() && signals.pending().any(|signal| matches!(signal, SIGTERM | SIGINT)) {
+            if give_up.is_none()
+                && signals
+                    .pending()
+                    .any(|signal| matches!(signal, SIGTERM | SIGINT))
+            {
                 handles.iter().for_each(|handle| handle.tell(Command::Stop));
                 give_up = Some(Instant::now() + STOP_TIMEOUT);
             }
@@ -226,7 +275,9 @@ impl Supervisor {
 /// # Errors
 /// The handlers cannot be installed.
 pub(super) fn signals() -> io::Result<Signals> {
-    Signals::new([SIGHUP, SIGUSR1, SIGUSR2, SIGQUIT, SIGTERM, SIGINT, SIGCHLD, SIGWINCH])
+    Signals::new([
+        SIGHUP, SIGUSR1, SIGUSR2, SIGQUIT, SIGTERM, SIGINT, SIGCHLD, SIGWINCH,
+    ])
 }
 
 /// A remark as the log shows it.
@@ -247,5 +298,9 @@ fn worker_count(config: &Config) -> usize {
     if !config.core.master_process {
         return 1;
     }
-    config.core.worker_processes.unwrap_or_else(|| affinity::allowed().len()).max(1)
+    config
+        .core
+        .worker_processes
+        .unwrap_or_else(|| affinity::allowed().len())
+        .max(1)
 }

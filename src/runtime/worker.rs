@@ -41,7 +41,10 @@ const DRAIN_POLL: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(super) enum Command {
     /// Accept from these, and from none but these and `keep`.
-    Listen { add: Vec<NewListener>, keep: Vec<ListenAddress> },
+    Listen {
+        add: Vec<NewListener>,
+        keep: Vec<ListenAddress>,
+    },
     /// Stop accepting, end idle connections, leave when the last is done or
     /// when the time is up.
     Drain(Option<Duration>),
@@ -80,18 +83,26 @@ impl Handle {
         woken.set_nonblocking(driver == Driver::Epoll)?;
         let (commands, receiver) = mpsc::channel();
         let (started, result) = mpsc::sync_channel(1);
-        let thread = thread::Builder::new().name(format!("worker {index}")).spawn(move || {
-            affinity::pin(index, workers);
-            run(driver, &started, async move || {
-                if let Err(error) = work(published, driver, woken, receiver).await {
-                    // Only a runtime that cannot register its own control
-                    // socket gets here.
-                    eprintln!("ringwall: [alert] worker {index} failed: {error}");
-                }
-            });
-        })?;
-        result.recv().unwrap_or_else(|_| Err(io::Error::other("the worker ended at once")))?;
-        Ok(Self { thread, commands, wake })
+        let thread = thread::Builder::new()
+            .name(format!("worker {index}"))
+            .spawn(move || {
+                affinity::pin(index, workers);
+                run(driver, &started, async move || {
+                    if let Err(error) = work(published, driver, woken, receiver).await {
+                        // Only a runtime that cannot register its own control
+                        // socket gets here.
+                        eprintln!("ringwall: [alert] worker {index} failed: {error}");
+                    }
+                });
+            })?;
+        result
+            .recv()
+            .unwrap_or_else(|_| Err(io::Error::other("the worker ended at once")))?;
+        Ok(Self {
+            thread,
+            commands,
+            wake,
+        })
     }
 
     /// Tells the worker something.
@@ -109,7 +120,11 @@ impl Handle {
 }
 
 /// Builds the runtime on this thread, which the single-issuer flag demands.
-fn run<F: Future<Output = ()>>(driver: Driver, started: &mpsc::SyncSender<io::Result<()>>, main: impl FnOnce() -> F) {
+fn run<F: Future<Output = ()>>(
+    driver: Driver,
+    started: &mpsc::SyncSender<io::Result<()>>,
+    main: impl FnOnce() -> F,
+) {
     let report = |result: io::Result<()>| started.send(result).is_ok();
     match driver {
         Driver::IoUring(flags) => {
@@ -177,7 +192,9 @@ async fn work(
         for command in commands.try_iter() {
             match command {
                 Command::Listen { add, keep } => {
-                    let (kept, gone) = accepting.into_iter().partition(|(address, _)| keep.contains(address));
+                    let (kept, gone) = accepting
+                        .into_iter()
+                        .partition(|(address, _)| keep.contains(address));
                     accepting = kept;
                     let gone: Vec<(ListenAddress, Stop)> = gone;
                     gone.into_iter().for_each(|(_, stop)| stop.stop());
@@ -257,11 +274,16 @@ async fn accept_loop(
                     alert(format_args!("{limit} worker_connections are not enough"));
                     continue;
                 }
-                let task = serve_connection(Rc::clone(&worker), socket, client, Rc::clone(&address));
+                let task =
+                    serve_connection(Rc::clone(&worker), socket, client, Rc::clone(&address));
                 let log = published.load().main_error_log().map(Arc::clone);
                 spawn(task, move |panic| {
                     if let Some(log) = log {
-                        log.log(Level::Alert, None, format_args!("a connection's task panicked: {panic}"));
+                        log.log(
+                            Level::Alert,
+                            None,
+                            format_args!("a connection's task panicked: {panic}"),
+                        );
                     }
                 });
             }
@@ -273,7 +295,10 @@ async fn accept_loop(
                     | rustix::io::Errno::NOMEM
                     | rustix::io::Errno::NOBUFS),
                 ) => {
-                    alert(format_args!("accept() failed ({}: {errno})", errno.raw_os_error()));
+                    alert(format_args!(
+                        "accept() failed ({}: {errno})",
+                        errno.raw_os_error()
+                    ));
                     sleep(ACCEPT_PAUSE).await;
                 }
                 // The client was gone before it was accepted.

@@ -23,6 +23,7 @@ use rustls::sign::{CertifiedKey, SigningKey};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
+use zeroize::Zeroize;
 
 use super::identity;
 use crate::config::{Located, Position};
@@ -257,10 +258,11 @@ impl Loader {
             TlsError::at(&file.position, message)
         };
         let (bytes, mode) = read(path).map_err(|error| fail(&os_reason(&error)))?;
-        let der = private_key(&bytes).map_err(|reason| fail(&reason))?;
+        let mut der = private_key(&bytes).map_err(|reason| fail(&reason))?;
         // The error of rustls is not shown: it might quote what it read.
-        let key = any_supported_type(&der)
-            .map_err(|_| fail("the key is malformed, too short or of an unknown kind"))?;
+        let key = any_supported_type(&der);
+        der.zeroize();
+        let key = key.map_err(|_| fail("the key is malformed, too short or of an unknown kind"))?;
         if mode & 0o007 != 0 {
             let path = path.display();
             self.warn(format!(

@@ -98,7 +98,8 @@ fn abuse(number: usize, ringwall: &Addresses, pki: &Pki, client: &TlsClient) {
         }
         // Full handshakes are dear; one abuse in two dozen is one.
         _ if number.is_multiple_of(2) => {
-            let outcome = TlsClient::with_identity(&pki.ca, &pki.stranger).get(ringwall.tls, HOST, "/");
+            let outcome =
+                TlsClient::with_identity(&pki.ca, &pki.stranger).get(ringwall.tls, HOST, "/");
             assert!(outcome.is_err());
         }
         _ => {
@@ -172,7 +173,9 @@ fn ten_thousand_bad_connections_leave_no_descriptor_and_no_memory_behind() {
     });
     abuse_many(&ringwall, &pki, COUNT);
     stop.store(true, Ordering::SeqCst);
-    let served = well_meaning.join().expect("the good client was served throughout");
+    let served = well_meaning
+        .join()
+        .expect("the good client was served throughout");
     assert!(served >= 20, "{served}");
 
     assert!(ringwall.is_running());
@@ -182,10 +185,16 @@ fn ten_thousand_bad_connections_leave_no_descriptor_and_no_memory_behind() {
     let upstream = origin.open_connections();
     assert!(upstream <= KEPT, "{upstream} upstream connections");
     let after = ringwall.resident_kib();
-    assert!(after <= resident + SLACK_KIB, "{resident} KiB before, {after} KiB after");
+    assert!(
+        after <= resident + SLACK_KIB,
+        "{resident} KiB before, {after} KiB after"
+    );
     let said = ringwall.complaints();
     assert!(!said.contains("panicked"), "{said}");
-    assert_eq!(good.get(address, HOST, "/").expect("served").text(), "hello");
+    assert_eq!(
+        good.get(address, HOST, "/").expect("served").text(),
+        "hello"
+    );
 }
 
 #[test]
@@ -193,7 +202,12 @@ fn a_backend_that_resets_in_the_body_is_logged_as_its_own_failure() {
     let (ringwall, _pki, _origin) = target("worker_processes 1;", "", "");
     let mut client = Connection::plain(ringwall.address("HTTP"));
     assert!(client.try_get("a", "/reset").is_err());
-    ringwall.complaint_with(&["[error]", "while reading upstream", "client: 127.0.0.1", "GET /reset"]);
+    ringwall.complaint_with(&[
+        "[error]",
+        "while reading upstream",
+        "client: 127.0.0.1",
+        "GET /reset",
+    ]);
 }
 
 #[test]
@@ -254,11 +268,19 @@ fn half_client_hellos_and_half_heads_end_at_client_header_timeout_however_many()
 
 #[test]
 fn idle_tls_connections_end_too() {
-    let (ringwall, pki, _origin) = target("worker_processes 1;", "", "keepalive_timeout 1s; client_header_timeout 1s;");
+    let (ringwall, pki, _origin) = target(
+        "worker_processes 1;",
+        "",
+        "keepalive_timeout 1s; client_header_timeout 1s;",
+    );
     let client = TlsClient::with_identity(&pki.ca, &pki.client);
-    let mut silent = client.connect(ringwall.address("TLS"), HOST).expect("a handshake");
+    let mut silent = client
+        .connect(ringwall.address("TLS"), HOST)
+        .expect("a handshake");
     silent.expect_close("a handshake without a request");
-    let mut idle = client.connect(ringwall.address("TLS"), HOST).expect("a handshake");
+    let mut idle = client
+        .connect(ringwall.address("TLS"), HOST)
+        .expect("a handshake");
     assert_eq!(idle.get(HOST, "/").text(), "hello");
     assert!(idle.until_close().expect("a close_notify").is_empty());
 }
@@ -277,12 +299,18 @@ fn ticks(pid: u32) -> u64 {
 fn overload(ringwall: &mut Ringwall, pki: &Pki, connections: usize) {
     let address = ringwall.address("HTTP");
     let held: Vec<_> = (0..connections).filter_map(|_| tcp(address).ok()).collect();
-    assert!(held.len() > connections / 2, "the kernel's queue takes them");
+    assert!(
+        held.len() > connections / 2,
+        "the kernel's queue takes them"
+    );
     let before = ticks(ringwall.pid());
     std::thread::sleep(Duration::from_secs(1));
     let spent = ticks(ringwall.pid()) - before;
     assert!(ringwall.is_running());
-    assert!(spent < 50, "{spent} of 100 ticks in a second of being full: it spins");
+    assert!(
+        spent < 50,
+        "{spent} of 100 ticks in a second of being full: it spins"
+    );
     drop(held);
     let client = TlsClient::with_identity(&pki.ca, &pki.client);
     eventually("it serves again", || {
@@ -321,5 +349,10 @@ fn a_backend_that_vanishes_costs_no_upstream_connection() {
     eventually("every upstream connection is closed", || {
         (origin.open_connections() == 0).then_some(())
     });
-    assert_eq!(Connection::plain(ringwall.address("HTTP")).get("a", "/").text(), "hello");
+    assert_eq!(
+        Connection::plain(ringwall.address("HTTP"))
+            .get("a", "/")
+            .text(),
+        "hello"
+    );
 }

@@ -46,7 +46,8 @@ fn bodies_of_every_size_and_framing_come_back_as_they_went() {
         .expect("a handshake");
     // Round the sizes of TLS records and likely buffers.
     for size in [
-        0, 1, 2, 1023, 4095, 4096, 8191, 8192, 16_383, 16_384, 16_385, 32_768, 65_535, 65_537, 200_000,
+        0, 1, 2, 1023, 4095, 4096, 8191, 8192, 16_383, 16_384, 16_385, 32_768, 65_535, 65_537,
+        200_000,
     ] {
         let body = patterned(size);
         for target in ["/plain", "/chunked"] {
@@ -54,7 +55,10 @@ fn bodies_of_every_size_and_framing_come_back_as_they_went() {
                 "POST {target} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {size}\r\n\r\n"
             ));
             client.send(&body);
-            assert!(client.response("POST").body == body, "{size} up, {target} down");
+            assert!(
+                client.response("POST").body == body,
+                "{size} up, {target} down"
+            );
 
             client.send(format!(
                 "POST {target} HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -65,7 +69,10 @@ fn bodies_of_every_size_and_framing_come_back_as_they_went() {
                 client.send("\r\n");
             }
             client.send("0\r\n\r\n");
-            assert!(client.response("POST").body == body, "{size} chunked up, {target} down");
+            assert!(
+                client.response("POST").body == body,
+                "{size} chunked up, {target} down"
+            );
         }
     }
 }
@@ -125,7 +132,9 @@ fn a_large_upload_streams_in_bounded_memory() {
     let mut client = Connection::plain(ringwall.address("HTTP"));
     let before = ringwall.resident_kib();
     let piece = patterned(MIB);
-    client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n"));
+    client.send(format!(
+        "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n"
+    ));
     for _ in 0..LARGE / MIB {
         client.send(&piece);
     }
@@ -206,7 +215,9 @@ fn a_backend_that_reads_slowly_holds_the_client_up_not_the_memory() {
     let sent = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&sent);
     let sender = std::thread::spawn(move || {
-        client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n"));
+        client.send(format!(
+            "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n"
+        ));
         let piece = patterned(64 * 1024);
         for _ in 0..LARGE / piece.len() {
             client.send(&piece);
@@ -228,7 +239,9 @@ fn a_backend_that_sends_piece_by_piece_is_heard_piece_by_piece() {
     let wait = std::sync::Mutex::new(wait);
     let origin = Origin::script(move |peer| {
         peer.request()?;
-        peer.send(b"HTTP/1.1 200 OK\r\nX-Accel-Buffering: no\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        peer.send(
+            b"HTTP/1.1 200 OK\r\nX-Accel-Buffering: no\r\nTransfer-Encoding: chunked\r\n\r\n",
+        )?;
         for piece in ["one", "two"] {
             peer.send(format!("3\r\n{piece}\r\n").as_bytes())?;
             let _ = wait.lock().expect("not poisoned").recv();
@@ -236,16 +249,18 @@ fn a_backend_that_sends_piece_by_piece_is_heard_piece_by_piece() {
         peer.send(b"0\r\n\r\n")?;
         peer.finish()
     });
-    let ringwall = Site::new().start(
-        &plain_proxy(&origin.url()),
-    );
+    let ringwall = Site::new().start(&plain_proxy(&origin.url()));
     let mut client = Connection::plain(ringwall.address("HTTP"));
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.head().expect("a head").status, 200);
     let mut seen = Vec::new();
     for piece in ["one", "two"] {
         while crate::support::find(&seen, piece.as_bytes()).is_none() {
-            seen.extend(client.some().expect("the piece comes before the next is sent"));
+            seen.extend(
+                client
+                    .some()
+                    .expect("the piece comes before the next is sent"),
+            );
         }
         go.send(()).expect("the backend waits");
     }
@@ -284,7 +299,10 @@ fn a_backend_that_closes_without_reading_the_upload_gives_its_answer_or_502() {
         let mut client = Connection::plain(ringwall.address("HTTP"));
         let mut sender = Connection::over(client.socket().try_clone().expect("a second handle"));
         let writing = std::thread::spawn(move || {
-            let head = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", 4 * MIB);
+            let head = format!(
+                "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+                4 * MIB
+            );
             // The refusal may close the connection before all is sent.
             let _ = sender.try_send(head);
             let _ = sender.try_send(patterned(4 * MIB));

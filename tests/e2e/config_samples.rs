@@ -12,7 +12,10 @@ fn samples() -> Vec<PathBuf> {
     let mut samples: Vec<PathBuf> = fs::read_dir(&dir)
         .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
         .map(|entry| entry.expect("readable").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "conf"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "conf")
+        })
         .collect();
     samples.sort();
     samples
@@ -26,7 +29,10 @@ fn directives(text: &str) -> Vec<(String, String)> {
         .flat_map(|line| line.split([';', '{', '}']))
         .filter_map(|directive| {
             let mut words = directive.split_whitespace();
-            Some((words.next()?.to_owned(), words.next()?.trim_matches('"').to_owned()))
+            Some((
+                words.next()?.to_owned(),
+                words.next()?.trim_matches('"').to_owned(),
+            ))
         })
         .collect()
 }
@@ -37,9 +43,9 @@ fn prepare(site: &Site, pki: &Pki, text: &str) {
         let content = match directive.as_str() {
             "ssl_certificate" => Some(pki.server.certificate_pem.clone()),
             "ssl_certificate_key" => Some(pki.server.key_pem.clone()),
-            "ssl_client_certificate" | "ssl_trusted_certificate" | "proxy_ssl_trusted_certificate" => {
-                Some(pki.ca.pem())
-            }
+            "ssl_client_certificate"
+            | "ssl_trusted_certificate"
+            | "proxy_ssl_trusted_certificate" => Some(pki.ca.pem()),
             "proxy_ssl_certificate" => Some(pki.client.certificate_pem.clone()),
             "proxy_ssl_certificate_key" => Some(pki.client.key_pem.clone()),
             "access_log" | "error_log" | "pid" => None,

@@ -34,7 +34,11 @@ fn the_demo_prints_a_line_that_works_and_one_that_is_refused() {
             .expect("the binary under test"),
     );
     let lines: Vec<String> = eventually("the demo prints its curl lines", || {
-        assert!(demo.0.try_wait().expect("our child").is_none(), "{}", site.read("said.txt"));
+        assert!(
+            demo.0.try_wait().expect("our child").is_none(),
+            "{}",
+            site.read("said.txt")
+        );
         let lines: Vec<String> = site
             .read("said.txt")
             .lines()
@@ -43,7 +47,8 @@ fn the_demo_prints_a_line_that_works_and_one_that_is_refused() {
             .collect();
         (lines.len() >= 2).then_some(lines)
     });
-    let (works, refused): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.contains("--cert "));
+    let (works, refused): (Vec<_>, Vec<_>) =
+        lines.iter().partition(|line| line.contains("--cert "));
     assert!(!works.is_empty() && !refused.is_empty(), "{lines:?}");
     assert!(lines.iter().all(|line| line.contains(&port)), "{lines:?}");
     for line in works {
@@ -56,7 +61,10 @@ fn the_demo_prints_a_line_that_works_and_one_that_is_refused() {
     }
     for line in refused {
         let outcome = tools::shell(site.path(), line);
-        assert!(!outcome.ok() && outcome.stdout.is_empty(), "{line}: {outcome:?}");
+        assert!(
+            !outcome.ok() && outcome.stdout.is_empty(),
+            "{line}: {outcome:?}"
+        );
     }
     let said = site.read("said.txt");
     for word in ["reload", "wrk"] {

@@ -34,18 +34,31 @@ fn rings(ringwall: &Ringwall) -> usize {
 
 fn serves(ringwall: &mut Ringwall, pki: &Pki) {
     let client = TlsClient::with_identity(&pki.ca, &pki.client);
-    let mut connection = client.connect(ringwall.address("TLS"), HOST).expect("a handshake");
+    let mut connection = client
+        .connect(ringwall.address("TLS"), HOST)
+        .expect("a handshake");
     for size in [0, 5, 20_000, 3_000_000] {
         let body = patterned(size);
-        connection.send(format!("PUT / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {size}\r\n\r\n"));
+        connection.send(format!(
+            "PUT / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {size}\r\n\r\n"
+        ));
         connection.send(&body);
         assert!(connection.response("PUT").body == body, "{size}");
     }
     for _ in 0..30 {
         assert!(client.get(ringwall.address("TLS"), HOST, "/").is_ok());
-        assert_eq!(Connection::plain(ringwall.address("HTTP")).get("a", "/").status, 200);
+        assert_eq!(
+            Connection::plain(ringwall.address("HTTP"))
+                .get("a", "/")
+                .status,
+            200
+        );
     }
-    assert!(TlsClient::new(&pki.ca).get(ringwall.address("TLS"), HOST, "/").is_err());
+    assert!(
+        TlsClient::new(&pki.ca)
+            .get(ringwall.address("TLS"), HOST, "/")
+            .is_err()
+    );
 
     let idle = ringwall.descriptors();
     let mut slow: Vec<_> = (0..20)
@@ -58,7 +71,9 @@ fn serves(ringwall: &mut Ringwall, pki: &Pki) {
     for connection in &mut slow {
         connection.remains();
     }
-    eventually("slow heads are closed", || (ringwall.descriptors() <= idle + 1).then_some(()));
+    eventually("slow heads are closed", || {
+        (ringwall.descriptors() <= idle + 1).then_some(())
+    });
 
     ringwall.reload();
     ringwall.complaint_with(&["reconfiguring"]);

@@ -248,7 +248,12 @@ fn a_malformed_chunked_body_is_answered_400_and_never_completes_at_the_backend()
     let origin = Origin::hello();
     let ringwall = proxy(&origin);
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let long_extension = [b"5;".as_slice(), &[b'x'; 64 * 1024], b"\r\nhello\r\n0\r\n\r\n"].concat();
+    let long_extension = [
+        b"5;".as_slice(),
+        &[b'x'; 64 * 1024],
+        b"\r\nhello\r\n0\r\n\r\n",
+    ]
+    .concat();
     let bodies: &[(&str, &[u8])] = &[
         (
             "a size that overflows",
@@ -259,7 +264,10 @@ fn a_malformed_chunked_body_is_answered_400_and_never_completes_at_the_backend()
             b"FFFFFFFFFFFFFFFF\r\nhello\r\n0\r\n\r\n",
         ),
         ("an empty size", b"\r\nhello\r\n0\r\n\r\n"),
-        ("a size that is only an extension", b";a=b\r\nhello\r\n0\r\n\r\n"),
+        (
+            "a size that is only an extension",
+            b";a=b\r\nhello\r\n0\r\n\r\n",
+        ),
         ("a size with a plus", b"+5\r\nhello\r\n0\r\n\r\n"),
         ("a negative size", b"-5\r\nhello\r\n0\r\n\r\n"),
         ("a size with 0x", b"0x5\r\nhello\r\n0\r\n\r\n"),
@@ -274,9 +282,18 @@ fn a_malformed_chunked_body_is_answered_400_and_never_completes_at_the_backend()
         ("data ended by bare LF", b"5\r\nhello\n0\r\n\r\n"),
         ("the last chunk ended by bare LF", b"5\r\nhello\r\n0\n\r\n"),
         ("the trailers ended by bare LF", b"5\r\nhello\r\n0\r\n\n"),
-        ("a trailer without a colon", b"5\r\nhello\r\n0\r\nnonsense\r\n\r\n"),
-        ("a trailer without a name", b"5\r\nhello\r\n0\r\n: b\r\n\r\n"),
-        ("a trailer with a space before the colon", b"5\r\nhello\r\n0\r\nA : b\r\n\r\n"),
+        (
+            "a trailer without a colon",
+            b"5\r\nhello\r\n0\r\nnonsense\r\n\r\n",
+        ),
+        (
+            "a trailer without a name",
+            b"5\r\nhello\r\n0\r\n: b\r\n\r\n",
+        ),
+        (
+            "a trailer with a space before the colon",
+            b"5\r\nhello\r\n0\r\nA : b\r\n\r\n",
+        ),
         ("a folded trailer", b"5\r\nhello\r\n0\r\nA: b\r\n c\r\n\r\n"),
         ("NUL in a trailer", b"5\r\nhello\r\n0\r\nA: b\0c\r\n\r\n"),
     ];
@@ -383,7 +400,11 @@ fn a_request_split_at_any_place_is_the_same_request() {
         let (head, tail) = bytes.split_at(place);
         client.send_pieces([head, tail]);
         let response = client.response("POST");
-        assert_eq!((response.status, response.text().as_str()), (200, "hello world"), "split at {place}");
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, "hello world"),
+            "split at {place}"
+        );
     }
     client.send_pieces(bytes.chunks(1));
     assert_eq!(client.response("POST").text(), "hello world");
@@ -393,7 +414,11 @@ fn a_request_split_at_any_place_is_the_same_request() {
 fn backend_of(answers: Vec<Vec<u8>>) -> Origin {
     Origin::script(move |peer| {
         let request = peer.request()?;
-        let index: usize = request.target().trim_start_matches('/').parse().unwrap_or(0);
+        let index: usize = request
+            .target()
+            .trim_start_matches('/')
+            .parse()
+            .unwrap_or(0);
         peer.send(&answers[index])?;
         peer.finish()
     })
@@ -517,15 +542,24 @@ fn a_malformed_response_body_never_looks_complete_to_the_client() {
         format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}").into_bytes()
     };
     let cases = [
-        ("a size that overflows", chunked("FFFFFFFFFFFFFFFFFF\r\nhello\r\n0\r\n\r\n")),
+        (
+            "a size that overflows",
+            chunked("FFFFFFFFFFFFFFFFFF\r\nhello\r\n0\r\n\r\n"),
+        ),
         ("an empty size", chunked("5\r\nhello\r\n\r\n0\r\n\r\n")),
         ("a signed size", chunked("+5\r\nhello\r\n0\r\n\r\n")),
         ("junk behind a size", chunked("5x\r\nhello\r\n0\r\n\r\n")),
         ("a size ended by bare LF", chunked("5\nhello\r\n0\r\n\r\n")),
-        ("data longer than its size", chunked("5\r\nhelloworld\r\n0\r\n\r\n")),
+        (
+            "data longer than its size",
+            chunked("5\r\nhelloworld\r\n0\r\n\r\n"),
+        ),
         ("no last chunk", chunked("5\r\nhello\r\n")),
         ("a chunk cut short", chunked("5\r\nhel")),
-        ("the last chunk without its end", chunked("5\r\nhello\r\n0\r\n")),
+        (
+            "the last chunk without its end",
+            chunked("5\r\nhello\r\n0\r\n"),
+        ),
         (
             "fewer bytes than Content-Length",
             b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhello".to_vec(),

@@ -71,7 +71,15 @@ fn certificates(site: &Site) {
 fn curl(site: &Site, port: u16, more: &[&str]) -> Outcome {
     let resolve = format!("{NAME}:{port}:127.0.0.1");
     let url = format!("https://{NAME}:{port}/");
-    let mut arguments = vec!["-sS", "--max-time", "20", "--cacert", "certs/ca.crt", "--resolve", &resolve];
+    let mut arguments = vec![
+        "-sS",
+        "--max-time",
+        "20",
+        "--cacert",
+        "certs/ca.crt",
+        "--resolve",
+        &resolve,
+    ];
     arguments.extend(more);
     arguments.push(&url);
     tools::run(site.path(), "curl", &arguments)
@@ -83,7 +91,10 @@ const WITH_CERTIFICATE: &[&str] = &["--cert", "certs/client.crt", "--key", "cert
 fn the_guide_works_to_the_letter() {
     let mut site = Site::new();
     certificates(&site);
-    let version = tools::shell(site.path(), "openssl x509 -in certs/server.crt -noout -text");
+    let version = tools::shell(
+        site.path(),
+        "openssl x509 -in certs/server.crt -noout -text",
+    );
     assert!(version.stdout.contains("Version: 1 (0x0)"), "{version:?}");
 
     // The backend: Flask where it can be had, else Python's own server.
@@ -117,7 +128,9 @@ fn the_guide_works_to_the_letter() {
     };
     let script = script.to_str().expect("UTF-8").to_owned();
     let _backend = Background::start(site.path(), "python3", &[&script]);
-    eventually("the backend listens", || tcp(local(backend_port)).ok().map(drop));
+    eventually("the backend listens", || {
+        tcp(local(backend_port)).ok().map(drop)
+    });
 
     // ringwall -t
     site.write("ringwall.conf", GUIDE);
@@ -184,24 +197,45 @@ fn without_the_right_certificate_curl_is_refused_and_no_byte_reaches_the_backend
         ("no certificate", [].as_slice()),
         (
             "another CA's",
-            &["--cert", "certs/stranger.crt", "--key", "certs/stranger.key"],
+            &[
+                "--cert",
+                "certs/stranger.crt",
+                "--key",
+                "certs/stranger.key",
+            ],
         ),
         ("no certificate, TLS 1.2", &["--tls-max", "1.2"]),
         (
             "another CA's, TLS 1.2",
-            &["--tls-max", "1.2", "--cert", "certs/stranger.crt", "--key", "certs/stranger.key"],
+            &[
+                "--tls-max",
+                "1.2",
+                "--cert",
+                "certs/stranger.crt",
+                "--key",
+                "certs/stranger.key",
+            ],
         ),
     ] {
         let outcome = curl(&ringwall.site, port, arguments);
-        assert!(!outcome.ok() && outcome.stdout.is_empty(), "{name}: {outcome:?}");
+        assert!(
+            !outcome.ok() && outcome.stdout.is_empty(),
+            "{name}: {outcome:?}"
+        );
     }
     assert_eq!(origin.connections(), 0);
-    assert_eq!(curl(&ringwall.site, port, WITH_CERTIFICATE).expect_ok(), "hello");
+    assert_eq!(
+        curl(&ringwall.site, port, WITH_CERTIFICATE).expect_ok(),
+        "hello"
+    );
     assert_eq!(origin.requests(), 1);
 
     // Who was refused and why, at the guide's own level.
     let line = ringwall.complaint_with(&["stranger.example"]);
-    assert!(line.contains("client: 127.0.0.1") && line.contains(NAME), "{line}");
+    assert!(
+        line.contains("client: 127.0.0.1") && line.contains(NAME),
+        "{line}"
+    );
     eventually("the missing certificate is logged", || {
         ringwall
             .complaints()
@@ -284,9 +318,17 @@ fn certificates_are_replaced_under_load_and_not_one_request_fails() {
 
     good.write(&certs, "server");
     let port = origin.port().to_string();
-    ringwall.rewrite(&GUIDE.replace("@BACKEND@", &port).replace("ssl_protocols", "ssl_protokols"));
+    ringwall.rewrite(
+        &GUIDE
+            .replace("@BACKEND@", &port)
+            .replace("ssl_protocols", "ssl_protokols"),
+    );
     ringwall.reload();
-    ringwall.complaint_with(&["[emerg]", "unknown directive \"ssl_protokols\"", "ringwall.conf:"]);
+    ringwall.complaint_with(&[
+        "[emerg]",
+        "unknown directive \"ssl_protokols\"",
+        "ringwall.conf:",
+    ]);
     assert_eq!(shown(), current);
     goes_on();
 

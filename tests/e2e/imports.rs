@@ -12,7 +12,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("tls", &["config"]),
     ("proxy", &["config", "tls", "net", "http", "telemetry"]),
-    ("runtime", &["config", "tls", "net", "http", "telemetry", "proxy"]),
+    (
+        "runtime",
+        &["config", "tls", "net", "http", "telemetry", "proxy"],
+    ),
 ];
 
 fn source() -> PathBuf {
@@ -30,7 +33,10 @@ fn code(dir: &Path) -> Vec<(PathBuf, String)> {
             files.extend(code(&path));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).expect("UTF-8");
-            let text = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+            let text = text
+                .split("\n#[cfg(test)]\nmod ")
+                .next()
+                .unwrap_or_default();
             files.push((path, stripped(text)));
         }
     }
@@ -69,7 +75,9 @@ fn names(code: &str, word: &str) -> bool {
 /// The modules behind each `crate::`, groups (`crate::{a::b, c}`) included.
 fn crate_modules(code: &str) -> Vec<String> {
     let word = |text: &str| -> String {
-        text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+        text.chars()
+            .take_while(|c| c.is_alphanumeric() || *c == '_')
+            .collect()
     };
     let mut modules = Vec::new();
     for (start, found) in code.match_indices("crate::") {

@@ -12,8 +12,9 @@ fn summary(request: &Request) -> String {
 }
 
 fn sum(body: &[u8]) -> u32 {
-    body.iter()
-        .fold(0, |sum: u32, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()))
+    body.iter().fold(0, |sum: u32, byte| {
+        sum.wrapping_mul(31).wrapping_add((*byte).into())
+    })
 }
 
 /// A mutual-TLS proxy whose certificate also serves `localhost`, for tools
@@ -24,7 +25,10 @@ fn proxy() -> (Ringwall, Origin) {
     Pki::new(&[HOST, "localhost"]).write(site.path());
     let configuration = mutual_proxy(&origin.url())
         .replace("location / {", "client_max_body_size 20m; location / {")
-        .replace("server_name test.example", "server_name test.example localhost");
+        .replace(
+            "server_name test.example",
+            "server_name test.example localhost",
+        );
     (site.start(&configuration), origin)
 }
 
@@ -55,16 +59,29 @@ fn curl_gets_posts_and_uploads() {
         ("-d hello URL/", format!("POST 5 {}", sum(b"hello"))),
         ("-T body URL/", format!("PUT {sent}")),
         ("-T - URL/ < body", format!("PUT {sent}")),
-        ("-H 'Expect: 100-continue' --data-binary @body URL/", format!("POST {sent}")),
-        ("-H 'Transfer-Encoding: chunked' --data-binary @body URL/", format!("POST {sent}")),
+        (
+            "-H 'Expect: 100-continue' --data-binary @body URL/",
+            format!("POST {sent}"),
+        ),
+        (
+            "-H 'Transfer-Encoding: chunked' --data-binary @body URL/",
+            format!("POST {sent}"),
+        ),
         ("--tls-max 1.2 -T body URL/", format!("PUT {sent}")),
     ] {
-        assert_eq!(curl(&ringwall, arguments).expect_ok(), expected, "{arguments}");
+        assert_eq!(
+            curl(&ringwall, arguments).expect_ok(),
+            expected,
+            "{arguments}"
+        );
     }
     let head = curl(&ringwall, "-I URL/").expect_ok();
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     let outcome = curl(&ringwall, "-v URL/a URL/b");
-    assert!(outcome.ok() && outcome.stderr.contains("Re-using existing connection"), "{outcome:?}");
+    assert!(
+        outcome.ok() && outcome.stderr.contains("Re-using existing connection"),
+        "{outcome:?}"
+    );
 }
 
 #[test]
@@ -83,7 +100,10 @@ fn openssl_s_client_connects_and_resumes() {
             )
         };
         let outcome = connect("-sess_out session.pem");
-        assert!(outcome.stdout.contains("Verify return code: 0 (ok)"), "{outcome:?}");
+        assert!(
+            outcome.stdout.contains("Verify return code: 0 (ok)"),
+            "{outcome:?}"
+        );
         assert!(outcome.stdout.contains("HTTP/1.1 200 OK"), "{outcome:?}");
         assert!(outcome.stdout.contains("\nNew, TLSv1"), "{outcome:?}");
         let outcome = connect("-sess_in session.pem");
@@ -171,7 +191,10 @@ function call(method, body) {
     );
     let script = script.to_str().expect("UTF-8");
     let text = tools::run(ringwall.site.path(), "node", &[script]).expect_ok();
-    assert_eq!(text, format!("GET 0 0\nPOST 5 {}\nGET 0 0\n", sum(b"hello")));
+    assert_eq!(
+        text,
+        format!("GET 0 0\nPOST 5 {}\nGET 0 0\n", sum(b"hello"))
+    );
 }
 
 #[test]
@@ -240,5 +263,8 @@ fn wrk_finds_no_failed_request() {
     )
     .expect_ok();
     assert!(text.contains("requests in"), "{text}");
-    assert!(!text.contains("Socket errors") && !text.contains("Non-2xx"), "{text}");
+    assert!(
+        !text.contains("Socket errors") && !text.contains("Non-2xx"),
+        "{text}"
+    );
 }

@@ -11,7 +11,8 @@ use crate::support::eventually;
 use crate::support::origin::{Origin, ok};
 use crate::support::pki::Authority;
 use crate::support::ringwall::{
-    CERTIFICATES, Daemon, HOST, MUTUAL, Site, binary, http, is_listening, is_running, plain_proxy, whole,
+    CERTIFICATES, Daemon, HOST, MUTUAL, Site, binary, http, is_listening, is_running, plain_proxy,
+    whole,
 };
 
 const HELLO: &str = "server { listen 127.0.0.1:@HTTP@; location / { return 200 hello; } }";
@@ -27,13 +28,15 @@ fn a_good_configuration_is_called_good() {
     let file = file.display();
     assert!(outcome.ok(), "{outcome:?}");
     assert!(
-        outcome.stderr.contains(&format!("ringwall: the configuration file {file} syntax is ok\n")),
+        outcome.stderr.contains(&format!(
+            "ringwall: the configuration file {file} syntax is ok\n"
+        )),
         "{outcome:?}"
     );
     assert!(
-        outcome
-            .stderr
-            .contains(&format!("ringwall: configuration file {file} test is successful\n")),
+        outcome.stderr.contains(&format!(
+            "ringwall: configuration file {file} test is successful\n"
+        )),
         "{outcome:?}"
     );
     assert!(!site.file("ringwall.pid").exists(), "-t starts nothing");
@@ -61,15 +64,31 @@ fn every_refusal_of_a_configuration_names_file_and_line() {
         ("server {\nfoo on;\n}", 1, "unknown directive \"foo\""),
         ("server {\nlisten 127.0.0.1:80\n}", 2, "unexpected \"}\""),
         ("listen 80;", 0, "\"listen\" directive is not allowed here"),
-        ("server {\nupstream x { }\n}", 1, "\"upstream\" directive is not allowed here"),
-        ("server {\nlisten;\n}", 1, "invalid number of arguments in \"listen\" directive"),
+        (
+            "server {\nupstream x { }\n}",
+            1,
+            "\"upstream\" directive is not allowed here",
+        ),
+        (
+            "server {\nlisten;\n}",
+            1,
+            "invalid number of arguments in \"listen\" directive",
+        ),
         ("server {\nlisten 127.0.0.1:0;\n}", 1, "127.0.0.1:0"),
         ("server {\nlisten 127.0.0.1:99999;\n}", 1, "127.0.0.1:99999"),
         ("server {\nlisten 127.0.0.1:80 nonsense;\n}", 1, "nonsense"),
-        ("keepalive_timeout 1s;\nkeepalive_timeout 2s;", 1, "\"keepalive_timeout\" directive is duplicate"),
+        (
+            "keepalive_timeout 1s;\nkeepalive_timeout 2s;",
+            1,
+            "\"keepalive_timeout\" directive is duplicate",
+        ),
         ("\nkeepalive_timeout soon;", 1, "keepalive_timeout"),
         ("client_max_body_size 1x;", 0, "client_max_body_size"),
-        ("access_log @DIR@/x.log nosuch;", 0, "unknown log format \"nosuch\""),
+        (
+            "access_log @DIR@/x.log nosuch;",
+            0,
+            "unknown log format \"nosuch\"",
+        ),
         ("log_format x '$nosuchvariable';", 0, "nosuchvariable"),
         ("include @DIR@/nosuchfile;", 0, "nosuchfile"),
         (
@@ -77,7 +96,11 @@ fn every_refusal_of_a_configuration_names_file_and_line() {
             2,
             "host not found in upstream \"upstream.invalid\"",
         ),
-        ("server {\nlocation / {\nproxy_pass 127.0.0.1:80;\n}\n}", 2, "invalid URL prefix"),
+        (
+            "server {\nlocation / {\nproxy_pass 127.0.0.1:80;\n}\n}",
+            2,
+            "invalid URL prefix",
+        ),
         (
             "server {\nlocation / {\nproxy_set_header X $nosuchvariable;\n}\n}",
             2,
@@ -89,11 +112,27 @@ fn every_refusal_of_a_configuration_names_file_and_line() {
             "\"proxy_pass\" cannot have URI part in location given by regular expression",
         ),
         ("server {\nlocation ~ ( {\n}\n}", 1, "("),
-        ("server {\nlocation / {\n}\nlocation / {\n}\n}", 3, "duplicate location \"/\""),
+        (
+            "server {\nlocation / {\n}\nlocation / {\n}\n}",
+            3,
+            "duplicate location \"/\"",
+        ),
         ("upstream u {\n}", 1, "no servers are inside upstream"),
-        ("upstream u {\nserver 127.0.0.1:1 weight=x;\n}", 1, "weight=x"),
-        ("upstream u { server 127.0.0.1:1; }\nupstream u { server 127.0.0.1:1; }", 1, "duplicate upstream \"u\""),
-        ("server {\nlisten 127.0.0.1:1 ssl;\n}", 0, "no \"ssl_certificate\" is defined"),
+        (
+            "upstream u {\nserver 127.0.0.1:1 weight=x;\n}",
+            1,
+            "weight=x",
+        ),
+        (
+            "upstream u { server 127.0.0.1:1; }\nupstream u { server 127.0.0.1:1; }",
+            1,
+            "duplicate upstream \"u\"",
+        ),
+        (
+            "server {\nlisten 127.0.0.1:1 ssl;\n}",
+            0,
+            "no \"ssl_certificate\" is defined",
+        ),
         (
             "server {\nlisten 127.0.0.1:1 ssl;\nssl_certificate @DIR@/nosuch.crt;\nssl_certificate_key @DIR@/server.key;\n}",
             2,
@@ -134,7 +173,11 @@ fn every_refusal_of_a_configuration_names_file_and_line() {
             4,
             "TLSv9",
         ),
-        ("server {\nlocation / {\nfastcgi_pass 127.0.0.1:1;\n}\n}", 2, "fastcgi_pass"),
+        (
+            "server {\nlocation / {\nfastcgi_pass 127.0.0.1:1;\n}\n}",
+            2,
+            "fastcgi_pass",
+        ),
         ("proxy_cache_path /x keys_zone=a:1m;", 0, "proxy_cache_path"),
     ];
     let (mut site, _) = Site::with_pki();
@@ -142,14 +185,23 @@ fn every_refusal_of_a_configuration_names_file_and_line() {
     let mut wrong = Vec::new();
     for (content, line, message) in cases {
         let outcome = site.check(&http(content));
-        let place = format!("{}:{}", site.file("ringwall.conf").display(), CONTENT_LINE + line - 1);
+        let place = format!(
+            "{}:{}",
+            site.file("ringwall.conf").display(),
+            CONTENT_LINE + line - 1
+        );
         let named = outcome
             .stderr
             .lines()
             .any(|l| l.contains("[emerg]") && l.contains(message) && l.contains(&place));
-        let failed = format!("configuration file {} test failed", site.file("ringwall.conf").display());
+        let failed = format!(
+            "configuration file {} test failed",
+            site.file("ringwall.conf").display()
+        );
         if outcome.code != Some(1) || !named || !outcome.stderr.contains(&failed) {
-            wrong.push(format!("{content:?}\n  expected {message:?} at {place}\n  {outcome:?}"));
+            wrong.push(format!(
+                "{content:?}\n  expected {message:?} at {place}\n  {outcome:?}"
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -158,16 +210,34 @@ fn every_refusal_of_a_configuration_names_file_and_line() {
 #[test]
 fn syntax_errors_are_named_as_nginx_names_them() {
     let cases: &[(&str, &str)] = &[
-        ("events {", "unexpected end of file, expecting \"}\" in FILE:1"),
+        (
+            "events {",
+            "unexpected end of file, expecting \"}\" in FILE:1",
+        ),
         ("events { }\n}", "unexpected \"}\" in FILE:2"),
-        ("events { }\nhttp;", "directive \"http\" has no opening \"{\" in FILE:2"),
-        ("events { }\nworker_processes 1", "unexpected end of file, expecting \";\" or \"}\" in FILE:2"),
-        ("events { }\nworker_processes 1 {\n}", "directive \"worker_processes\" is not terminated by \";\" in FILE:2"),
+        (
+            "events { }\nhttp;",
+            "directive \"http\" has no opening \"{\" in FILE:2",
+        ),
+        (
+            "events { }\nworker_processes 1",
+            "unexpected end of file, expecting \";\" or \"}\" in FILE:2",
+        ),
+        (
+            "events { }\nworker_processes 1 {\n}",
+            "directive \"worker_processes\" is not terminated by \";\" in FILE:2",
+        ),
         ("events { }\npid \"x", "unexpected end of file"),
         ("http { }", "no \"events\" section in configuration"),
         ("events { }\nworker_processes 0;", "FILE:2"),
-        ("events { }\nuser nosuchuserhere;", "getpwnam(\"nosuchuserhere\") failed in FILE:2"),
-        ("events { use nosuch; }", "invalid event type \"nosuch\" in FILE:1"),
+        (
+            "events { }\nuser nosuchuserhere;",
+            "getpwnam(\"nosuchuserhere\") failed in FILE:2",
+        ),
+        (
+            "events { use nosuch; }",
+            "invalid event type \"nosuch\" in FILE:1",
+        ),
         ("events { }\n;", "unexpected \";\" in FILE:2"),
         ("events { }\nload_module x.so;", "load_module"),
     ];
@@ -189,7 +259,10 @@ fn an_included_file_is_named_in_its_errors() {
     site.write("good.inc", "server { listen 127.0.0.1:1; }\n");
     site.write("more.inc", "# 주석\n\nserver { bogus; }\n");
     let outcome = site.check(&http("include @DIR@/*.inc;"));
-    let place = format!("unknown directive \"bogus\" in {}:3", site.file("more.inc").display());
+    let place = format!(
+        "unknown directive \"bogus\" in {}:3",
+        site.file("more.inc").display()
+    );
     assert!(outcome.stderr.contains(&place), "{outcome:?}");
 }
 
@@ -210,7 +283,9 @@ fn a_dump_shows_every_file_behind_the_verdict() {
     assert!(outcome.ok(), "{outcome:?}");
     for file in [main, included] {
         assert!(
-            outcome.stdout.contains(&format!("# configuration file {}:\n", file.display())),
+            outcome
+                .stdout
+                .contains(&format!("# configuration file {}:\n", file.display())),
             "{outcome:?}"
         );
     }
@@ -222,11 +297,20 @@ fn versions_and_help_are_told() {
     let mut site = Site::new();
     let outcome = site.command(&["-v"]);
     assert!(outcome.ok(), "{outcome:?}");
-    assert!(outcome.stderr.starts_with("ringwall version: ringwall/"), "{outcome:?}");
+    assert!(
+        outcome.stderr.starts_with("ringwall version: ringwall/"),
+        "{outcome:?}"
+    );
     let outcome = site.command(&["-V"]);
-    assert!(outcome.stderr.starts_with("ringwall version: ringwall/"), "{outcome:?}");
+    assert!(
+        outcome.stderr.starts_with("ringwall version: ringwall/"),
+        "{outcome:?}"
+    );
     for word in ["rustls", "aws-lc", "io_uring"] {
-        assert!(outcome.stderr.to_lowercase().contains(word), "{word}: {outcome:?}");
+        assert!(
+            outcome.stderr.to_lowercase().contains(word),
+            "{word}: {outcome:?}"
+        );
     }
     for flag in ["-h", "-?"] {
         let outcome = site.command(&[flag]);
@@ -246,7 +330,14 @@ fn versions_and_help_are_told() {
 fn the_directive_reference_comes_from_the_program() {
     let outcome = Site::new().command(&["--directives"]);
     let reference = outcome.expect_ok();
-    for name in ["worker_processes", "listen", "proxy_pass", "ssl_verify_client", "sendfile", "fastcgi_pass"] {
+    for name in [
+        "worker_processes",
+        "listen",
+        "proxy_pass",
+        "ssl_verify_client",
+        "sendfile",
+        "fastcgi_pass",
+    ] {
         assert!(reference.contains(name), "{name} in {reference}");
     }
 }
@@ -256,18 +347,31 @@ fn global_directives_are_merged_as_main_context() {
     let mut site = Site::new();
     site.write("ringwall.conf", "events { }\n");
     let test = |site: &mut Site, globals: &str| {
-        site.command(&["-t", "-p", "@DIR@", "-c", "@DIR@/ringwall.conf", "-g", globals])
+        site.command(&[
+            "-t",
+            "-p",
+            "@DIR@",
+            "-c",
+            "@DIR@/ringwall.conf",
+            "-g",
+            globals,
+        ])
     };
     let outcome = test(&mut site, "worker_processes 2; pid @DIR@/g.pid;");
     assert!(outcome.ok(), "{outcome:?}");
     let outcome = test(&mut site, "nonsense on;");
     assert!(
-        outcome.stderr.contains("unknown directive \"nonsense\" in command line"),
+        outcome
+            .stderr
+            .contains("unknown directive \"nonsense\" in command line"),
         "{outcome:?}"
     );
     site.write("ringwall.conf", "pid x.pid;\nevents { }\n");
     let outcome = test(&mut site, "pid y.pid;");
-    assert!(outcome.stderr.contains("\"pid\" directive is duplicate"), "{outcome:?}");
+    assert!(
+        outcome.stderr.contains("\"pid\" directive is duplicate"),
+        "{outcome:?}"
+    );
 }
 
 #[test]
@@ -278,21 +382,42 @@ fn relative_paths_are_against_the_prefix() {
          server {{ listen 127.0.0.1:@HTTP@; listen 127.0.0.1:@TLS@ ssl; server_name {HOST};\n\
          ssl_certificate server.crt; ssl_certificate_key server.key; return 200 hello; }}"
     )));
-    assert_eq!(Connection::plain(ringwall.address("HTTP")).get("a", "/x").text(), "hello");
+    assert_eq!(
+        Connection::plain(ringwall.address("HTTP"))
+            .get("a", "/x")
+            .text(),
+        "hello"
+    );
     eventually("the log is in the prefix", || {
-        ringwall.site.read("prefix-access.log").contains("GET /x").then_some(())
+        ringwall
+            .site
+            .read("prefix-access.log")
+            .contains("GET /x")
+            .then_some(())
     });
 }
 
 #[test]
 fn the_early_error_log_is_where_e_says() {
     let mut site = Site::new();
-    site.write("ringwall.conf", "pid @DIR@/x.pid; events { }\nhttp { nonsense; }\n");
+    site.write(
+        "ringwall.conf",
+        "pid @DIR@/x.pid; events { }\nhttp { nonsense; }\n",
+    );
     let outcome = site.command(&[
-        "-p", "@DIR@", "-e", "@DIR@/early.log", "-c", "@DIR@/ringwall.conf",
+        "-p",
+        "@DIR@",
+        "-e",
+        "@DIR@/early.log",
+        "-c",
+        "@DIR@/ringwall.conf",
     ]);
     assert!(!outcome.ok(), "{outcome:?}");
-    assert!(site.read("early.log").contains("unknown directive \"nonsense\""), "{outcome:?}");
+    assert!(
+        site.read("early.log")
+            .contains("unknown directive \"nonsense\""),
+        "{outcome:?}"
+    );
 }
 
 #[test]
@@ -301,7 +426,8 @@ fn a_missing_configuration_file_is_named() {
     let outcome = site.command(&["-t", "-c", "@DIR@/nosuch.conf"]);
     assert!(!outcome.ok());
     assert!(
-        outcome.stderr.contains("nosuch.conf") && outcome.stderr.contains("No such file or directory"),
+        outcome.stderr.contains("nosuch.conf")
+            && outcome.stderr.contains("No such file or directory"),
         "{outcome:?}"
     );
 }
@@ -327,7 +453,12 @@ fn a_second_start_on_a_busy_port_fails_as_nginx_does() {
         );
         assert!(start.elapsed() < Duration::from_secs(15));
     }
-    assert_eq!(Connection::plain(ringwall.address("HTTP")).get("a", "/").text(), "hello");
+    assert_eq!(
+        Connection::plain(ringwall.address("HTTP"))
+            .get("a", "/")
+            .text(),
+        "hello"
+    );
 }
 
 #[test]
@@ -360,9 +491,13 @@ fn it_starts_in_the_background_and_obeys_s() {
         });
         std::fs::rename(site.file("access.log"), site.file("moved.log")).expect("renamed");
         assert!(signal(&mut site, "reopen").ok());
-        eventually("-s reopen has reopened", || site.file("access.log").exists().then_some(()));
+        eventually("-s reopen has reopened", || {
+            site.file("access.log").exists().then_some(())
+        });
         assert!(signal(&mut site, last).ok());
-        eventually("the daemon has ended", || (!is_running(daemon.pid())).then_some(()));
+        eventually("the daemon has ended", || {
+            (!is_running(daemon.pid())).then_some(())
+        });
         eventually("its pid file is gone", || {
             (!site.file("ringwall.pid").exists()).then_some(())
         });
@@ -393,9 +528,13 @@ fn sigquit_lets_the_request_in_flight_finish() {
     let mut idle = Connection::plain(address);
     let mut busy = Connection::plain(address);
     busy.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    eventually("the backend has the request", || (origin.requests() == 1).then_some(()));
+    eventually("the backend has the request", || {
+        (origin.requests() == 1).then_some(())
+    });
     ringwall.signal(Signal::QUIT);
-    eventually("nobody listens any longer", || (!is_listening(address.port())).then_some(()));
+    eventually("nobody listens any longer", || {
+        (!is_listening(address.port())).then_some(())
+    });
     assert!(tcp(address).is_err());
     idle.expect_close("an idle connection in a drain");
     assert!(ringwall.is_running());
@@ -417,11 +556,17 @@ fn sigterm_and_sigint_stop_at_once() {
         let mut ringwall = Site::new().start(&plain_proxy(&origin.url()));
         let mut busy = Connection::plain(ringwall.address("HTTP"));
         busy.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        eventually("the backend has the request", || (origin.requests() == 1).then_some(()));
+        eventually("the backend has the request", || {
+            (origin.requests() == 1).then_some(())
+        });
         let start = Instant::now();
         ringwall.signal(signal);
         assert!(ringwall.wait().success());
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            start.elapsed()
+        );
         assert!(!ringwall.site.file("ringwall.pid").exists());
         assert!(busy.remains().is_empty());
     }
@@ -430,7 +575,12 @@ fn sigterm_and_sigint_stop_at_once() {
 #[test]
 fn without_a_master_process_it_serves_all_the_same() {
     let ringwall = Site::new().start(&whole("worker_processes 2; master_process off;", "", HELLO));
-    assert_eq!(Connection::plain(ringwall.address("HTTP")).get("a", "/").text(), "hello");
+    assert_eq!(
+        Connection::plain(ringwall.address("HTTP"))
+            .get("a", "/")
+            .text(),
+        "hello"
+    );
 }
 
 #[test]
@@ -441,7 +591,11 @@ fn worker_processes_auto_uses_the_cores_there_are() {
         assert_eq!(Connection::plain(address).get("a", "/").text(), "hello");
     }
     let cores = std::thread::available_parallelism().expect("Linux").get() as u64;
-    assert!(ringwall.threads() >= cores, "{} threads", ringwall.threads());
+    assert!(
+        ringwall.threads() >= cores,
+        "{} threads",
+        ringwall.threads()
+    );
 }
 
 #[test]
@@ -452,7 +606,12 @@ fn reuseport_serves_on_every_worker() {
         &HELLO.replace("@HTTP@", "@HTTP@ reuseport backlog=1024"),
     ));
     for _ in 0..50 {
-        assert_eq!(Connection::plain(ringwall.address("HTTP")).get("a", "/").text(), "hello");
+        assert_eq!(
+            Connection::plain(ringwall.address("HTTP"))
+                .get("a", "/")
+                .text(),
+            "hello"
+        );
     }
 }
 
@@ -468,10 +627,9 @@ fn certificates_about_to_expire_are_warned_of_at_t() {
     )));
     assert!(outcome.ok(), "{outcome:?}");
     assert!(
-        outcome
-            .stderr
-            .lines()
-            .any(|line| line.contains("[warn]") && line.contains("server.crt") && line.contains("expire")),
+        outcome.stderr.lines().any(|line| line.contains("[warn]")
+            && line.contains("server.crt")
+            && line.contains("expire")),
         "{outcome:?}"
     );
 }
@@ -507,7 +665,12 @@ fn a_private_key_never_reaches_output_or_logs() {
     std::fs::write(ringwall.site.file("server.crt"), &broken.certificate_pem).expect("writable");
     ringwall.reload();
     ringwall.complaint_with(&["[emerg]"]);
-    let secret: Vec<&str> = pki.server.key_pem.lines().filter(|l| !l.starts_with('-')).collect();
+    let secret: Vec<&str> = pki
+        .server
+        .key_pem
+        .lines()
+        .filter(|l| !l.starts_with('-'))
+        .collect();
     let said = ringwall.complaints() + &ringwall.access_log() + &ringwall.site.read("debug.log");
     assert!(secret.iter().all(|line| !said.contains(line)));
 }

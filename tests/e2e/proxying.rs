@@ -60,7 +60,9 @@ fn a_response_to_head_has_no_body() {
 fn statuses_without_a_body_leave_the_connection_usable() {
     let origin = Origin::http(|request| match request.target() {
         "/204" => b"HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n".to_vec(),
-        "/304" => b"HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 77\r\n\r\n".to_vec(),
+        "/304" => {
+            b"HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 77\r\n\r\n".to_vec()
+        }
         _ => ok("hello"),
     });
     let (_ringwall, mut client) = plain(&origin);
@@ -100,7 +102,9 @@ fn an_expectation_is_met_before_the_body_is_sent() {
     let origin = Origin::echo();
     let (_ringwall, mut client) = plain(&origin);
     for body in ["hello", "again"] {
-        client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+        client.send(
+            "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+        );
         assert_eq!(client.head().expect("an interim response").status, 100);
         client.send(body);
         assert_eq!(client.response("POST").text(), body);
@@ -115,7 +119,8 @@ fn an_expectation_can_be_refused_before_the_body_is_sent() {
         origin.url()
     ));
     let mut client = Connection::plain(ringwall.address("HTTP"));
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5000\r\n\r\n");
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5000\r\n\r\n");
     let response = client.response("POST");
     assert_eq!(response.status, 413);
     assert!(response.interim.is_empty(), "no 100 before a refusal");
@@ -216,14 +221,17 @@ fn a_client_that_ends_its_sending_side_still_gets_its_response() {
     // off) and logs 499; serving it is as good. Either way the proxy lives on.
     let _ = client.remains();
     assert_eq!(
-        Connection::plain(ringwall.address("HTTP")).get("a", "/").text(),
+        Connection::plain(ringwall.address("HTTP"))
+            .get("a", "/")
+            .text(),
         "hello"
     );
 }
 
 #[test]
 fn an_http_1_0_backend_is_understood() {
-    let origin = Origin::answering(b"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n\r\nold but good");
+    let origin =
+        Origin::answering(b"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n\r\nold but good");
     let (_ringwall, mut client) = plain(&origin);
     for count in 1..=3 {
         let response = client.get("a", "/");
@@ -246,7 +254,12 @@ fn proxy_http_version_1_0_is_spoken_where_it_is_asked_for() {
     ));
     let mut client = Connection::plain(ringwall.address("HTTP"));
     assert_eq!(client.get("a", "/").text(), "GET / HTTP/1.0");
-    assert!(!origin.all_received_text().to_lowercase().contains("keep-alive"));
+    assert!(
+        !origin
+            .all_received_text()
+            .to_lowercase()
+            .contains("keep-alive")
+    );
 }
 
 #[test]
@@ -256,7 +269,9 @@ fn upstream_connections_are_reused() {
     for _ in 0..20 {
         assert_eq!(client.get("a", "/").text(), "hello");
         assert_eq!(
-            Connection::plain(ringwall.address("HTTP")).get("a", "/").text(),
+            Connection::plain(ringwall.address("HTTP"))
+                .get("a", "/")
+                .text(),
             "hello"
         );
     }
@@ -306,7 +321,10 @@ fn a_request_that_may_have_had_effect_is_not_sent_twice() {
     assert_eq!(client.get("a", "/").text(), "hello");
     client.send("POST /effect HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello");
     assert_eq!(client.response("POST").status, 502);
-    assert_eq!(origin.all_received_text().matches("POST /effect").count(), 1);
+    assert_eq!(
+        origin.all_received_text().matches("POST /effect").count(),
+        1
+    );
 }
 
 #[test]
@@ -331,7 +349,13 @@ fn proxy_pass_without_a_uri_part_passes_the_target_as_it_came() {
     let origin = Origin::http(|request| ok(request.target()));
     let ringwall = server(&format!("location /a/ {{ proxy_pass {}; }}", origin.url()));
     let mut client = Connection::plain(ringwall.address("HTTP"));
-    for target in ["/a/", "/a/b%2Fc?d=e%20f", "/a/./b/../c", "/a//b", "/x/../a/%41"] {
+    for target in [
+        "/a/",
+        "/a/b%2Fc?d=e%20f",
+        "/a/./b/../c",
+        "/a//b",
+        "/x/../a/%41",
+    ] {
         assert_eq!(client.get("a", target).text(), target);
     }
     assert_eq!(client.get("a", "/b/").status, 404);
@@ -461,7 +485,10 @@ fn return_answers_by_itself() {
     assert!(response.text().contains("403 Forbidden"));
     let response = client.get("a.example", "/move?x=y");
     assert_eq!(response.status, 301);
-    assert_eq!(response.header("location"), Some("https://a.example/move?x=y"));
+    assert_eq!(
+        response.header("location"),
+        Some("https://a.example/move?x=y")
+    );
     assert_eq!(client.get("a", "/none").status, 204);
     client.send("GET /close HTTP/1.1\r\nHost: a\r\n\r\n");
     client.expect_close("444");
@@ -483,12 +510,17 @@ fn headers_are_set_and_added_as_configured() {
         origin.url()
     ));
     let mut client = Connection::plain(ringwall.address("HTTP"));
-    client.send("GET / HTTP/1.1\r\nHost: A.example:99\r\nAccept-Encoding: gzip\r\nAccept: */*\r\n\r\n");
+    client.send(
+        "GET / HTTP/1.1\r\nHost: A.example:99\r\nAccept-Encoding: gzip\r\nAccept: */*\r\n\r\n",
+    );
     let response = client.response("GET");
     assert_eq!(response.text(), "Some(\"a.example\")");
     assert_eq!(response.header("x-sometimes"), Some("yes"));
     let head = origin.all_received_text();
-    assert!(!head.contains("gzip") && head.contains("Accept: */*"), "{head}");
+    assert!(
+        !head.contains("gzip") && head.contains("Accept: */*"),
+        "{head}"
+    );
     let response = client.get("a", "/missing");
     assert_eq!(response.header("x-sometimes"), None);
     assert_eq!(response.header("x-always"), Some("GET"));
@@ -498,9 +530,8 @@ fn headers_are_set_and_added_as_configured() {
 
 #[test]
 fn the_server_field_says_who_answers_and_as_much_as_server_tokens_allows() {
-    let ringwall = server(
-        "location / { return 404; } location /off { server_tokens off; return 404; }",
-    );
+    let ringwall =
+        server("location / { return 404; } location /off { server_tokens off; return 404; }");
     let mut client = Connection::plain(ringwall.address("HTTP"));
     let server = client.get("a", "/").header("server").map(str::to_owned);
     assert!(server.is_some_and(|value| value.starts_with("ringwall/")));
@@ -537,7 +568,10 @@ fn a_request_line_too_long_is_414_and_a_head_too_large_is_400() {
     let origin = Origin::hello();
     let (ringwall, _) = plain(&origin);
     let mut client = Connection::plain(ringwall.address("HTTP"));
-    let _ = client.try_send(format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(9000)));
+    let _ = client.try_send(format!(
+        "GET /{} HTTP/1.1\r\nHost: a\r\n\r\n",
+        "x".repeat(9000)
+    ));
     assert_eq!(client.response("GET").status, 414);
 
     let mut client = Connection::plain(ringwall.address("HTTP"));
@@ -547,19 +581,30 @@ fn a_request_line_too_long_is_414_and_a_head_too_large_is_400() {
     ));
     let response = client.response("GET");
     assert_eq!(response.status, 400);
-    assert!(response.text().contains("Request Header Or Cookie Too Large"));
+    assert!(
+        response
+            .text()
+            .contains("Request Header Or Cookie Too Large")
+    );
 
     // Many fields, each small: beyond 4 buffers of 8 KiB.
     let mut client = Connection::plain(ringwall.address("HTTP"));
-    let fields: String = (0..50).map(|n| format!("X-{n}: {}\r\n", "x".repeat(1000))).collect();
+    let fields: String = (0..50)
+        .map(|n| format!("X-{n}: {}\r\n", "x".repeat(1000)))
+        .collect();
     let _ = client.try_send(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
     assert_eq!(client.response("GET").status, 400);
     assert_eq!(origin.connections(), 0);
 
     // And what fits into them passes.
     let mut client = Connection::plain(ringwall.address("HTTP"));
-    let fields: String = (0..20).map(|n| format!("X-{n}: {}\r\n", "x".repeat(1000))).collect();
-    client.send(format!("GET /{} HTTP/1.1\r\nHost: a\r\n{fields}\r\n", "x".repeat(7000)));
+    let fields: String = (0..20)
+        .map(|n| format!("X-{n}: {}\r\n", "x".repeat(1000)))
+        .collect();
+    client.send(format!(
+        "GET /{} HTTP/1.1\r\nHost: a\r\n{fields}\r\n",
+        "x".repeat(7000)
+    ));
     assert_eq!(client.response("GET").text(), "hello");
 }
 
@@ -580,7 +625,12 @@ fn a_backend_that_does_not_answer_in_time_gives_504() {
     assert!(response.text().contains("504 Gateway Time-out"));
     let took = start.elapsed();
     assert!(took >= Duration::from_millis(900), "{took:?}");
-    ringwall.complaint_with(&["[error]", "upstream timed out", "client: 127.0.0.1", "upstream:"]);
+    ringwall.complaint_with(&[
+        "[error]",
+        "upstream timed out",
+        "client: 127.0.0.1",
+        "upstream:",
+    ]);
     eventually("the upstream connection is closed", || {
         (origin.open_connections() == 0).then_some(())
     });
@@ -615,12 +665,18 @@ fn a_head_that_does_not_come_in_time_is_a_408_however_it_dribbles() {
     ));
     let mut client = Connection::plain(ringwall.address("HTTP"));
     let start = Instant::now();
-    for byte in "GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ".bytes().chain(std::iter::repeat_n(b'x', 100)) {
+    for byte in "GET / HTTP/1.1\r\nHost: a\r\nX-Slow: "
+        .bytes()
+        .chain(std::iter::repeat_n(b'x', 100))
+    {
         if client.try_send([byte]).is_err() {
             break;
         }
         std::thread::sleep(Duration::from_millis(100));
-        assert!(start.elapsed() < Duration::from_secs(8), "each byte put the deadline off");
+        assert!(
+            start.elapsed() < Duration::from_secs(8),
+            "each byte put the deadline off"
+        );
         if !client.socket().peek_is_quiet() {
             break;
         }
@@ -641,7 +697,8 @@ trait Quiet {
 impl Quiet for std::net::TcpStream {
     fn peek_is_quiet(&self) -> bool {
         self.set_nonblocking(true).expect("a socket");
-        let quiet = matches!(self.peek(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock);
+        let quiet =
+            matches!(self.peek(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock);
         self.set_nonblocking(false).expect("a socket");
         quiet
     }
@@ -749,7 +806,9 @@ fn the_access_log_tells_what_happened_in_the_configured_format() {
         origin.url()
     )));
     let mut client = Connection::plain(ringwall.address("HTTP"));
-    client.send("GET /a%20b?c=d HTTP/1.1\r\nHost: a\r\nX-A: q\"\x01\u{e9}\r\nUser-Agent: u\"a\\\r\n\r\n");
+    client.send(
+        "GET /a%20b?c=d HTTP/1.1\r\nHost: a\r\nX-A: q\"\x01\u{e9}\r\nUser-Agent: u\"a\\\r\n\r\n",
+    );
     assert_eq!(client.response("GET").text(), "hello");
     client.get("a", "/off");
     client.send(
@@ -785,7 +844,10 @@ fn a_listener_on_ipv6_and_one_on_a_unix_socket_serve_too() {
     let port = ringwall.address("HTTP").port();
     let v6 = std::net::SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port));
     if let Ok(stream) = tcp(v6) {
-        assert_eq!(Connection::over(stream).get("a", "/").text(), port.to_string());
+        assert_eq!(
+            Connection::over(stream).get("a", "/").text(),
+            port.to_string()
+        );
     } else {
         panic!("[::1]:{port} does not answer");
     }

@@ -11,7 +11,8 @@ use crate::support::eventually;
 use crate::support::origin::Origin;
 use crate::support::pki::{Authority, Identity};
 use crate::support::ringwall::{
-    CERTIFICATES, HOST, MUTUAL, Ringwall, Site, http, is_listening, mutual_proxy, plain_proxy, whole,
+    CERTIFICATES, HOST, MUTUAL, Ringwall, Site, http, is_listening, mutual_proxy, plain_proxy,
+    whole,
 };
 
 fn says(text: &str) -> String {
@@ -21,7 +22,9 @@ fn says(text: &str) -> String {
 }
 
 fn answer(ringwall: &Ringwall) -> String {
-    Connection::plain(ringwall.address("HTTP")).get("a", "/").text()
+    Connection::plain(ringwall.address("HTTP"))
+        .get("a", "/")
+        .text()
 }
 
 #[test]
@@ -43,10 +46,25 @@ fn a_live_connection_gets_the_new_routes_at_its_next_request() {
 fn a_broken_configuration_leaves_the_old_one_in_force_and_says_why() {
     let mut ringwall = Site::new().start(&says("old"));
     for (broken, complaint) in [
-        (says("new").replace("location", "lokation"), "unknown directive \"lokation\""),
-        (says("new").replace("return 200 new;", "return 200 new"), "ringwall.conf:"),
-        (says("new").replace("location / {", "location / { proxy_pass http://nowhere.invalid;"), "nowhere.invalid"),
-        (says("new").replace("127.0.0.1:@HTTP@", "127.0.0.1:@HTTP@ ssl"), "ssl_certificate"),
+        (
+            says("new").replace("location", "lokation"),
+            "unknown directive \"lokation\"",
+        ),
+        (
+            says("new").replace("return 200 new;", "return 200 new"),
+            "ringwall.conf:",
+        ),
+        (
+            says("new").replace(
+                "location / {",
+                "location / { proxy_pass http://nowhere.invalid;",
+            ),
+            "nowhere.invalid",
+        ),
+        (
+            says("new").replace("127.0.0.1:@HTTP@", "127.0.0.1:@HTTP@ ssl"),
+            "ssl_certificate",
+        ),
     ] {
         ringwall.rewrite(&broken);
         ringwall.reload();
@@ -73,13 +91,19 @@ fn a_new_certificate_is_shown_to_new_connections_and_a_broken_one_changes_nothin
             .expect("a handshake")
             .server_certificate()
     };
-    let mut kept = client.connect(ringwall.address("TLS"), HOST).expect("a handshake");
+    let mut kept = client
+        .connect(ringwall.address("TLS"), HOST)
+        .expect("a handshake");
     assert_eq!(kept.get(HOST, "/").text(), "hello");
     assert_eq!(shown(), pki.server.chain()[0]);
 
     let renewed = pki.ca.server(&[HOST]);
     renewed.write(ringwall.site.path(), "server");
-    assert_eq!(shown(), pki.server.chain()[0], "files are read at a reload only");
+    assert_eq!(
+        shown(),
+        pki.server.chain()[0],
+        "files are read at a reload only"
+    );
     ringwall.reload();
     eventually("the renewed certificate is shown", || {
         (shown() == renewed.chain()[0]).then_some(())
@@ -91,7 +115,8 @@ fn a_new_certificate_is_shown_to_new_connections_and_a_broken_one_changes_nothin
         key_pem: pki.server.key_pem.clone(),
     };
     let garbage = Identity {
-        certificate_pem: "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n".into(),
+        certificate_pem: "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n"
+            .into(),
         key_pem: renewed.key_pem.clone(),
     };
     for broken in [mismatched, garbage] {
@@ -216,11 +241,17 @@ fn connections_whose_policy_changed_are_closed_after_the_response_in_flight() {
             .is_err()
             .then_some(())
     });
-    assert!(client.get(address, HOST, "/").is_err(), "nor does its session resume");
+    assert!(
+        client.get(address, HOST, "/").is_err(),
+        "nor does its session resume"
+    );
     let before = origin.requests();
     // At most the response in flight is still served; here none is.
     let mut served = 0;
-    while kept.try_get(HOST, "/").is_ok_and(|response| response.status == 200) {
+    while kept
+        .try_get(HOST, "/")
+        .is_ok_and(|response| response.status == 200)
+    {
         served += 1;
         assert!(served <= 1, "the connection outlives its policy");
     }
@@ -250,8 +281,13 @@ fn demanding_certificates_ends_the_sessions_of_those_without() {
             .is_err()
             .then_some(())
     });
-    assert!(client.get(address, HOST, "/").is_err(), "a session of before");
-    let outcome = kept.try_get(HOST, "/").and_then(|_| kept.try_get(HOST, "/"));
+    assert!(
+        client.get(address, HOST, "/").is_err(),
+        "a session of before"
+    );
+    let outcome = kept
+        .try_get(HOST, "/")
+        .and_then(|_| kept.try_get(HOST, "/"));
     assert!(
         outcome.as_ref().is_ok_and(|r| r.status != 200) || outcome.is_err(),
         "{outcome:?}"
@@ -261,7 +297,8 @@ fn demanding_certificates_ends_the_sessions_of_those_without() {
 #[test]
 fn no_request_fails_while_the_configuration_is_reloaded_again_and_again() {
     let origin = Origin::hello();
-    let ringwall = Site::new().start(&plain_proxy(&origin.url()).replace("worker_processes 1", "worker_processes 2"));
+    let ringwall = Site::new()
+        .start(&plain_proxy(&origin.url()).replace("worker_processes 1", "worker_processes 2"));
     let address = ringwall.address("HTTP");
     let stop = Arc::new(AtomicBool::new(false));
     let served = Arc::new(AtomicUsize::new(0));
@@ -304,7 +341,7 @@ fn reloads_leave_nothing_behind() {
     let (site, pki) = Site::with_pki();
     let ringwall = site.start(&mutual_proxy(&origin.url()));
     let client = TlsClient::with_identity(&pki.ca, &pki.client);
-    let mut reload = |count: usize| {
+    let reload = |count: usize| {
         for _ in 0..count {
             ringwall.reload();
             let response = client.get(ringwall.address("TLS"), HOST, "/");
@@ -312,8 +349,11 @@ fn reloads_leave_nothing_behind() {
         }
     };
     reload(10);
-    let (descriptors, threads, resident) =
-        (ringwall.descriptors(), ringwall.threads(), ringwall.resident_kib());
+    let (descriptors, threads, resident) = (
+        ringwall.descriptors(),
+        ringwall.threads(),
+        ringwall.resident_kib(),
+    );
     reload(50);
     eventually("descriptors and threads are back where they were", || {
         (ringwall.descriptors() <= descriptors + 2 && ringwall.threads() <= threads).then_some(())
@@ -328,7 +368,11 @@ fn logs_are_reopened_on_sigusr1() {
     let mut client = Connection::plain(ringwall.address("HTTP"));
     client.get("a", "/first");
     ringwall.access_with(&["/first"]);
-    std::fs::rename(ringwall.site.file("access.log"), ringwall.site.file("access.log.1")).expect("renamed");
+    std::fs::rename(
+        ringwall.site.file("access.log"),
+        ringwall.site.file("access.log.1"),
+    )
+    .expect("renamed");
     ringwall.signal(Signal::USR1);
     eventually("the log is there again", || {
         ringwall.site.file("access.log").exists().then_some(())

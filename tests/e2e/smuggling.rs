@@ -92,7 +92,10 @@ fn connection_cannot_turn_the_body_into_a_second_request() {
     let ringwall = plain(&origin);
     let inner = "GET /inner HTTP/1.1\r\nHost: a\r\n\r\n";
     for length in [
-        format!("Connection: content-length\r\nContent-Length: {}\r\n\r\n{inner}", inner.len()),
+        format!(
+            "Connection: content-length\r\nContent-Length: {}\r\n\r\n{inner}",
+            inner.len()
+        ),
         format!(
             "Connection: transfer-encoding\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{inner}\r\n0\r\n\r\n",
             inner.len()
@@ -120,7 +123,9 @@ fn hop_by_hop_fields_stop_here() {
         assert!(values(&fields, name).is_empty(), "{name} in {fields:?}");
     }
     assert!(
-        values(&fields, "connection").iter().all(|v| !v.contains("upgrade")),
+        values(&fields, "connection")
+            .iter()
+            .all(|v| !v.contains("upgrade")),
         "{fields:?}"
     );
     assert_eq!(values(&fields, "x_kept"), ["yes"]);
@@ -139,12 +144,16 @@ fn hop_by_hop_fields_of_the_backend_stop_here_too() {
     assert_eq!(response.header("x-kept"), Some("yes"));
     assert_eq!(response.header("x-internal"), None);
     assert!(
-        response.header("keep-alive").is_none_or(|v| !v.contains("99")),
+        response
+            .header("keep-alive")
+            .is_none_or(|v| !v.contains("99")),
         "{:?}",
         response.headers
     );
     assert!(
-        response.header("connection").is_none_or(|v| !v.to_lowercase().contains("internal")),
+        response
+            .header("connection")
+            .is_none_or(|v| !v.to_lowercase().contains("internal")),
         "{:?}",
         response.headers
     );
@@ -327,7 +336,10 @@ fn an_early_response_ends_the_upstream_connection_and_the_body_is_never_a_reques
     if let Ok(next) = client.try_response("GET") {
         assert_eq!(next.text(), "hello");
         client.set_read_limit(std::time::Duration::from_millis(300));
-        assert!(client.remains().is_empty(), "a second response for one request");
+        assert!(
+            client.remains().is_empty(),
+            "a second response for one request"
+        );
     }
     let received = origin.all_received_text();
     assert!(!received.contains("\r\n\r\nGET /smuggled"), "{received}");

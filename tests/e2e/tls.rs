@@ -43,8 +43,12 @@ fn only_a_certificate_of_the_configured_ca_gets_through() {
     let address = ringwall.address("TLS");
     let future = time::OffsetDateTime::now_utc() + time::Duration::days(30);
     let past = time::OffsetDateTime::now_utc() - time::Duration::days(30);
-    let expired = pki.ca.client_with("expired.example", |p| p.not_after = past);
-    let early = pki.ca.client_with("early.example", |p| p.not_before = future);
+    let expired = pki
+        .ca
+        .client_with("expired.example", |p| p.not_after = past);
+    let early = pki
+        .ca
+        .client_with("early.example", |p| p.not_before = future);
     let server_only = pki.ca.client_with("server-only.example", |p| {
         p.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
     });
@@ -91,7 +95,10 @@ fn a_refusal_is_logged_with_address_name_subject_and_reason() {
     let line = ringwall.complaint_with(&["client: 127.0.0.1", "stranger.example"]);
     assert!(line.contains(HOST), "{line}");
     let line = ringwall.complaint_with(&["client: 127.0.0.1", "late.example"]);
-    assert!(line.contains(HOST) && line.to_lowercase().contains("expired"), "{line}");
+    assert!(
+        line.contains(HOST) && line.to_lowercase().contains("expired"),
+        "{line}"
+    );
     eventually("the missing certificate is logged", || {
         ringwall
             .complaints()
@@ -119,7 +126,8 @@ fn the_identity_is_the_verified_leafs_and_no_other_certificates() {
         certificate_pem: pki.client.certificate_pem.clone() + &other.certificate_pem,
         key_pem: pki.client.key_pem.clone(),
     };
-    let response = TlsClient::with_identity(&pki.ca, &stuffed).get(ringwall.address("TLS"), HOST, "/");
+    let response =
+        TlsClient::with_identity(&pki.ca, &stuffed).get(ringwall.address("TLS"), HOST, "/");
     assert!(find(&origin.all_received(), b"admin").is_none());
     if response.is_ok() {
         assert!(find(&origin.all_received(), b"X-Dn: CN=client.example").is_some());
@@ -150,10 +158,16 @@ fn a_distinguished_name_cannot_break_out_of_its_header() {
     }
     let received = origin.all_received_text();
     assert!(!received.contains("\nX-Admin"), "{received}");
-    assert!(received.contains("X-Dn: CN=a\\,CN\\=admin") || received.contains("X-Dn: CN=a\\,CN=admin"), "{received}");
+    assert!(
+        received.contains("X-Dn: CN=a\\,CN\\=admin") || received.contains("X-Dn: CN=a\\,CN=admin"),
+        "{received}"
+    );
     let values = received.lines().filter(|line| line.starts_with("X-Dn: "));
     for value in values {
-        assert!(value.bytes().all(|b| (0x20..0x7f).contains(&b)), "{value:?}");
+        assert!(
+            value.bytes().all(|b| (0x20..0x7f).contains(&b)),
+            "{value:?}"
+        );
     }
 }
 
@@ -179,7 +193,9 @@ fn sni_selects_the_certificate_and_an_unknown_name_gets_the_default() {
         // No SNI at all.
         ("127.0.0.1", "first.example"),
     ] {
-        let connection = client.connect(ringwall.address("TLS"), name).expect("a handshake");
+        let connection = client
+            .connect(ringwall.address("TLS"), name)
+            .expect("a handshake");
         let expected = Identity::read(ringwall.site.path(), stem).chain();
         assert_eq!(connection.server_certificate(), expected[0], "{name}");
     }
@@ -201,7 +217,9 @@ fn sni_is_read_whatever_its_case() {
     // rustls writes names in lower case; openssl as it is told.
     let output = tools::shell(
         ringwall.site.path(),
-        &format!("openssl s_client -connect 127.0.0.1:{port} -servername SECOND.Example </dev/null | openssl x509 -noout -subject"),
+        &format!(
+            "openssl s_client -connect 127.0.0.1:{port} -servername SECOND.Example </dev/null | openssl x509 -noout -subject"
+        ),
     );
     assert!(output.stdout.contains("second.example"), "{output:?}");
 }
@@ -229,10 +247,14 @@ fn host_and_sni_that_differ_in_policy_are_answered_421() {
         "strict.example.",
         "strict.example:443",
     ] {
-        let mut connection = client.connect(address, "open.example").expect("a handshake");
+        let mut connection = client
+            .connect(address, "open.example")
+            .expect("a handshake");
         assert_eq!(connection.get(host, "/").status, 421, "{host}");
     }
-    let mut connection = client.connect(address, "open.example").expect("a handshake");
+    let mut connection = client
+        .connect(address, "open.example")
+        .expect("a handshake");
     connection.send("GET https://strict.example/ HTTP/1.1\r\nHost: open.example\r\n\r\n");
     assert_eq!(connection.response("GET").status, 421, "an absolute target");
 
@@ -242,14 +264,20 @@ fn host_and_sni_that_differ_in_policy_are_answered_421() {
     assert_eq!(connection.get("strict.example", "/").status, 421, "no SNI");
     assert_eq!(origin.connections(), 0, "no byte reaches the backend");
 
-    let mut connection = client.connect(address, "open.example").expect("a handshake");
+    let mut connection = client
+        .connect(address, "open.example")
+        .expect("a handshake");
     assert_eq!(connection.get("also-open.example", "/").status, 200);
 
     let mut connection = TlsClient::with_identity(&pki.ca, &pki.client)
         .connect(address, "strict.example")
         .expect("a handshake");
     assert_eq!(connection.get("strict.example", "/").status, 200);
-    assert_eq!(connection.get("open.example", "/").status, 421, "a weaker policy differs too");
+    assert_eq!(
+        connection.get("open.example", "/").status,
+        421,
+        "a weaker policy differs too"
+    );
 }
 
 #[test]
@@ -270,9 +298,21 @@ fn a_fragmented_client_hello_selects_the_same_policy() {
     let client = TlsClient::new(&pki.ca).in_fragments();
     assert!(client.get(address, "strict.example", "/").is_err());
     assert_eq!(origin.connections(), 0);
-    assert_eq!(client.get(address, "open.example", "/").expect("served").status, 200);
+    assert_eq!(
+        client
+            .get(address, "open.example", "/")
+            .expect("served")
+            .status,
+        200
+    );
     let client = TlsClient::with_identity(&pki.ca, &pki.client).in_fragments();
-    assert_eq!(client.get(address, "strict.example", "/").expect("served").status, 200);
+    assert_eq!(
+        client
+            .get(address, "strict.example", "/")
+            .expect("served")
+            .status,
+        200
+    );
 }
 
 #[test]
@@ -308,7 +348,10 @@ fn sessions_resume_by_ticket_and_by_cache_in_both_versions() {
     for (settings, expected) in [
         ("", true),
         ("ssl_session_cache shared:A:1m;", true),
-        ("ssl_session_cache shared:A:1m; ssl_session_tickets off;", true),
+        (
+            "ssl_session_cache shared:A:1m; ssl_session_tickets off;",
+            true,
+        ),
         ("ssl_session_tickets off;", false),
     ] {
         let (site, pki) = Site::with_pki();
@@ -345,7 +388,9 @@ fn a_resumed_session_keeps_its_identity() {
     for version in [&TLS13, &TLS12] {
         let client = TlsClient::build(Trust::Ca(&pki.ca), Some(&pki.client), &[version]);
         for expected in [". SUCCESS CN=client.example", "r SUCCESS CN=client.example"] {
-            let response = client.get(ringwall.address("TLS"), HOST, "/").expect("served");
+            let response = client
+                .get(ringwall.address("TLS"), HOST, "/")
+                .expect("served");
             assert_eq!(response.text(), expected);
         }
     }
@@ -398,7 +443,10 @@ fn a_session_never_resumes_under_another_policy() {
                     assert_eq!(response.status, 200, "{first}");
                 }
                 let outcome = client.get(address, "strict.example", "/");
-                assert!(outcome.is_err(), "from {first} over {version:?}: {outcome:?}");
+                assert!(
+                    outcome.is_err(),
+                    "from {first} over {version:?}: {outcome:?}"
+                );
             }
         }
         assert_eq!(origin.connections(), 0, "no byte reaches the backend");
@@ -407,7 +455,10 @@ fn a_session_never_resumes_under_another_policy() {
 
 #[test]
 fn a_session_does_not_outlive_the_certificate() {
-    for settings in ["", "ssl_session_cache shared:A:1m; ssl_session_tickets off;"] {
+    for settings in [
+        "",
+        "ssl_session_cache shared:A:1m; ssl_session_tickets off;",
+    ] {
         let (site, pki) = Site::with_pki();
         let ringwall = site.start(&http(&format!(
             "{settings} server {{ listen 127.0.0.1:@TLS@ ssl; server_name {HOST};\n\
@@ -445,13 +496,17 @@ fn a_session_ends_at_ssl_session_timeout() {
     )));
     for version in [&TLS13, &TLS12] {
         let client = TlsClient::build(Trust::Ca(&pki.ca), Some(&pki.client), &[version]);
-        let mut first = client.connect(ringwall.address("TLS"), HOST).expect("a handshake");
+        let mut first = client
+            .connect(ringwall.address("TLS"), HOST)
+            .expect("a handshake");
         assert_eq!(first.get(HOST, "/").status, 200);
         let given = std::time::Instant::now();
         eventually("the session is too old", || {
             (given.elapsed() > Duration::from_millis(2500)).then_some(())
         });
-        let second = client.connect(ringwall.address("TLS"), HOST).expect("a handshake");
+        let second = client
+            .connect(ringwall.address("TLS"), HOST)
+            .expect("a handshake");
         assert!(!second.resumed(), "{version:?}");
     }
 }
@@ -467,7 +522,10 @@ fn ssl_protocols_and_ssl_ciphers_are_kept_to() {
                 "old.example",
                 "ssl_protocols TLSv1.2; ssl_ciphers ECDHE-ECDSA-AES256-GCM-SHA384; return 200 $ssl_cipher;",
             ),
-            ("new.example", "ssl_protocols TLSv1.3; return 200 $ssl_protocol;"),
+            (
+                "new.example",
+                "ssl_protocols TLSv1.3; return 200 $ssl_protocol;",
+            ),
             (
                 "both.example",
                 "ssl_ciphers ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256;\n\
@@ -480,13 +538,25 @@ fn ssl_protocols_and_ssl_ciphers_are_kept_to() {
     let client = |version| TlsClient::build(Trust::Ca(&pki.ca), None, &[version]);
     assert!(client(&TLS13).get(address, "old.example", "/").is_err());
     assert!(client(&TLS12).get(address, "new.example", "/").is_err());
-    let mut connection = client(&TLS12).connect(address, "old.example").expect("a handshake");
-    assert_eq!(connection.suite(), CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384);
-    assert_eq!(connection.get("old.example", "/").text(), "ECDHE-ECDSA-AES256-GCM-SHA384");
-    let mut connection = client(&TLS13).connect(address, "new.example").expect("a handshake");
+    let mut connection = client(&TLS12)
+        .connect(address, "old.example")
+        .expect("a handshake");
+    assert_eq!(
+        connection.suite(),
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+    );
+    assert_eq!(
+        connection.get("old.example", "/").text(),
+        "ECDHE-ECDSA-AES256-GCM-SHA384"
+    );
+    let mut connection = client(&TLS13)
+        .connect(address, "new.example")
+        .expect("a handshake");
     assert_eq!(connection.version(), ProtocolVersion::TLSv1_3);
     assert_eq!(connection.get("new.example", "/").text(), "TLSv1.3");
-    let connection = client(&TLS12).connect(address, "both.example").expect("a handshake");
+    let connection = client(&TLS12)
+        .connect(address, "both.example")
+        .expect("a handshake");
     assert_eq!(
         connection.suite(),
         CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
@@ -530,7 +600,10 @@ fn plain_http_on_the_tls_port_is_told_so() {
     );
     client.expect_close("behind the refusal");
     assert_eq!(origin.connections(), 0);
-    ringwall.complaint_with(&["client sent plain HTTP request to HTTPS port", "client: 127.0.0.1"]);
+    ringwall.complaint_with(&[
+        "client sent plain HTTP request to HTTPS port",
+        "client: 127.0.0.1",
+    ]);
 }
 
 #[test]
@@ -573,14 +646,29 @@ fn optional_verification_asks_and_says_what_it_found() {
     let (site, pki) = Site::with_pki();
     let configuration = mutual_proxy(&origin.url())
         .replace("ssl_verify_client on", "ssl_verify_client optional")
-        .replace("location / {", "location / { proxy_set_header X-Verify \"$ssl_client_verify,$ssl_client_s_dn\";");
+        .replace(
+            "location / {",
+            "location / { proxy_set_header X-Verify \"$ssl_client_verify,$ssl_client_s_dn\";",
+        );
     let ringwall = site.start(&configuration);
     let address = ringwall.address("TLS");
-    assert_eq!(TlsClient::new(&pki.ca).get(address, HOST, "/").expect("served").status, 200);
+    assert_eq!(
+        TlsClient::new(&pki.ca)
+            .get(address, HOST, "/")
+            .expect("served")
+            .status,
+        200
+    );
     assert!(find(&origin.all_received(), b"X-Verify: NONE,\r\n").is_some());
     let client = TlsClient::with_identity(&pki.ca, &pki.client);
     assert_eq!(client.get(address, HOST, "/").expect("served").status, 200);
-    assert!(find(&origin.all_received(), b"X-Verify: SUCCESS,CN=client.example\r\n").is_some());
+    assert!(
+        find(
+            &origin.all_received(),
+            b"X-Verify: SUCCESS,CN=client.example\r\n"
+        )
+        .is_some()
+    );
     let client = TlsClient::with_identity(&pki.ca, &pki.stranger);
     assert!(client.get(address, HOST, "/").is_err());
     assert_eq!(origin.requests(), 2);
@@ -616,7 +704,9 @@ fn a_v1_certificate_is_good_as_a_leaf_and_for_nothing_else() {
     }
     for version in [&TLS13, &TLS12] {
         let with = |identity| TlsClient::build(Trust::Anyone, Some(identity), &[version]);
-        let response = with(&client).get(address, HOST, "/").expect("a v1 leaf is welcome");
+        let response = with(&client)
+            .get(address, HOST, "/")
+            .expect("a v1 leaf is welcome");
         assert_eq!(response.text(), "hello");
     }
 }
@@ -627,7 +717,9 @@ fn the_end_of_a_connection_is_signed() {
     let mut client = TlsClient::with_identity(&pki.ca, &pki.client)
         .connect(ringwall.address("TLS"), HOST)
         .expect("a handshake");
-    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"));
+    client.send(format!(
+        "GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
+    ));
     assert_eq!(client.response("GET").text(), "hello");
     // rustls reports an end without close_notify as an error.
     assert!(client.until_close().expect("a close_notify").is_empty());

@@ -64,7 +64,11 @@ fn weights_are_kept_exactly() {
 #[test]
 fn a_server_that_is_down_gets_nothing() {
     let (a, b) = (named("a"), named("b"));
-    let ringwall = balance(&format!("server {} down; server {};", a.address(), b.address()));
+    let ringwall = balance(&format!(
+        "server {} down; server {};",
+        a.address(),
+        b.address()
+    ));
     assert_eq!(tally(&ringwall, 6), counts(&[("b", 6)]));
     assert_eq!(a.connections(), 0);
 }
@@ -154,7 +158,11 @@ fn max_fails_0_never_marks_a_server_failed() {
 #[test]
 fn a_backup_serves_only_when_all_others_fail() {
     let (a, b) = (named("a"), named("b"));
-    let ringwall = balance(&format!("server {} backup; server {};", b.address(), a.address()));
+    let ringwall = balance(&format!(
+        "server {} backup; server {};",
+        b.address(),
+        a.address()
+    ));
     assert_eq!(tally(&ringwall, 5), counts(&[("a", 5)]));
     assert_eq!(b.connections(), 0);
 
@@ -231,7 +239,11 @@ fn a_unix_socket_is_a_backend_like_any_other() {
     let site = Site::new();
     let path = site.file("backend.sock");
     let origin = Origin::unix_http(&path, |request| {
-        ok(&format!("{} {:?}", request.target(), request.header("host")))
+        ok(&format!(
+            "{} {:?}",
+            request.target(),
+            request.header("host")
+        ))
     });
     let ringwall = site.start(&http(&format!(
         "upstream sockets {{ server {0}; }}\n\
@@ -246,7 +258,10 @@ fn a_unix_socket_is_a_backend_like_any_other() {
         client.get("a", "/direct/x").text(),
         "/direct/x Some(\"localhost\")"
     );
-    assert_eq!(client.get("a", "/uri/x").text(), "/new/x Some(\"localhost\")");
+    assert_eq!(
+        client.get("a", "/uri/x").text(),
+        "/new/x Some(\"localhost\")"
+    );
     assert_eq!(
         client.get("a", "/named/x").text(),
         "/named/x Some(\"sockets\")"

@@ -15,8 +15,8 @@ use rustls::client::{
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, NamedGroup, RootCertStore,
-    SignatureScheme, StreamOwned, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, NamedGroup,
+    RootCertStore, SignatureScheme, StreamOwned, SupportedProtocolVersion,
 };
 
 use super::find;
@@ -469,7 +469,9 @@ impl TlsClient {
     /// The same settings with sessions that are offered to every name, whoever
     /// gave them: what an attacker's client does.
     pub(crate) fn offering_sessions_everywhere(&self) -> Self {
-        self.changed(|config| config.resumption = Resumption::store(Arc::new(Promiscuous::default())))
+        self.changed(|config| {
+            config.resumption = Resumption::store(Arc::new(Promiscuous::default()))
+        })
     }
 
     /// The same settings with a ClientHello in many small records.
@@ -524,7 +526,12 @@ impl TlsClient {
     }
 
     /// One GET on a new connection.
-    pub(crate) fn get(&self, address: SocketAddr, host: &str, target: &str) -> io::Result<Response> {
+    pub(crate) fn get(
+        &self,
+        address: SocketAddr,
+        host: &str,
+        target: &str,
+    ) -> io::Result<Response> {
         self.connect(address, host)?.try_get(host, target)
     }
 }
@@ -578,11 +585,18 @@ impl ClientSessionStore for Promiscuous {
         // Kept: an attacker tries again.
     }
 
-    fn insert_tls13_ticket(&self, _server_name: ServerName<'static>, value: Tls13ClientSessionValue) {
+    fn insert_tls13_ticket(
+        &self,
+        _server_name: ServerName<'static>,
+        value: Tls13ClientSessionValue,
+    ) {
         self.tickets.lock().expect("not poisoned").push(value);
     }
 
-    fn take_tls13_ticket(&self, _server_name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+    fn take_tls13_ticket(
+        &self,
+        _server_name: &ServerName<'static>,
+    ) -> Option<Tls13ClientSessionValue> {
         self.tickets.lock().expect("not poisoned").pop()
     }
 }
@@ -610,7 +624,12 @@ impl ServerCertVerifier for Anyone {
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         // webpki cannot read a v1 certificate, so its signature goes unchecked
         // where only that is the trouble.
-        match verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms) {
+        match verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        ) {
             Err(rustls::Error::InvalidCertificate(_)) => Ok(HandshakeSignatureValid::assertion()),
             other => other,
         }
@@ -622,7 +641,12 @@ impl ServerCertVerifier for Anyone {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        match verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms) {
+        match verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        ) {
             Err(rustls::Error::InvalidCertificate(_)) => Ok(HandshakeSignatureValid::assertion()),
             other => other,
         }

@@ -36,7 +36,9 @@ enum Place {
 
 impl Origin {
     /// Runs the script on each connection, on 127.0.0.1.
-    pub(crate) fn script(script: impl Fn(&mut Peer) -> io::Result<()> + Send + Sync + 'static) -> Self {
+    pub(crate) fn script(
+        script: impl Fn(&mut Peer) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
         let record = Arc::new(Record::default());
@@ -155,13 +157,6 @@ impl Origin {
         self.record.requests.load(Ordering::SeqCst)
     }
 
-    /// Every byte of one connection, in the order of acceptance.
-    pub(crate) fn received(&self, connection: usize) -> Vec<u8> {
-        let connections = self.record.connections.lock().expect("not poisoned");
-        let bytes = connections[connection].lock().expect("not poisoned");
-        bytes.clone()
-    }
-
     /// Every byte of every connection, one connection behind the other.
     pub(crate) fn all_received(&self) -> Vec<u8> {
         let connections = self.record.connections.lock().expect("not poisoned");
@@ -171,7 +166,7 @@ impl Origin {
             .collect()
     }
 
-    /// The heads and bodies on one connection.
+    /// [`Origin::all_received`] for reading.
     pub(crate) fn all_received_text(&self) -> String {
         String::from_utf8_lossy(&self.all_received()).into_owned()
     }

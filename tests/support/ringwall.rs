@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -97,10 +96,7 @@ impl Site {
 
     /// The port behind `@NAME@`.
     pub(crate) fn port(&mut self, name: &str) -> u16 {
-        *self
-            .ports
-            .entry(name.to_owned())
-            .or_insert_with(free_port)
+        *self.ports.entry(name.to_owned()).or_insert_with(free_port)
     }
 
     /// Fills in `@DIR@` and ports.
@@ -114,7 +110,10 @@ impl Site {
                 .find('@')
                 .map(|end| &tail[..end])
                 .filter(|name| !name.is_empty())
-                .filter(|name| name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit()));
+                .filter(|name| {
+                    name.bytes()
+                        .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+                });
             match name {
                 Some("DIR") => filled.push_str(&self.path().display().to_string()),
                 Some(name) => {
@@ -161,10 +160,7 @@ impl Site {
         for _ in 0..ATTEMPTS {
             match self.try_start(configuration, globals) {
                 Ok(child) => {
-                    return Ringwall {
-                        child,
-                        site: self,
-                    };
+                    return Ringwall { child, site: self };
                 }
                 Err(said) if said.contains("Address already in use") => self.ports.clear(),
                 Err(said) => panic!("ringwall did not start: {said}\n{configuration}"),
@@ -244,7 +240,13 @@ impl Ringwall {
 
     /// 127.0.0.1 at the port behind `@NAME@`.
     pub(crate) fn address(&self, name: &str) -> SocketAddr {
-        local(*self.site.ports.get(name).expect("a port of the configuration"))
+        local(
+            *self
+                .site
+                .ports
+                .get(name)
+                .expect("a port of the configuration"),
+        )
     }
 
     /// What it wrote to its error log (`error.log`) and standard error.
@@ -259,28 +261,22 @@ impl Ringwall {
 
     /// Waits for a line of the error log or standard error with all these parts.
     pub(crate) fn complaint_with(&self, parts: &[&str]) -> String {
-        eventually(
-            &format!("the error log has a line with {parts:?}"),
-            || {
-                self.complaints()
-                    .lines()
-                    .find(|line| parts.iter().all(|part| line.contains(part)))
-                    .map(str::to_owned)
-            },
-        )
+        eventually(&format!("the error log has a line with {parts:?}"), || {
+            self.complaints()
+                .lines()
+                .find(|line| parts.iter().all(|part| line.contains(part)))
+                .map(str::to_owned)
+        })
     }
 
     /// Waits for a line of the access log with all these parts.
     pub(crate) fn access_with(&self, parts: &[&str]) -> String {
-        eventually(
-            &format!("the access log has a line with {parts:?}"),
-            || {
-                self.access_log()
-                    .lines()
-                    .find(|line| parts.iter().all(|part| line.contains(part)))
-                    .map(str::to_owned)
-            },
-        )
+        eventually(&format!("the access log has a line with {parts:?}"), || {
+            self.access_log()
+                .lines()
+                .find(|line| parts.iter().all(|part| line.contains(part)))
+                .map(str::to_owned)
+        })
     }
 
     /// Rewrites the configuration, placeholders filled in.
@@ -378,11 +374,6 @@ impl Drop for Daemon {
     }
 }
 
-/// Reads a log that another process is still writing.
-pub(crate) fn read_log(path: &Path) -> io::Result<String> {
-    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-}
-
 /// A whole configuration round an `http` block's content: one worker, pid,
 /// error log at `info`, combined access log, all in the site's directory.
 pub(crate) fn http(content: &str) -> String {
@@ -417,7 +408,8 @@ pub(crate) fn plain_proxy(backend: &str) -> String {
 }
 
 /// The `ssl_*` lines for the files of [`Site::with_pki`].
-pub(crate) const CERTIFICATES: &str = "ssl_certificate @DIR@/server.crt; ssl_certificate_key @DIR@/server.key;";
+pub(crate) const CERTIFICATES: &str =
+    "ssl_certificate @DIR@/server.crt; ssl_certificate_key @DIR@/server.key;";
 
 /// The lines that demand a client certificate of the test CA.
 pub(crate) const MUTUAL: &str = "ssl_client_certificate @DIR@/ca.crt; ssl_verify_client on;";

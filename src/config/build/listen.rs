@@ -1,5 +1,6 @@
 //! `listen`: addresses, and who answers on them.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::upstream::split_parameter;
@@ -33,6 +34,8 @@ struct ListenOptions {
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     all: Vec<Draft>,
+    /// Where in `all` an address is: a range of ports makes many.
+    by_address: HashMap<ListenAddress, usize>,
 }
 
 /// One name of a server.
@@ -112,9 +115,9 @@ impl Listeners {
     ) {
         let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), builder.options.default_port);
         let address = ListenAddress::Inet(any);
-        match self.all.iter_mut().find(|draft| draft.address == address) {
+        match self.draft_mut(&address) {
             Some(draft) => draft.servers.push(server),
-            None => self.all.push(Draft {
+            None => self.push(Draft {
                 address,
                 options: ListenOptions::default(),
                 position: position.clone(),
@@ -122,6 +125,17 @@ impl Listeners {
                 default_server: None,
             }),
         }
+    }
+
+    fn draft_mut(&mut self, address: &ListenAddress) -> Option<&mut Draft> {
+        let index = *self.by_address.get(address)?;
+        self.all.get_mut(index)
+    }
+
+    fn push(&mut self, draft: Draft) {
+        self.by_address
+            .insert(draft.address.clone(), self.all.len());
+        self.all.push(draft);
     }
 
     fn add_address(
@@ -132,8 +146,8 @@ impl Listeners {
         options: ListenOptions,
         server: ServerId,
     ) -> Result<()> {
-        let Some(draft) = self.all.iter_mut().find(|draft| draft.address == address) else {
-            self.all.push(Draft {
+        let Some(draft) = self.draft_mut(&address) else {
+            self.push(Draft {
                 address,
                 options,
                 position: d.position.clone(),
@@ -226,10 +240,10 @@ impl Listeners {
             return None;
         }
         let wildcard = |any: IpAddr, dual: bool| {
-            self.all.iter().position(|draft| {
-                draft.address == ListenAddress::Inet(SocketAddr::new(any, own.port()))
-                    && (!dual || draft.options.ipv6only == Some(false))
-            })
+            let any = ListenAddress::Inet(SocketAddr::new(any, own.port()));
+            let index = *self.by_address.get(&any)?;
+            let is_dual = self.all.get(index)?.options.ipv6only == Some(false);
+            (!dual || is_dual).then_some(index)
         };
         if own.is_ipv6() {
             return wildcard(Ipv6Addr::UNSPECIFIED.into(), false);

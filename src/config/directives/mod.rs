@@ -38,8 +38,12 @@ impl Contexts {
     pub const LOCATION_IF: Self = Self(1 << 7);
     /// `limit_except`.
     pub const LIMIT_EXCEPT: Self = Self(1 << 8);
+    /// `stream` and what is inside.
+    pub const STREAM: Self = Self(1 << 9);
+    /// `mail` and what is inside.
+    pub const MAIL: Self = Self(1 << 10);
     /// All of them.
-    pub const ANY: Self = Self((1 << 9) - 1);
+    pub const ANY: Self = Self((1 << 11) - 1);
 
     /// Whether the two have a place in common.
     pub const fn intersects(self, other: Self) -> bool {
@@ -74,6 +78,8 @@ impl fmt::Display for Contexts {
             (Self::SERVER_IF, "if in server"),
             (Self::LOCATION_IF, "if in location"),
             (Self::LIMIT_EXCEPT, "limit_except"),
+            (Self::STREAM, "stream"),
+            (Self::MAIL, "mail"),
         ];
         let mut first = true;
         for (context, name) in names {

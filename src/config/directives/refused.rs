@@ -52,6 +52,25 @@ pub(super) const GROUPS: &[Group] = &[
         "google_perftools_profiles",
     ),
     group(COMMERCIAL, M, "mgmt otel_exporter"),
+    group(
+        LATER,
+        Contexts::STREAM,
+        "\
+         pass preread_buffer_size preread_timeout proxy_download_rate proxy_half_close \
+         proxy_protocol proxy_protocol_timeout proxy_requests proxy_responses \
+         proxy_session_drop proxy_ssl proxy_timeout proxy_upload_rate ssl_alpn \
+         ssl_handshake_timeout ssl_preread",
+    ),
+    group(
+        NO_MAIL,
+        Contexts::MAIL,
+        "\
+         auth_http auth_http_header auth_http_pass_client_cert auth_http_timeout imap_auth \
+         imap_capabilities imap_client_buffer max_errors max_commands pop3_auth \
+         pop3_capabilities protocol proxy_buffer proxy_pass_error_message proxy_smtp_auth \
+         smtp_auth smtp_capabilities smtp_client_buffer smtp_greeting_delay starttls timeout \
+         xclient",
+    ),
     // The core of http.
     group(LATER, S.with(L), "if"),
     group(LATER, HSL.with(LIF), "error_page root"),
@@ -214,7 +233,7 @@ pub(super) const GROUPS: &[Group] = &[
         HSL,
         "\
          addition_types add_after_body add_before_body sub_filter sub_filter_last_modified \
-         sub_filter_once sub_filter_types ssi_last_modified ssi_min_file_chunk \
+         sub_filter_once sub_filter_types ssi_ignore_recycled_buffers ssi_last_modified ssi_min_file_chunk \
          ssi_silent_errors ssi_types ssi_value_length xslt_last_modified xslt_param \
          xslt_string_param xslt_types image_filter_buffer image_filter_interlace \
          image_filter_jpeg_quality image_filter_sharpen image_filter_transparency \

@@ -1,6 +1,8 @@
 //! The table and the build agree: what is honoured is handled, what has no
 //! effect is said.
 
+use proptest::prelude::*;
+
 use super::*;
 
 #[test]
@@ -153,4 +155,31 @@ fn every_honoured_directive_is_handled_in_each_of_its_contexts() {
         }
     }
     assert!(said > 90, "{said}");
+}
+
+proptest! {
+    #[test]
+    fn no_configuration_is_too_odd_to_be_built_or_refused(
+        words in proptest::collection::vec(
+            prop_oneof![
+                proptest::sample::select(vec![
+                    "{", "}", ";", "events {}", "http {", "server {", "location / {",
+                    "location ~", "upstream", "listen", "listen 80;", "listen 443 ssl",
+                    "server_name", "~^(?<a>.)$", "*.a", "$a", "${", "proxy_pass http://backend",
+                    "return 301", "ssl_certificate", "types {", "keepalive_timeout", "1h 1m",
+                    "\"", "'", "\\", "#", "\n", "access_log", "off", "add_header A",
+                ]).prop_map(str::to_owned),
+                "[ -~]{0,6}",
+            ],
+            0..40,
+        )
+    ) {
+        let text = words.join(" ");
+        for text in [text.clone(), format!("events {{}} http {{ server {{ {text} }} }}")] {
+            if let Err(error) = load(&text) {
+                let has_no_place = error.message.starts_with("no \"events\" section");
+                prop_assert!(error.position.is_some() || has_no_place, "{}", error);
+            }
+        }
+    }
 }
