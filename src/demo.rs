@@ -6,7 +6,7 @@
 
 use std::error::Error;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -91,7 +91,7 @@ fn write(folder: &Path, name: &str, text: &str) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(path)?;
-    io::Write::write_all(&mut file, text.as_bytes())
+    file.write_all(text.as_bytes())
 }
 
 fn configuration(folder: &Path, port: u16) -> String {
@@ -148,7 +148,8 @@ http {{
 
 fn print_instructions(folder: &Path, file: &Path, port: u16) {
     let dir = folder.display();
-    println!(
+    let _ = write!(
+        io::stdout(),
         "\
 ringwall demo: mutual TLS on https://localhost:{port}/
 configuration: {}
@@ -165,7 +166,8 @@ Reload the configuration and the certificates without losing a connection:
 Load it (wrk cannot present a certificate: set \"ssl_verify_client off;\" and reload first):
   wrk -c 64 -d 10 https://localhost:{port}/
 
-Ctrl-C ends it and removes the folder.",
+Ctrl-C ends it and removes the folder.
+",
         file.display(),
     );
 }

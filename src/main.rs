@@ -1,5 +1,6 @@
 //! The binary: arguments → load → run → exit code.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -19,7 +20,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if cli.reference {
-        print!("{}", config::directives::reference());
+        // A reader that closes the pipe early has had enough.
+        let _ = io::stdout().write_all(config::directives::reference().as_bytes());
         return ExitCode::SUCCESS;
     }
     if let Some(SubCommand::Demo { port }) = cli.command {
@@ -35,16 +37,17 @@ fn main() -> ExitCode {
 }
 
 fn print_version(capabilities: bool) {
-    eprintln!("ringwall version: ringwall/{}", env!("CARGO_PKG_VERSION"));
+    let mut text = format!("ringwall version: ringwall/{}\n", env!("CARGO_PKG_VERSION"));
     if capabilities {
-        eprintln!("built with {}", tls::LIBRARY);
-        eprintln!("TLS SNI support enabled");
-        eprintln!("TLS 1.2, TLS 1.3; X25519MLKEM768, X25519, P-256, P-384");
-        match probe::choose(config::EventMethod::Auto) {
-            (driver, None) => eprintln!("{driver}"),
+        text += &format!("built with {}\n", tls::LIBRARY);
+        text += "TLS SNI support enabled\n";
+        text += "TLS 1.2, TLS 1.3; X25519MLKEM768, X25519, P-256, P-384\n";
+        text += &match probe::choose(config::EventMethod::Auto) {
+            (driver, None) => format!("{driver}\n"),
             (driver, Some(refusal)) => {
-                eprintln!("{driver} (io_uring is refused by this system: {refusal})")
+                format!("{driver} (io_uring is refused by this system: {refusal})\n")
             }
-        }
+        };
     }
+    let _ = io::stderr().write_all(text.as_bytes());
 }

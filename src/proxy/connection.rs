@@ -1,6 +1,7 @@
 //! An accepted connection: its handshake, then one request after another.
 
 use std::cell::OnceCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use crate::telemetry::error_log::Level;
 use crate::tls;
 
 use super::exchange::{BodySource, ResponseSink};
+use super::gateway::Gateway;
 use super::h1::{H1Body, H1Sink, RequestKind};
 use super::handshake::{self, Accepted};
 use super::log;
@@ -54,6 +56,9 @@ pub async fn serve_connection(
     let Some(index) = view.gateway.listener(&address) else {
         return;
     };
+    let Some((index, local)) = by_local_address(&view.gateway, index, &socket) else {
+        return;
+    };
     let Some(listener) = view.gateway.config.listeners.get(index) else {
         return;
     };
@@ -63,7 +68,7 @@ pub async fn serve_connection(
     let mut connection = ClientConnection {
         serial: registration.serial,
         client,
-        local: OnceCell::from(local_address(&socket, listener)),
+        local: OnceCell::from(local),
         tls: None,
         requests: 0,
     };
@@ -103,9 +108,13 @@ pub async fn serve_connection(
         Transport::new(socket, None, Default::default())
     };
     let session = HttpConnection {
+        address: if listener.address == *address {
+            address
+        } else {
+            Rc::new(listener.address.clone())
+        },
         worker,
-        view,
-        address,
+        view: Rc::clone(&view),
         index,
         connection,
         plain_http_on_tls,
@@ -123,13 +132,28 @@ async fn handshake_slot(worker: &Rc<Worker>) -> super::worker::HandshakeSlot {
     }
 }
 
-/// Where the client connected to: known from the configuration, unless that
-/// is a wildcard.
-fn local_address(socket: &Socket, listener: &Listener) -> Option<std::net::SocketAddr> {
-    match &listener.address {
-        ListenAddress::Inet(address) if !address.ip().is_unspecified() => Some(*address),
-        ListenAddress::Inet(_) => socket.sender.local_address(),
-        ListenAddress::Unix(_) => None,
+/// The listener that a connection belongs to, and where the client connected
+/// to. Known from the configuration, unless the socket is bound to a wildcard:
+/// then the kernel is asked, and a listener on just that address comes first.
+fn by_local_address(
+    gateway: &Gateway,
+    index: usize,
+    socket: &Socket,
+) -> Option<(usize, Option<SocketAddr>)> {
+    let listeners = &gateway.config.listeners;
+    match &listeners.get(index)?.address {
+        ListenAddress::Unix(_) => Some((index, None)),
+        ListenAddress::Inet(address) if !address.ip().is_unspecified() => {
+            Some((index, Some(*address)))
+        }
+        ListenAddress::Inet(_) => {
+            let local = socket.sender.local_address();
+            let covered = listeners.iter().position(|listener| {
+                listener.covered_by == Some(index)
+                    && local.is_some_and(|local| listener.address == ListenAddress::Inet(local))
+            });
+            Some((covered.unwrap_or(index), local))
+        }
     }
 }
 
@@ -196,6 +220,7 @@ impl HttpConnection {
             Read::TimedOut => (Err(408), transport.input.plain().len()),
             Read::Closed => return Next::Close(Duration::ZERO),
             Read::Failed(error) => {
+                transport.alert(&error).await;
                 self.log(
                     default,
                     Level::Info,

@@ -55,7 +55,11 @@ pub(crate) async fn configured(
             redirect(request, answer.status, &url, sink).await
         }
         (status, Some(text)) => {
-            let content_type = expand_to_vec(&request.location.default_type, request);
+            // By the path's extension, as Nginx has it even for `return`.
+            let content_type = match request.location.types.of_path(request.path()) {
+                Some(known) => known.as_bytes().to_vec(),
+                None => expand_to_vec(&request.location.default_type, request),
+            };
             fixed(request, status, &content_type, &text, None, sink).await
         }
         // Nginx shows its page only for statuses that have one.
@@ -132,8 +136,8 @@ async fn fixed(
     location: Option<&[u8]>,
     sink: &mut impl ResponseSink,
 ) -> Result<(), TransportError> {
-    request.answer.status = status;
     let wire = wire_status(status);
+    request.answer.status = wire;
     start(request, sink, wire);
     let bodiless = matches!(wire, 204 | 304) || wire < 200;
     if !bodiless && !content_type.is_empty() {

@@ -138,6 +138,20 @@ impl Transport {
         &self.rx_deadline
     }
 
+    /// Tells the peer why its records are refused, if that is the error and
+    /// there is an alert for it. Nothing but closing can follow.
+    pub(crate) async fn alert(&mut self, error: &TransportError) {
+        let (Some(session), TransportError::Tls(error)) = (&self.session, error) else {
+            return;
+        };
+        let mut record = Vec::with_capacity(64);
+        if let Some(alert) = error.alert() {
+            // A key that is used up cannot say so; closing says it.
+            let _ = session.borrow_mut().seal_alert(alert, &mut record);
+        }
+        let _ = self.tx().send_raw(&record, CLOSE_TIMEOUT).await;
+    }
+
     /// Ends the connection in order: TLS close_notify, FIN, then at most
     /// `linger` of reading what the peer still sends, because closing a
     /// socket with unread input resets it and can destroy the response on

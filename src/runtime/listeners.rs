@@ -41,7 +41,14 @@ pub(super) fn reconcile(
     patient: bool,
 ) -> Result<(), String> {
     let mut opened = Vec::new();
-    for listener in &config.listeners {
+    // A covered address is served by the wildcard socket of its port.
+    let bound = || {
+        config
+            .listeners
+            .iter()
+            .filter(|listener| listener.covered_by.is_none())
+    };
+    for listener in bound() {
         let options = options(listener);
         let wanted = if options.reuseport { workers } else { 1 };
         let kept = current.iter().find(|kept| kept.address == listener.address);

@@ -261,5 +261,6 @@ fn fail(error: &dyn fmt::Display) -> ExitCode {
 }
 
 fn say(message: fmt::Arguments<'_>) {
-    eprintln!("ringwall: {message}");
+    // Nobody to tell is no reason to stop.
+    let _ = writeln!(io::stderr(), "ringwall: {message}");
 }

@@ -126,12 +126,12 @@ fn each_layer_imports_only_what_lies_below_it() {
 }
 
 #[test]
-fn the_program_itself_imports_command_line_configuration_and_runtime_only() {
+fn the_program_itself_imports_command_line_configuration_runtime_and_demo_only() {
     let text = fs::read_to_string(source().join("main.rs")).expect("main.rs");
     let code = stripped(&text).replace("ringwall::", "crate::");
     for module in crate_modules(&code) {
         assert!(
-            matches!(module.as_str(), "cli" | "config" | "runtime"),
+            matches!(module.as_str(), "cli" | "config" | "runtime" | "demo"),
             "main.rs imports {module}"
         );
     }

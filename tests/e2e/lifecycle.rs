@@ -54,7 +54,7 @@ fn a_test_does_not_bind() {
     assert!(outcome.ok(), "{outcome:?}");
 }
 
-/// Line 7 of [`http`]'s configuration is the first of its content.
+/// The line of [`http`]'s configuration that its content starts on.
 const CONTENT_LINE: u32 = 7;
 
 #[test]
@@ -188,7 +188,7 @@ fn every_refusal_of_a_configuration_names_file_and_line() {
         let place = format!(
             "{}:{}",
             site.file("ringwall.conf").display(),
-            CONTENT_LINE + line - 1
+            CONTENT_LINE + line
         );
         let named = outcome
             .stderr

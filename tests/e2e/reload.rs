@@ -112,7 +112,7 @@ fn a_new_certificate_is_shown_to_new_connections_and_a_broken_one_changes_nothin
 
     let mismatched = Identity {
         certificate_pem: pki.ca.server(&[HOST]).certificate_pem,
-        key_pem: pki.server.key_pem.clone(),
+        key_pem: pki.server.key_pem,
     };
     let garbage = Identity {
         certificate_pem: "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n"

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{
-    ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
-    WebPkiServerVerifier,
+    ClientSessionStore, ResolvesClientCert, Resumption, Tls12ClientSessionValue,
+    Tls13ClientSessionValue, WebPkiServerVerifier,
 };
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, NamedGroup,
     RootCertStore, SignatureScheme, StreamOwned, SupportedProtocolVersion,
@@ -453,11 +454,16 @@ impl TlsClient {
             .with_protocol_versions(versions)
             .expect("versions that the provider has")
             .dangerous()
-            .with_custom_certificate_verifier(trust.verifier(provider));
+            .with_custom_certificate_verifier(trust.verifier(Arc::clone(&provider)));
         let mut config = match identity {
-            Some(identity) => builder
-                .with_client_auth_cert(identity.chain(), identity.key())
-                .expect("a key that fits"),
+            Some(identity) => {
+                let key = provider
+                    .key_provider
+                    .load_private_key(identity.key())
+                    .expect("a key that the provider reads");
+                let pair = CertifiedKey::new(identity.chain(), key);
+                builder.with_client_cert_resolver(Arc::new(Presents(Arc::new(pair))))
+            }
             None => builder.with_no_client_auth(),
         };
         config.resumption = Resumption::in_memory_sessions(64);
@@ -598,6 +604,25 @@ impl ClientSessionStore for Promiscuous {
         _server_name: &ServerName<'static>,
     ) -> Option<Tls13ClientSessionValue> {
         self.tickets.lock().expect("not poisoned").pop()
+    }
+}
+
+/// Shows its certificate whatever is asked for. rustls' own resolver would
+/// first read it, and refuse version 1.
+#[derive(Debug)]
+struct Presents(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for Presents {
+    fn resolve(
+        &self,
+        _root_hint_subjects: &[&[u8]],
+        _schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 
