@@ -25,7 +25,7 @@ use crate::runtime::process;
 pub fn run(port: u16) -> ExitCode {
     let folder = std::env::temp_dir().join(format!("ringwall-demo-{}", std::process::id()));
     let code = match prepare(&folder, port) {
-        Ok(options) => process::run(options),
+        Ok(options) => process::run(&options),
         Err(error) => {
             eprintln!(
                 "ringwall: [emerg] cannot prepare the demonstration in {}: {error}",

@@ -50,6 +50,10 @@ pub(crate) async fn upload<B: BodySource>(
     tx: &mut Tx<'_>,
     timeout: Duration,
 ) -> Result<(), UploadError> {
+    if !body.has_piece() {
+        // The backend may want to answer before the body comes.
+        send_output(&mut out, tx, timeout).await?;
+    }
     while let Some(mut piece) = body.next().await.map_err(UploadError::Client)? {
         if !out.is_empty() || framing == UpstreamFraming::Chunked {
             for part in piece

@@ -73,10 +73,12 @@ pub async fn serve_connection(
         requests: 0,
     };
     let mut plain_http_on_tls = false;
-    let transport = if listener.ssl {
+    let mut transport = if listener.ssl {
         let _slot = handshake_slot(&worker).await;
         let timeout = default.connection.client_header_timeout;
-        match handshake::accept(socket, &view.gateway, listener, timeout).await {
+        // Boxed, as is what serves a request: an idle connection then carries
+        // neither of them.
+        match Box::pin(handshake::accept(socket, &view.gateway, listener, timeout)).await {
             Ok(Accepted { transport, tls }) => {
                 plain_http_on_tls = tls.is_none();
                 connection.tls = tls;
@@ -107,7 +109,7 @@ pub async fn serve_connection(
     } else {
         Transport::new(socket, None, Default::default())
     };
-    let session = HttpConnection {
+    let mut session = HttpConnection {
         address: if listener.address == *address {
             address
         } else {
@@ -119,7 +121,9 @@ pub async fn serve_connection(
         connection,
         plain_http_on_tls,
     };
-    session.serve_requests(transport).await;
+    if let Some(linger) = session.serve_requests(&mut transport).await {
+        Box::pin(transport.close(linger)).await;
+    }
 }
 
 /// Waits until there is room for another handshake.
@@ -180,17 +184,19 @@ enum Next {
 }
 
 impl HttpConnection {
-    async fn serve_requests(mut self, mut transport: Transport) {
+    /// Until the connection is to be closed: how long to linger, or `None` to
+    /// break it off.
+    async fn serve_requests(&mut self, transport: &mut Transport) -> Option<Duration> {
         let mut head = RequestHead::default();
         let mut idle_timeout = None;
         loop {
             match self
-                .serve_one(&mut transport, &mut head, &mut idle_timeout)
+                .serve_one(transport, &mut head, &mut idle_timeout)
                 .await
             {
                 Next::Request => self.connection.requests += 1,
-                Next::Close(linger) => return transport.close(linger).await,
-                Next::CutOff => return,
+                Next::Close(linger) => return Some(linger),
+                Next::CutOff => return None,
             }
         }
     }
@@ -293,7 +299,10 @@ impl HttpConnection {
             framing => framing,
         };
         let next = match framing {
-            Ok(framing) => answer(&mut request, framing, expects_continue, rx, &mut sink).await,
+            Ok(framing) => {
+                let answered = answer(&mut request, framing, expects_continue, rx, &mut sink);
+                Box::pin(answered).await
+            }
             Err(status) => {
                 // Where the next request would begin is unknown.
                 sink.close_after();
@@ -473,4 +482,19 @@ async fn answer(
     };
     request.length += body.received();
     next
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_size<A, B, C, D, F: Future>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_an_idle_connection_is_small() {
+        let size = future_size(serve_connection);
+        assert!(size <= 4 << 10, "{size} bytes");
+    }
 }

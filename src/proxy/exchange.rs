@@ -77,6 +77,9 @@ pub(crate) trait BodySource {
     /// §10.1.1).
     fn awaits_continue(&self) -> bool;
 
+    /// Whether the next piece is here already.
+    fn has_piece(&self) -> bool;
+
     /// What the location says: the time between two reads, and the bytes of a
     /// body of unknown size at the most (0 for no limit).
     fn set_limits(&mut self, read_timeout: Duration, max_size: u64);

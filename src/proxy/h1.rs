@@ -144,6 +144,10 @@ impl BodySource for H1Body<'_> {
         self.awaits_continue && self.rx.input.plain().is_empty()
     }
 
+    fn has_piece(&self) -> bool {
+        !self.rx.input.plain().is_empty()
+    }
+
     fn set_limits(&mut self, read_timeout: Duration, max_size: u64) {
         self.timeout = read_timeout;
         self.allowance = if max_size == 0 { u64::MAX } else { max_size };

@@ -15,8 +15,9 @@ use crate::tls::client_auth::{Refusal, take_refusal};
 use crate::tls::session::{Established, Handshake, HandshakeError};
 
 use super::gateway::Gateway;
+use super::input::Input;
 use super::request::TlsFacts;
-use super::transport::{Input, Transport};
+use super::transport::Transport;
 
 /// What a connection on a TLS port turned out to be.
 pub(crate) struct Accepted {

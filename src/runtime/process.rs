@@ -1,16 +1,18 @@
 //! What the command line asks for: run, test, dump, signal.
 
 use std::fmt;
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
-use crate::config::{self, Core, EventMethod, LoadOptions, LogLevel, Remark};
+use crate::config::{self, Core, EventMethod, LoadOptions, LogLevel, LogTarget, Remark};
 use crate::proxy::gateway::{Gateway, level};
 use crate::telemetry::clock;
-use crate::telemetry::error_log::Level;
+use crate::telemetry::error_log::{Level, format_line};
 use crate::telemetry::writer::LogFiles;
+use crate::tls;
 
 use super::daemon;
 use super::pidfile::{self, PidFile, describe};
@@ -74,11 +76,29 @@ fn tested(options: &LoadOptions, quiet: bool) -> Result<Gateway, ExitCode> {
             Ok(gateway)
         }
         Err(refusal) => {
-            say(format_args!("[emerg] {refusal}"));
+            fail(options, &refusal);
             say(format_args!("configuration file {file} test failed"));
             Err(ExitCode::FAILURE)
         }
     }
+}
+
+/// Prints the version (`-v`), and what this build and system can do (`-V`).
+pub fn version(capabilities: bool) -> ExitCode {
+    let mut text = format!("ringwall version: ringwall/{}\n", env!("CARGO_PKG_VERSION"));
+    if capabilities {
+        text += &format!("built with {}\n", tls::LIBRARY);
+        text += "TLS SNI support enabled\n";
+        text += "TLS 1.2, TLS 1.3; X25519MLKEM768, X25519, P-256, P-384\n";
+        text += &match probe::choose(EventMethod::Auto) {
+            (driver, None) => format!("{driver}\n"),
+            (driver, Some(refusal)) => {
+                format!("{driver} (io_uring is refused by this system: {refusal})\n")
+            }
+        };
+    }
+    let _ = io::stderr().write_all(text.as_bytes());
+    ExitCode::SUCCESS
 }
 
 /// Sends a signal to the running instance (`-s`).
@@ -88,7 +108,7 @@ pub fn signal(options: &LoadOptions, name: &str) -> ExitCode {
         "quit" => Signal::QUIT,
         "reopen" => Signal::USR1,
         "reload" => Signal::HUP,
-        _ => return fail(&format_args!("invalid option: \"-s {name}\"")),
+        _ => return fail(options, &format_args!("invalid option: \"-s {name}\"")),
     };
     match config::load(options) {
         Ok(config) => match pidfile::signal(&config.core.pid, signal) {
@@ -98,40 +118,33 @@ pub fn signal(options: &LoadOptions, name: &str) -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        Err(error) => fail(&error),
+        Err(error) => fail(options, &error),
     }
 }
 
 /// Starts, and serves until a signal ends it.
-pub fn run(options: LoadOptions) -> ExitCode {
+pub fn run(options: &LoadOptions) -> ExitCode {
     // The only moment at which the local offset can be asked for safely.
     clock::init_local_time();
-    let builder = match Builder::new(options) {
-        Ok(builder) => builder,
-        Err(refusal) => return fail(&refusal),
-    };
-    let loaded = match builder.load() {
-        Ok(loaded) => loaded,
-        Err(refusal) => return fail(&refusal),
-    };
+    start(options).unwrap_or_else(|refusal| fail(options, &refusal))
+}
+
+fn start(options: &LoadOptions) -> Result<ExitCode, Refusal> {
+    let builder = Builder::new(options.clone())?;
+    let loaded = builder.load()?;
     let core = loaded.config.core.clone();
     let in_background = daemon::is_background();
     if core.daemon && core.master_process && !in_background {
-        return match daemon::start() {
-            Ok(code) => code,
-            Err(error) => fail(&format_args!(
-                "cannot start in the background ({})",
-                describe(&error)
-            )),
-        };
+        return daemon::start().map_err(|error| {
+            let reason = describe(&error);
+            Refusal::new(format!("cannot start in the background ({reason})"))
+        });
     }
     if in_background {
         daemon::detach();
     }
-    match serve(builder, loaded, &core, in_background) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(refusal) => fail(&refusal),
-    }
+    serve(builder, loaded, &core, in_background)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn serve(
@@ -255,8 +268,17 @@ fn print_remarks(remarks: &[Remark], least: LogLevel) {
     }
 }
 
-fn fail(error: &dyn fmt::Display) -> ExitCode {
+/// What ends a start goes to standard error and, as in Nginx, to the log that
+/// holds until the configuration names another, if it can be written to.
+fn fail(options: &LoadOptions, error: &dyn fmt::Display) -> ExitCode {
     say(format_args!("[emerg] {error}"));
+    if let LogTarget::File(path) = &options.default_error_log
+        && let Ok(mut log) = OpenOptions::new().append(true).create(true).open(path)
+    {
+        let mut line = Vec::new();
+        format_line(&mut line, Level::Emerg, None, format_args!("{error}"));
+        let _ = log.write_all(&line);
+    }
     ExitCode::FAILURE
 }
 

@@ -143,7 +143,8 @@ pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost,
         .with_cert_resolver(resolver);
 
     config.ignore_client_order = tls.prefer_server_ciphers;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Nginx's list, less HTTP/0.9, which is not spoken here.
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     // The record layer after the handshake is not rustls' (`tls::session`).
     config.enable_secret_extraction = true;
     // Early data can be replayed, and comes before the client is verified.

@@ -287,6 +287,20 @@ fn an_early_response_to_an_upload_reaches_the_client() {
 }
 
 #[test]
+fn a_backend_can_answer_before_any_of_the_body_has_come() {
+    let origin = Origin::script(|peer| {
+        peer.head()?;
+        peer.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")?;
+        peer.hang()
+    });
+    let ringwall = Site::new().start(&unlimited(&origin));
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n");
+    let response = client.response("PUT");
+    assert_eq!((response.status, response.text().as_str()), (403, "no"));
+}
+
+#[test]
 fn a_backend_that_closes_without_reading_the_upload_gives_its_answer_or_502() {
     let origin = Origin::script(|peer| {
         peer.head()?;

@@ -122,6 +122,7 @@ import http.client, requests, ssl
 port = @TLS@
 base = f"https://localhost:{port}"
 with requests.Session() as session:
+    session.trust_env = False  # REQUESTS_CA_BUNDLE would outrank session.verify
     session.cert = ("client.crt", "client.key")
     session.verify = "ca.crt"
     for _ in range(3):

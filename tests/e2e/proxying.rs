@@ -807,7 +807,7 @@ fn the_access_log_tells_what_happened_in_the_configured_format() {
     )));
     let mut client = Connection::plain(ringwall.address("HTTP"));
     client.send(
-        "GET /a%20b?c=d HTTP/1.1\r\nHost: a\r\nX-A: q\"\x01\u{e9}\r\nUser-Agent: u\"a\\\r\n\r\n",
+        "GET /a%20b?c=d HTTP/1.1\r\nHost: a\r\nX-A: q\"\t\u{e9}\r\nUser-Agent: u\"a\\\r\n\r\n",
     );
     assert_eq!(client.response("GET").text(), "hello");
     client.get("a", "/off");
@@ -816,7 +816,7 @@ fn the_access_log_tells_what_happened_in_the_configured_format() {
     );
     client.response("GET");
     let expected = format!(
-        "200|GET|/a b|c=d|{}|200|q\\x22\\x01\\xC3\\xA9|5",
+        "200|GET|/a b|c=d|{}|200|q\\x22\\x09\\xC3\\xA9|5",
         origin.address()
     );
     eventually("the own format is written", || {

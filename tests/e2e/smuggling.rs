@@ -324,8 +324,8 @@ fn an_early_response_ends_the_upstream_connection_and_the_body_is_never_a_reques
     let mut client = Connection::plain(ringwall.address("HTTP"));
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
     client.send(format!(
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
-        1000 + smuggled.len()
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\nx",
+        1001 + smuggled.len()
     ));
     let response = client.response("POST");
     assert_eq!((response.status, response.text().as_str()), (403, "no"));

@@ -75,7 +75,9 @@ impl Authority {
         self.sign(params)
     }
 
-    fn sign(&self, params: CertificateParams) -> Identity {
+    fn sign(&self, mut params: CertificateParams) -> Identity {
+        // Strict clients (urllib3) demand it.
+        params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a leaf");
         Identity {

@@ -249,9 +249,12 @@ impl Ringwall {
         )
     }
 
-    /// What it wrote to its error log (`error.log`) and standard error.
+    /// What it wrote to its error log (`error.log`), to the log that is there
+    /// where none is configured, and to standard error.
     pub(crate) fn complaints(&self) -> String {
-        self.site.read("error.log") + &self.site.read("stderr.txt")
+        ["error.log", "logs/error.log", "stderr.txt"]
+            .map(|name| self.site.read(name))
+            .concat()
     }
 
     /// Its access log (`access.log`).
@@ -339,7 +342,10 @@ impl Drop for Ringwall {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- error log and stderr ---\n{}", self.complaints());
-            eprintln!("--- access log ---\n{}", self.access_log());
+            let log = self.access_log();
+            let last = log.lines().count().saturating_sub(20);
+            eprintln!("--- the access log's end ---");
+            log.lines().skip(last).for_each(|line| eprintln!("{line}"));
         }
         // Both fail only where it has ended by itself.
         let _ = self.child.kill();

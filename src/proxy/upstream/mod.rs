@@ -1,0 +1,186 @@
+//! One request and one response over one upstream connection.
+
+mod request;
+mod response;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+
+use crate::config::{Proxy, UpstreamPeer};
+use crate::telemetry::error_log::Level;
+
+use super::body::{self, UpstreamFraming};
+use super::exchange::{BodyError, BodySize, BodySource, ResponseSink};
+use super::log;
+use super::output::Output;
+use super::pool::Connection;
+use super::request::{Attempt, Request};
+use super::transport::TransportError;
+
+/// Whether the upstream connection can serve another request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reuse {
+    Yes,
+    No,
+}
+
+/// How an exchange broke off.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The backend failed before a byte of its answer came. Not yet logged:
+    /// for a pooled connection it is no error.
+    Untouched(Cause),
+    /// The backend failed, or sent what it must not, later than that.
+    Upstream,
+    /// The client failed; with the status that it may be told.
+    Client(Option<u16>),
+}
+
+/// Why there was no answer.
+#[derive(Debug)]
+pub(super) enum Cause {
+    Send(TransportError),
+    Receive(TransportError),
+    Closed,
+}
+
+impl Cause {
+    /// Tells the log; the result is the status for the client.
+    pub(super) fn report(&self, request: &Request<'_>, peer: &UpstreamPeer) -> u16 {
+        match self {
+            Self::Send(error) => upstream_failed(
+                request,
+                peer,
+                error,
+                "send()",
+                "sending request to upstream",
+            ),
+            Self::Receive(error) => upstream_failed(request, peer, error, "recv()", HEAD_PHASE),
+            Self::Closed => {
+                closed_early(request, peer, HEAD_PHASE);
+                502
+            }
+        }
+    }
+}
+
+const HEAD_PHASE: &str = "reading response header from upstream";
+
+/// One request and one response over one connection.
+pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
+    request: &mut Request<'_>,
+    proxy: &Proxy,
+    peer: &UpstreamPeer,
+    connection: &mut Connection,
+    body: &mut B,
+    sink: &mut S,
+) -> Result<Reuse, Broken> {
+    let (mut rx, mut tx) = connection.transport.split();
+    let size = body.size();
+    let mut output = Output::default();
+    request::write_head(request, proxy, size, &mut output);
+    if output.is_overflown() {
+        log::request_error(
+            request,
+            Level::Error,
+            format_args!("request header is too large to be sent to upstream"),
+        );
+        return Err(Broken::Client(Some(494)));
+    }
+    if size == BodySize::None {
+        if let Some((buffer, range)) = output.take() {
+            let sent = tx.send(buffer, range, proxy.send_timeout).await;
+            sent.map_err(|error| Broken::Untouched(Cause::Send(error)))?;
+        }
+        return response::respond(request, proxy, peer, &mut rx, sink).await;
+    }
+    if body.awaits_continue() {
+        // Answered here and not by the backend, as Nginx does: the backend
+        // must then take the body, which is what a buffering proxy promises.
+        sink.interim(100).await.map_err(|_| Broken::Client(None))?;
+    }
+    let framing = match size {
+        BodySize::Known(_) => UpstreamFraming::Length,
+        _ => UpstreamFraming::Chunked,
+    };
+    let upload = body::upload(output, body, framing, &mut tx, proxy.send_timeout);
+    let response = response::respond(request, proxy, peer, &mut rx, sink);
+    let outcome = while_uploading(pin!(response), pin!(upload)).await;
+    match outcome {
+        Ok((result, uploaded)) => result.map(|reuse| if uploaded { reuse } else { Reuse::No }),
+        Err(error) => {
+            log::request_error(
+                request,
+                Level::Info,
+                format_args!("{error} while reading client request body"),
+            );
+            Err(Broken::Client(error.status()))
+        }
+    }
+}
+
+/// Drives the response to its end and the upload alongside. A client that
+/// fails ends both; a backend that stops taking the body may still have
+/// answered, so its answer is waited for.
+async fn while_uploading<T>(
+    mut response: Pin<&mut impl Future<Output = T>>,
+    mut upload: Pin<&mut impl Future<Output = Result<(), body::UploadError>>>,
+) -> Result<(T, bool), BodyError> {
+    let mut ended: Option<bool> = None;
+    std::future::poll_fn(|context| {
+        if ended.is_none() {
+            match upload.as_mut().poll(context) {
+                Poll::Ready(Ok(())) => ended = Some(true),
+                Poll::Ready(Err(body::UploadError::Upstream(_))) => ended = Some(false),
+                Poll::Ready(Err(body::UploadError::Client(error))) => {
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Pending => {}
+            }
+        }
+        response
+            .as_mut()
+            .poll(context)
+            .map(|result| Ok((result, ended == Some(true))))
+    })
+    .await
+}
+
+/// Tells the log; the result is the status for the client.
+fn upstream_failed(
+    request: &Request<'_>,
+    peer: &UpstreamPeer,
+    error: &TransportError,
+    call: &str,
+    phase: &str,
+) -> u16 {
+    let (status, message): (u16, &dyn fmt::Display) = match error {
+        TransportError::TimedOut => (504, &"upstream timed out (110: Connection timed out)"),
+        error => (502, &fmt::from_fn(move |f| write!(f, "{call} {error}"))),
+    };
+    log::upstream_error(
+        request,
+        Level::Error,
+        Some(peer),
+        format_args!("{message} while {phase}"),
+    );
+    status
+}
+
+fn closed_early(request: &Request<'_>, peer: &UpstreamPeer, phase: &str) {
+    log::upstream_error(
+        request,
+        Level::Error,
+        Some(peer),
+        format_args!("upstream prematurely closed connection while {phase}"),
+    );
+}
+
+/// Notes something about the try under way.
+pub(super) fn record(request: &mut Request<'_>, note: impl FnOnce(&mut Attempt)) {
+    if let Some(attempt) = request.attempts.last_mut() {
+        note(attempt);
+    }
+}

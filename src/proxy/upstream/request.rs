@@ -1,0 +1,129 @@
+//! The request's head as a backend gets it.
+
+use smallvec::SmallVec;
+
+use crate::config::{Part, Proxy, ProxyHttpVersion, Template};
+use crate::http::h1::encode::{self, Sink};
+use crate::http::head::FieldId;
+use crate::http::headers::{ConnectionOptions, is_hop_by_hop, is_ordinary_name, same_field_name};
+use crate::http::uri::escape_uri;
+use crate::proxy::exchange::BodySize;
+use crate::proxy::output::Output;
+use crate::proxy::request::Request;
+use crate::proxy::variables::expand;
+
+/// Writes the request's head as the backend gets it: what the configuration
+/// sets, then what the client sent, less what is between the client and us,
+/// what Connection names, and every copy of what we set ourselves.
+pub(super) fn write_head(request: &Request<'_>, proxy: &Proxy, size: BodySize, out: &mut Output) {
+    let bytes = request.head_bytes();
+    let head = request.head;
+    out.put(head.method.of(bytes));
+    out.put(b" ");
+    write_target(request, proxy, out);
+    out.put(match proxy.http_version {
+        ProxyHttpVersion::Http10 => b" HTTP/1.0\r\n",
+        ProxyHttpVersion::Http11 => b" HTTP/1.1\r\n",
+    });
+    for header in &proxy.set_headers {
+        // Framing is ours to say, whatever the configuration says of it.
+        if matches!(
+            FieldId::of(&header.name),
+            FieldId::ContentLength | FieldId::TransferEncoding
+        ) {
+            continue;
+        }
+        write_set_header(&header.name, &header.value, request, out);
+    }
+    match size {
+        BodySize::Known(length) => encode::field_decimal(out, b"Content-Length", length),
+        BodySize::Unknown => encode::field(out, b"Transfer-Encoding", b"chunked"),
+        BodySize::None | BodySize::Announced(_) => {
+            // A method that expects a body says that there is none
+            // (RFC 9110 §8.6), if the client did.
+            if head
+                .fields
+                .iter()
+                .any(|field| field.id == FieldId::ContentLength)
+            {
+                encode::field_decimal(out, b"Content-Length", 0);
+            }
+        }
+    }
+    let options = ConnectionOptions::of(&head.fields, bytes);
+    let limits = request.limits();
+    for field in &head.fields {
+        let name = field.name.of(bytes);
+        let is_set = || {
+            proxy
+                .set_headers
+                .iter()
+                .any(|header| same_field_name(&header.name, name))
+        };
+        let forwarded = !is_hop_by_hop(field.id)
+            && !matches!(
+                field.id,
+                FieldId::ContentLength | FieldId::Expect | FieldId::Host
+            )
+            && is_ordinary_name(name, limits.underscores_in_headers)
+            && !is_set()
+            && !request.view.gateway.asserts(name)
+            && !options.names(name, |_| false);
+        if forwarded {
+            encode::field(out, name, field.value.of(bytes));
+        }
+    }
+    out.put(b"\r\n");
+}
+
+fn write_set_header(name: &[u8], value: &Template, request: &Request<'_>, out: &mut Output) {
+    // Whether there is a value shows only when it has been written, so a
+    // literal is asked first and the rest goes by way of a small vector.
+    match &*value.parts {
+        [] => {}
+        [Part::Literal(literal)] => encode::field(out, name, literal),
+        _ => {
+            let mut evaluated = SmallVec::<[u8; 256]>::new();
+            expand(value, request, &mut SmallSink(&mut evaluated));
+            if !evaluated.is_empty() && encode::is_field_value(&evaluated) {
+                encode::field(out, name, &evaluated);
+            }
+        }
+    }
+}
+
+struct SmallSink<'v>(&'v mut SmallVec<[u8; 256]>);
+
+impl Sink for SmallSink<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+}
+
+/// The target as Nginx forms it: without a URI part in `proxy_pass` the
+/// client's own, otherwise that part in place of the location's prefix and
+/// the rest of the normalised path, escaped again.
+fn write_target(request: &Request<'_>, proxy: &Proxy, out: &mut Output) {
+    let bytes = request.head_bytes();
+    let head = request.head;
+    match &proxy.uri {
+        None => {
+            let path = head.path.of(bytes);
+            out.put(if path.is_empty() { b"/" } else { path });
+        }
+        Some(uri) => {
+            out.put(uri);
+            let rest = request
+                .path()
+                .get(request.location.prefix.len()..)
+                .unwrap_or_default();
+            let mut escaped = Vec::with_capacity(rest.len());
+            escape_uri(&mut escaped, rest);
+            out.put(&escaped);
+        }
+    }
+    if let Some(query) = head.query {
+        out.put(b"?");
+        out.put(query.of(bytes));
+    }
+}

@@ -1,0 +1,203 @@
+//! A backend's answer, on its way to the client.
+
+use std::fmt;
+
+use crate::config::{Proxy, UpstreamPeer};
+use crate::http::h1::framing::{self, Kind};
+use crate::http::h1::parse::{HeadLimits, Status, parse_response};
+use crate::http::head::{FieldId, Method, ResponseHead, Version};
+use crate::http::headers::{ConnectionOptions, is_hop_by_hop};
+use crate::net::buffers::Class;
+use crate::proxy::body::{self, RelayError};
+use crate::proxy::exchange::{BodySize, ResponseSink};
+use crate::proxy::request::Request;
+use crate::proxy::transport::{Rx, TransportError};
+use crate::proxy::{log, redirect, respond as answers};
+use crate::telemetry::error_log::Level;
+
+use super::{Broken, Cause, HEAD_PHASE, Reuse, closed_early, record, upstream_failed};
+
+/// Bytes of a response's head at the most. Nginx's `proxy_buffer_size` is one
+/// page; this is four, and fits one receive buffer together with its body's
+/// first bytes.
+const RESPONSE_HEAD: HeadLimits = HeadLimits {
+    line: 16 << 10,
+    total: 16 << 10,
+    fields: 256,
+};
+/// Interim responses (1xx) that a backend may send before the final one.
+const MAX_INTERIM: usize = 16;
+
+/// Receives the response's head, sends ours, relays the body.
+pub(super) async fn respond<S: ResponseSink>(
+    request: &mut Request<'_>,
+    proxy: &Proxy,
+    peer: &UpstreamPeer,
+    rx: &mut Rx<'_>,
+    sink: &mut S,
+) -> Result<Reuse, Broken> {
+    let mut head = ResponseHead::default();
+    receive_head(request, proxy, peer, rx, &mut head).await?;
+    record(request, |attempt| {
+        attempt.head_received = Some(attempt.started.elapsed());
+        attempt.status = Some(head.status);
+    });
+    let input = rx.input.plain();
+    let framing = match framing::of_response(&head, input, request.method()) {
+        Ok(framing) => framing.kind(),
+        Err(error) => return Err(invalid(request, peer, &error)),
+    };
+    let options = ConnectionOptions::of(&head.fields, input);
+    let persistent = match head.version {
+        Version::Http11 => !options.close,
+        Version::Http10 => options.keep_alive,
+    };
+    send_response_head(request, proxy, &head, &options, framing, input, sink);
+    rx.input.consume(head.len);
+    let relayed = body::relay(framing, rx, sink, proxy.read_timeout).await;
+    match relayed {
+        Ok(received) => record(request, |attempt| attempt.received = received),
+        Err(RelayError::Client(error)) => {
+            let message: &dyn fmt::Display = match &error {
+                TransportError::TimedOut => &"client timed out (110: Connection timed out)",
+                error => &fmt::from_fn(move |f| write!(f, "send() {error}")),
+            };
+            log::upstream_error(
+                request,
+                Level::Info,
+                Some(peer),
+                format_args!("{message} while sending response to client"),
+            );
+            return Err(Broken::Client(None));
+        }
+        Err(RelayError::Upstream(error)) => {
+            upstream_failed(request, peer, &error, "recv()", "reading upstream");
+            return Err(Broken::Upstream);
+        }
+        Err(RelayError::Premature) => {
+            closed_early(request, peer, "reading upstream");
+            return Err(Broken::Upstream);
+        }
+        Err(RelayError::Invalid(error)) => return Err(invalid(request, peer, &error)),
+    }
+    // Bytes behind the response were not asked for: whatever they are, the
+    // next request must not be answered by them.
+    let clean = rx.input.is_empty() && !rx.input.is_closed();
+    let reuse = persistent && clean && framing != Kind::UntilClose;
+    Ok(if reuse { Reuse::Yes } else { Reuse::No })
+}
+
+fn invalid(request: &Request<'_>, peer: &UpstreamPeer, error: &dyn fmt::Display) -> Broken {
+    log::upstream_error(
+        request,
+        Level::Error,
+        Some(peer),
+        format_args!("upstream sent {error} while reading response from upstream"),
+    );
+    Broken::Upstream
+}
+
+/// Reads until the final response's head is there; interim ones are dropped,
+/// because a 100 has been answered here and others are optional.
+async fn receive_head(
+    request: &mut Request<'_>,
+    proxy: &Proxy,
+    peer: &UpstreamPeer,
+    rx: &mut Rx<'_>,
+    head: &mut ResponseHead,
+) -> Result<(), Broken> {
+    let mut interim = 0;
+    let mut untouched = true;
+    loop {
+        if !rx.input.plain().is_empty() {
+            match parse_response(rx.input.plain(), &RESPONSE_HEAD, head) {
+                Ok(Status::Complete) if head.status == 101 => {
+                    return Err(invalid(
+                        request,
+                        peer,
+                        &"101 to a request that asked for no upgrade",
+                    ));
+                }
+                Ok(Status::Complete) if head.status < 200 && interim < MAX_INTERIM => {
+                    interim += 1;
+                    rx.input.consume(head.len);
+                    head.clear();
+                    continue;
+                }
+                Ok(Status::Complete) if head.status < 200 => {
+                    return Err(invalid(request, peer, &"too many interim responses"));
+                }
+                Ok(Status::Complete) => return Ok(()),
+                Ok(Status::Partial) => {}
+                Err(error) => return Err(invalid(request, peer, &error)),
+            }
+        }
+        match rx.fill(Class::Medium, proxy.read_timeout).await {
+            Ok(0) if untouched => return Err(Broken::Untouched(Cause::Closed)),
+            Ok(0) => {
+                closed_early(request, peer, HEAD_PHASE);
+                return Err(Broken::Upstream);
+            }
+            Ok(_) => untouched = false,
+            Err(error) if untouched => return Err(Broken::Untouched(Cause::Receive(error))),
+            Err(error) => {
+                upstream_failed(request, peer, &error, "recv()", HEAD_PHASE);
+                return Err(Broken::Upstream);
+            }
+        }
+    }
+}
+
+/// Writes our response head: what we say, then what the backend said, less
+/// what was between it and us.
+fn send_response_head<S: ResponseSink>(
+    request: &mut Request<'_>,
+    proxy: &Proxy,
+    head: &ResponseHead,
+    options: &ConnectionOptions<'_>,
+    framing: Kind,
+    bytes: &[u8],
+    sink: &mut S,
+) {
+    request.answer.status = head.status;
+    answers::start(request, sink, head.status);
+    let records = request.view.gateway.records_response_fields();
+    for field in &head.fields {
+        let (name, value) = (field.name.of(bytes), field.value.of(bytes));
+        if records {
+            request
+                .answer
+                .upstream_fields
+                .push((name.into(), value.into()));
+        }
+        let ours = matches!(
+            field.id,
+            FieldId::ContentLength | FieldId::Server | FieldId::Date | FieldId::XAccel
+        );
+        if ours || is_hop_by_hop(field.id) || options.names(name, |_| false) {
+            continue;
+        }
+        let rewritten = match field.id {
+            FieldId::Location => redirect::rewrite(&proxy.redirect, value, request),
+            _ => None,
+        };
+        let value = rewritten.as_deref().unwrap_or(value);
+        if records {
+            request.answer.sent_fields.push((name.into(), value.into()));
+        }
+        sink.field(name, value);
+    }
+    answers::add_headers(request, sink, head.status);
+    let announced = || {
+        let value = head.field(bytes, FieldId::ContentLength)?;
+        std::str::from_utf8(value).ok()?.parse().ok()
+    };
+    sink.end_head(match framing {
+        Kind::Length(length) => BodySize::Known(length),
+        Kind::Chunked | Kind::UntilClose => BodySize::Unknown,
+        Kind::Empty if request.method() == Method::Head || head.status == 304 => {
+            announced().map_or(BodySize::None, BodySize::Announced)
+        }
+        Kind::Empty => BodySize::None,
+    });
+}
