@@ -4,14 +4,19 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
+use std::pin::pin;
+use std::time::Duration;
 
 use monoio::io::{CancelHandle, Canceller};
+use rustix::event::{PollFd, PollFlags};
 use socket2::{Domain, SockAddr, SockRef, Type};
 
 use super::addr::ClientAddr;
+use super::buffers::with_fd;
+use super::deadlines::Deadline;
 use super::socket::Socket;
 
 /// What to bind.
@@ -145,6 +150,42 @@ impl Acceptor {
             }
         }
     }
+}
+
+impl Acceptor {
+    /// Whether a connection is waiting to be accepted. Does not block.
+    pub fn has_waiting(&self) -> bool {
+        match self {
+            Self::Tcp(listener) => with_fd(listener, is_readable),
+            Self::Unix(listener) => with_fd(listener, is_readable),
+        }
+    }
+
+    /// Accepts a connection if one is there, and gives up after `patience`:
+    /// another worker may have been quicker.
+    pub async fn accept_waiting(
+        &self,
+        patience: Duration,
+    ) -> Option<io::Result<(Socket, ClientAddr)>> {
+        if !self.has_waiting() {
+            return None;
+        }
+        let stop = Stop::default();
+        let mut accept = pin!(self.accept(stop.handle()));
+        let deadline = Deadline::new();
+        deadline.arm(patience);
+        if let Ok(accepted) = deadline.run(accept.as_mut()).await {
+            return Some(accepted);
+        }
+        stop.stop();
+        accept.await.ok().map(Ok)
+    }
+}
+
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    let now = rustix::event::Timespec::default();
+    rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 /// Ends accepts.

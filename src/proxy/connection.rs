@@ -27,7 +27,7 @@ use super::respond;
 use super::route;
 use super::serve::{Served, serve};
 use super::transport::{Transport, TransportError};
-use super::worker::{View, Worker};
+use super::worker::{Registration, View, Worker};
 
 /// Handshakes in flight on one worker at the most; further connections wait
 /// for their turn. Each costs some 20 KiB and a quarter of a millisecond of
@@ -41,17 +41,28 @@ const DRAIN_BYTES: u64 = 256 << 10;
 /// How long a close waits for the client to take note of an error page.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Serves a connection from accept to close.
+/// Serves a connection from accept to close. It is counted from this call on,
+/// not from the first poll, so that a worker about to leave sees it.
 ///
 /// Cancelling it closes the connection at once; requests in flight are cut
 /// off without a log line.
-pub async fn serve_connection(
+pub fn serve_connection(
     worker: Rc<Worker>,
     socket: Socket,
     client: ClientAddr,
     address: Rc<ListenAddress>,
-) {
+) -> impl Future<Output = ()> {
     let registration = worker.register();
+    serve_registered(worker, registration, socket, client, address)
+}
+
+async fn serve_registered(
+    worker: Rc<Worker>,
+    registration: Registration,
+    socket: Socket,
+    client: ClientAddr,
+    address: Rc<ListenAddress>,
+) {
     let view = worker.view();
     let Some(index) = view.gateway.listener(&address) else {
         return;

@@ -1,5 +1,6 @@
 //! A worker: one thread, one ring, its share of the connections.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -11,10 +12,12 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+use rustix::io::Errno;
 
 use crate::config::ListenAddress;
+use crate::net::addr::ClientAddr;
 use crate::net::buffers::{Buffer, Class};
-use crate::net::deadlines;
+use crate::net::deadlines::{self, Deadline};
 use crate::net::listener::{Acceptor, Stop, StopHandle};
 use crate::net::socket::Socket;
 use crate::net::spawn::{sleep, spawn};
@@ -24,6 +27,7 @@ use crate::proxy::worker::Worker;
 use crate::telemetry::error_log::Level;
 
 use super::affinity;
+use super::pidfile::describe;
 use super::probe::{Driver, RING_ENTRIES};
 
 /// Accepts that a worker keeps outstanding on each listener with io_uring:
@@ -33,7 +37,9 @@ const ACCEPTS: usize = 4;
 /// Pause after the system had no descriptor or memory for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often such trouble is logged at most.
-const TROUBLE_INTERVAL: Duration = Duration::from_secs(1);
+const ALERT_INTERVAL: Duration = Duration::from_secs(1);
+/// Time for the accepts to end when a worker is to leave at once.
+const STOP_PATIENCE: Duration = Duration::from_millis(500);
 /// How often a draining worker looks whether it is done.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
@@ -162,24 +168,29 @@ async fn work(
     woken: UnixStream,
     commands: Receiver<Command>,
 ) -> io::Result<()> {
-    let worker = Worker::new(Arc::clone(&published));
+    let acceptance = Rc::new(Acceptance {
+        worker: Worker::new(Arc::clone(&published)),
+        published,
+        outstanding: Cell::new(0),
+        last_alert: Cell::new(None),
+        is_leaving_now: Cell::new(false),
+    });
+    let worker = &acceptance.worker;
     let mut control = Socket::adopt(woken)?;
-    let ticking = Rc::clone(&worker);
-    spawn(
-        async move {
-            loop {
-                sleep(deadlines::TICK).await;
-                ticking.tick();
-            }
-        },
-        |_| {},
-    );
+    let ticking = Rc::clone(worker);
+    let ticker = async move {
+        loop {
+            sleep(deadlines::TICK).await;
+            ticking.tick();
+        }
+    };
+    spawn(ticker, |_| {});
     let mut accepting: Vec<(ListenAddress, Stop)> = Vec::new();
-    let mut draining = None;
+    let mut leaving: Option<Leaving> = None;
     let mut buffer = Buffer::take(Class::Small);
+    let deadline = Deadline::new();
     loop {
-        let deadline = deadlines::Deadline::new();
-        if draining.is_some() {
+        if leaving.is_some() {
             deadline.arm(DRAIN_POLL);
         }
         let range = 0..buffer.len();
@@ -192,122 +203,150 @@ async fn work(
         for command in commands.try_iter() {
             match command {
                 Command::Listen { add, keep } => {
-                    let (kept, gone) = accepting
+                    let (kept, gone): (Vec<_>, Vec<_>) = accepting
                         .into_iter()
                         .partition(|(address, _)| keep.contains(address));
                     accepting = kept;
-                    let gone: Vec<(ListenAddress, Stop)> = gone;
                     gone.into_iter().for_each(|(_, stop)| stop.stop());
                     for listener in add {
-                        accepting.push(accept_from(&worker, &published, driver, listener)?);
+                        accepting.push(acceptance.accept_from(driver, listener)?);
                     }
                 }
                 Command::Drain(limit) => {
                     accepting.drain(..).for_each(|(_, stop)| stop.stop());
                     worker.drain();
-                    draining = Some(limit.map(|limit| Instant::now() + limit));
+                    leaving = Some(Leaving::WhenDone(limit.map(|limit| Instant::now() + limit)));
                 }
-                Command::Stop => draining = Some(Some(Instant::now())),
+                Command::Stop => {
+                    acceptance.is_leaving_now.set(true);
+                    accepting.drain(..).for_each(|(_, stop)| stop.stop());
+                    leaving = Some(Leaving::Now(Instant::now() + STOP_PATIENCE));
+                }
             }
         }
-        if let Some(limit) = draining {
-            let out_of_time = limit.is_some_and(|limit| Instant::now() >= limit);
-            if out_of_time || worker.connections() == 0 {
-                break;
+        // A ring that ends with accepts outstanding holds on to its listening
+        // sockets for a while, so they are waited for in any case.
+        let accepts = acceptance.outstanding.get();
+        let is_over = |limit: Instant| Instant::now() >= limit;
+        let leave = match leaving {
+            None => false,
+            Some(Leaving::Now(limit)) => accepts == 0 || is_over(limit),
+            Some(Leaving::WhenDone(limit)) => {
+                (accepts == 0 && worker.connections() == 0) || limit.is_some_and(is_over)
             }
+        };
+        if leave {
+            break;
         }
     }
-    accepting.drain(..).for_each(|(_, stop)| stop.stop());
-    // One more turn, in which the accepts end and their sockets are closed.
-    sleep(Duration::from_millis(1)).await;
     worker.flush_logs();
     Ok(())
 }
 
-fn accept_from(
-    worker: &Rc<Worker>,
-    published: &Arc<ArcSwap<Gateway>>,
-    driver: Driver,
-    listener: NewListener,
-) -> io::Result<(ListenAddress, Stop)> {
-    let NewListener { address, fd, unix } = listener;
-    let acceptor = Rc::new(Acceptor::new(fd, unix)?);
-    let shared = Rc::new(address.clone());
-    let stop = Stop::default();
-    let accepts = if driver == Driver::Epoll { 1 } else { ACCEPTS };
-    for _ in 0..accepts {
-        let task = accept_loop(
-            Rc::clone(worker),
-            Arc::clone(published),
-            Rc::clone(&acceptor),
-            Rc::clone(&shared),
-            stop.handle(),
-        );
-        spawn(task, |_| {});
-    }
-    Ok((address, stop))
+/// How a worker goes.
+#[derive(Debug, Clone, Copy)]
+enum Leaving {
+    /// When the last connection has ended, or at this time.
+    WhenDone(Option<Instant>),
+    /// When no accept is outstanding, or at this time.
+    Now(Instant),
 }
 
-/// Accepts until stopped. What the system cannot give (descriptors, memory)
-/// is waited for: never a spin, never an exit.
-async fn accept_loop(
+/// What the accept loops of a worker share.
+struct Acceptance {
     worker: Rc<Worker>,
     published: Arc<ArcSwap<Gateway>>,
-    acceptor: Rc<Acceptor>,
-    address: Rc<ListenAddress>,
-    stop: StopHandle,
-) {
-    let mut last_trouble: Option<Instant> = None;
-    let mut alert = |message: std::fmt::Arguments<'_>| {
-        if last_trouble.is_none_or(|last| last.elapsed() >= TROUBLE_INTERVAL) {
-            last_trouble = Some(Instant::now());
-            if let Some(log) = published.load().main_error_log() {
-                log.log(Level::Alert, None, message);
+    /// Accept loops that have not ended.
+    outstanding: Cell<usize>,
+    last_alert: Cell<Option<Instant>>,
+    is_leaving_now: Cell<bool>,
+}
+
+impl Acceptance {
+    fn accept_from(
+        self: &Rc<Self>,
+        driver: Driver,
+        listener: NewListener,
+    ) -> io::Result<(ListenAddress, Stop)> {
+        let NewListener { address, fd, unix } = listener;
+        let acceptor = Rc::new(Acceptor::new(fd, unix)?);
+        let shared = Rc::new(address.clone());
+        let stop = Stop::default();
+        let loops = if driver == Driver::Epoll { 1 } else { ACCEPTS };
+        for _ in 0..loops {
+            self.outstanding.set(self.outstanding.get() + 1);
+            let this = Rc::clone(self);
+            let (acceptor, shared) = (Rc::clone(&acceptor), Rc::clone(&shared));
+            let handle = stop.handle();
+            let task = async move {
+                this.accept_until_stopped(&acceptor, &shared, handle).await;
+                drop(acceptor);
+                this.outstanding.set(this.outstanding.get() - 1);
+            };
+            spawn(task, |_| {});
+        }
+        Ok((address, stop))
+    }
+
+    /// Accepts until stopped. What the system cannot give (descriptors,
+    /// memory) is waited for: never a spin, never an exit.
+    async fn accept_until_stopped(
+        &self,
+        acceptor: &Acceptor,
+        address: &Rc<ListenAddress>,
+        stop: StopHandle,
+    ) {
+        loop {
+            match acceptor.accept(stop.clone()).await {
+                Ok((socket, client)) => self.take(socket, client, address),
+                Err(error) => match Errno::from_io_error(&error) {
+                    Some(Errno::CANCELED) => break,
+                    // The client was gone before it was accepted.
+                    Some(Errno::CONNABORTED | Errno::INTR) => {}
+                    _ => {
+                        self.alert(format_args!("accept() failed ({})", describe(&error)));
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
             }
         }
-    };
-    loop {
-        match acceptor.accept(stop.clone()).await {
-            Ok((socket, client)) => {
-                let limit = published.load().config.core.worker_connections;
-                if worker.connections() >= limit {
-                    alert(format_args!("{limit} worker_connections are not enough"));
-                    continue;
-                }
-                let task =
-                    serve_connection(Rc::clone(&worker), socket, client, Rc::clone(&address));
-                let log = published.load().main_error_log().map(Arc::clone);
-                spawn(task, move |panic| {
-                    if let Some(log) = log {
-                        log.log(
-                            Level::Alert,
-                            None,
-                            format_args!("a connection's task panicked: {panic}"),
-                        );
-                    }
-                });
+        // The kernel wakes one accept for each connection, and it may have
+        // woken this one just as it was stopped: that connection would wait in
+        // the queue, unheard of by the other workers, until the next arrives.
+        while !self.is_leaving_now.get() {
+            match acceptor.accept_waiting(ACCEPT_PAUSE).await {
+                Some(Ok((socket, client))) => self.take(socket, client, address),
+                Some(Err(_)) | None => break,
             }
-            Err(error) => match rustix::io::Errno::from_io_error(&error) {
-                Some(rustix::io::Errno::CANCELED) => return,
-                Some(
-                    errno @ (rustix::io::Errno::MFILE
-                    | rustix::io::Errno::NFILE
-                    | rustix::io::Errno::NOMEM
-                    | rustix::io::Errno::NOBUFS),
-                ) => {
-                    alert(format_args!(
-                        "accept() failed ({}: {errno})",
-                        errno.raw_os_error()
-                    ));
-                    sleep(ACCEPT_PAUSE).await;
-                }
-                // The client was gone before it was accepted.
-                Some(rustix::io::Errno::CONNABORTED | rustix::io::Errno::INTR) => {}
-                _ => {
-                    alert(format_args!("accept() failed ({error})"));
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            },
+        }
+    }
+
+    fn take(&self, socket: Socket, client: ClientAddr, address: &Rc<ListenAddress>) {
+        let gateway = self.published.load();
+        let limit = gateway.config.core.worker_connections;
+        if self.worker.connections() >= limit {
+            self.alert(format_args!("{limit} worker_connections are not enough"));
+            return;
+        }
+        let worker = Rc::clone(&self.worker);
+        let task = serve_connection(worker, socket, client, Rc::clone(address));
+        let log = gateway.main_error_log().map(Arc::clone);
+        spawn(task, move |panic| {
+            if let Some(log) = log {
+                let message = format_args!("a connection's task panicked: {panic}");
+                log.log(Level::Alert, None, message);
+            }
+        });
+    }
+
+    /// Logs trouble, but not at the rate at which it comes.
+    fn alert(&self, message: std::fmt::Arguments<'_>) {
+        let last = self.last_alert.get();
+        if last.is_none_or(|last| last.elapsed() >= ALERT_INTERVAL) {
+            self.last_alert.set(Some(Instant::now()));
+            if let Some(log) = self.published.load().main_error_log() {
+                log.log(Level::Alert, None, message);
+            }
         }
     }
 }

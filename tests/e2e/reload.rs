@@ -381,3 +381,38 @@ fn logs_are_reopened_on_sigusr1() {
     ringwall.access_with(&["/second"]);
     assert!(!ringwall.site.read("access.log.1").contains("/second"));
 }
+
+#[test]
+fn an_unusable_ca_on_reload_leaves_the_old_one_in_force() {
+    let origin = Origin::hello();
+    let (site, pki) = Site::with_pki();
+    let ringwall = site.start(&mutual_proxy(&origin.url()));
+    let address = ringwall.address("TLS");
+    let client = TlsClient::with_identity(&pki.ca, &pki.client).without_sessions();
+    for (number, broken) in [
+        "",
+        "not a certificate",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        std::fs::write(ringwall.site.file("ca.crt"), broken).expect("writable");
+        ringwall.reload();
+        eventually("the log says why", || {
+            let complaints = ringwall.complaints();
+            let lines = complaints.lines();
+            let told = lines.filter(|line| line.contains("[emerg]") && line.contains("ca.crt"));
+            (told.count() > number).then_some(())
+        });
+        assert_eq!(
+            client.get(address, HOST, "/").expect("served").text(),
+            "hello"
+        );
+        for refused in [None, Some(&pki.stranger)] {
+            let client = TlsClient::trusting(refused).without_sessions();
+            assert!(client.get(address, HOST, "/").is_err());
+        }
+    }
+    assert_eq!(origin.requests(), 3);
+}

@@ -734,3 +734,73 @@ fn a_tls_port_and_a_plain_port_serve_side_by_side() {
     let response = TlsClient::new(&pki.ca).get(ringwall.address("TLS"), HOST, "/");
     assert_eq!(response.expect("served").text(), "https on");
 }
+
+#[test]
+fn ssl_verify_depth_counts_the_intermediates() {
+    for (depth, one, two) in [(0, false, false), (1, true, false), (2, true, true)] {
+        let (site, pki) = Site::with_pki();
+        let ringwall = site.start(&http(&format!(
+            "server {{ listen 127.0.0.1:@TLS@ ssl; server_name {HOST};\n\
+             {CERTIFICATES} {MUTUAL} ssl_verify_depth {depth}; return 200 x; }}"
+        )));
+        let first = pki.ca.intermediate("First");
+        let second = first.intermediate("Second");
+        let below = |issuer: &Authority, chain: &[&Authority]| {
+            let mut leaf = issuer.client("deep.example");
+            for above in chain {
+                leaf.certificate_pem += &above.pem();
+            }
+            leaf
+        };
+        for (identity, expected) in [
+            (pki.client.clone(), true),
+            (below(&first, &[&first]), one),
+            (below(&second, &[&second, &first]), two),
+        ] {
+            let client =
+                TlsClient::build(Trust::Ca(&pki.ca), Some(&identity), &[&TLS12]).without_sessions();
+            let outcome = client.get(ringwall.address("TLS"), HOST, "/");
+            let served = outcome
+                .as_ref()
+                .is_ok_and(|response| response.status == 200);
+            assert_eq!(served, expected, "depth {depth}: {outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_broken_by_design_is_not_offered() {
+    let site = Site::new();
+    let openssl = OpenSsl::in_dir(site.path());
+    openssl.authority("ca", "TestCA");
+    openssl.leaf("server", HOST, "ca");
+    let ringwall = site.start(&http(&format!(
+        "server {{ listen 127.0.0.1:@TLS@ ssl; server_name {HOST}; {CERTIFICATES} return 200 x; }}"
+    )));
+    let port = ringwall.address("TLS").port();
+    for (name, options) in [
+        ("RSA key exchange", "-tls1_2 -cipher kRSA"),
+        ("FFDHE", "-tls1_2 -cipher kDHE"),
+        ("no authentication", "-tls1_2 -cipher aNULL@SECLEVEL=0"),
+        ("3DES", "-tls1_2 -cipher 3DES@SECLEVEL=0"),
+        ("CBC", "-tls1_2 -cipher ECDHE-RSA-AES128-SHA"),
+        ("TLS 1.3 over FFDHE alone", "-tls1_3 -groups ffdhe2048"),
+    ] {
+        let outcome = tools::shell(
+            ringwall.site.path(),
+            &format!(
+                "openssl s_client -connect 127.0.0.1:{port} -servername {HOST} {options} </dev/null"
+            ),
+        );
+        assert!(!outcome.ok(), "{name}: {outcome:?}");
+    }
+    let outcome = tools::shell(
+        ringwall.site.path(),
+        &format!(
+            "(printf 'GET / HTTP/1.1\\r\\nHost: {HOST}\\r\\nConnection: close\\r\\n\\r\\n'; sleep 1) | \
+             openssl s_client -connect 127.0.0.1:{port} -servername {HOST} -tls1_3 -ign_eof"
+        ),
+    );
+    assert!(outcome.stdout.contains("Max Early Data: 0"), "{outcome:?}");
+    assert!(outcome.stdout.contains("Compression: NONE"), "{outcome:?}");
+}

@@ -19,19 +19,18 @@ pub(crate) struct Authority {
 impl Authority {
     /// A self-signed root.
     pub(crate) fn new(common_name: &str) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names to refuse");
-        params
-            .distinguished_name
-            .push(DnType::CommonName, common_name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::CrlSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
         let key = KeyPair::generate().expect("a key");
-        let issuer = CertifiedIssuer::self_signed(params, key).expect("a root");
+        let issuer = CertifiedIssuer::self_signed(authority(common_name), key).expect("a root");
         Self { issuer }
+    }
+
+    /// An intermediate below this one.
+    pub(crate) fn intermediate(&self, common_name: &str) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let issuer = CertifiedIssuer::signed_by(authority(common_name), key, &self.issuer);
+        Self {
+            issuer: issuer.expect("an intermediate"),
+        }
     }
 
     /// The root as PEM.
@@ -85,6 +84,20 @@ impl Authority {
             key_pem: key.serialize_pem(),
         }
     }
+}
+
+fn authority(common_name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new(Vec::new()).expect("no names to refuse");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
+    params
 }
 
 /// A leaf certificate with its key.
