@@ -218,7 +218,7 @@ mod tests {
             ..peer(1)
         };
         assert_eq!(
-            Balancer::new(&[down.clone()]).choose(&Tried::new(), Instant::now()),
+            Balancer::new(std::slice::from_ref(&down)).choose(&Tried::new(), Instant::now()),
             None
         );
         let balancer = Balancer::new(&[down, peer(1)]);

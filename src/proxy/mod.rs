@@ -1,7 +1,7 @@
 //! From a connection to its answer.
 //!
 //! [`connection`] takes an accepted socket through the TLS handshake and then
-//! reads one request after the other; [`serve`] is what happens to each of
+//! reads one request after the other; `serve` is what happens to each of
 //! them, top to bottom, and does not know which version of HTTP brought it.
 //! Everything a request touches belongs to its worker: the only thing shared
 //! between threads is the immutable [`gateway::Gateway`].

@@ -2,7 +2,7 @@
 //!
 //! The main thread reads and validates configurations, publishes them as
 //! whole snapshots, opens the listening sockets, and waits for signals. Each
-//! worker is a thread with a ring of its own ([`worker`]). Everything that
+//! worker is a thread with a ring of its own (`worker`). Everything that
 //! blocks happens on the main thread or on the log writer's, never on a ring.
 
 mod affinity;

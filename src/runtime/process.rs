@@ -5,6 +5,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use crate::config::{self, Core, EventMethod, LoadOptions, LogLevel, LogTarget, Remark};
@@ -171,18 +172,23 @@ fn serve(
             describe(&error)
         ))
     })?;
-    supervisor.start().map_err(system("starting the workers"))?;
-    if let Some(error) = refusal {
-        let wanted = if core.event_method == EventMethod::IoUring {
-            "the wanted "
-        } else {
-            ""
+    let short_of_rings = supervisor.start().map_err(system("starting the workers"))?;
+    let driver = supervisor.driver();
+    if let Some(error) = refusal.or(short_of_rings) {
+        let wanted = match core.event_method {
+            EventMethod::IoUring => "the wanted ",
+            EventMethod::Auto | EventMethod::Epoll => "",
         };
+        // The rings' memory counts as locked.
+        let hint = match Errno::from_io_error(&error) {
+            Some(Errno::NOMEM) => "; RLIMIT_MEMLOCK may be too low",
+            _ => "",
+        };
+        let reason = describe(&error);
         supervisor.log(
             Level::Warn,
             format_args!(
-                "{wanted}io_uring is refused by this system ({}), using epoll",
-                describe(&error)
+                "{wanted}io_uring is refused by this system ({reason}{hint}), using epoll"
             ),
         );
     }

@@ -80,13 +80,32 @@ impl Supervisor {
         })
     }
 
-    /// Starts the workers and the log writer.
+    /// Starts the workers and the log writer. Where the rings of all workers
+    /// cannot be had, though one could, all of them run on epoll: the result
+    /// is then why.
     ///
     /// # Errors
-    /// A thread or a ring cannot be made.
-    pub(super) fn start(&mut self) -> io::Result<()> {
+    /// A thread cannot be made, or not even epoll can be had.
+    pub(super) fn start(&mut self) -> io::Result<Option<io::Error>> {
         self.logs.start()?;
-        self.adjust_workers()
+        let Err(error) = self.adjust_workers() else {
+            return Ok(None);
+        };
+        if self.driver == Driver::Epoll {
+            return Err(error);
+        }
+        for worker in self.workers.drain(..) {
+            worker.handle.tell(Command::Stop);
+            self.leaving.push(worker.handle);
+        }
+        self.driver = Driver::Epoll;
+        self.adjust_workers()?;
+        Ok(Some(error))
+    }
+
+    /// What the workers run on.
+    pub(super) fn driver(&self) -> Driver {
+        self.driver
     }
 
     /// A line in the main error log.
