@@ -483,6 +483,7 @@ async fn answer(
     let served = serve(request, &mut body, sink).await;
     let next = match served {
         Served::CutOff => Next::CutOff,
+        Served::Done if !body.is_in_step() => Next::Close(LINGER),
         Served::Done if !sink.keeps_alive() => Next::Close(if body.is_finished() {
             Duration::ZERO
         } else {

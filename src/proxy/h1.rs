@@ -22,6 +22,10 @@ pub(crate) struct H1Body<'t> {
     allowance: u64,
     awaits_continue: bool,
     lent: Lent,
+    /// A read is under way, or a piece is on loan. If that is so when the
+    /// body is no longer being read, bytes are lost, and where the next
+    /// request begins is unknown.
+    is_busy: bool,
     /// Payload bytes so far.
     received: u64,
 }
@@ -55,8 +59,15 @@ impl<'t> H1Body<'t> {
             allowance: 0,
             awaits_continue,
             lent: Lent::default(),
+            is_busy: false,
             received: 0,
         }
+    }
+
+    /// Whether what follows in the input is what follows the bytes read so
+    /// far: not if reading was cut short.
+    pub(crate) fn is_in_step(&self) -> bool {
+        !self.is_busy
     }
 
     /// Payload bytes received.
@@ -67,7 +78,7 @@ impl<'t> H1Body<'t> {
     /// Reads and drops what is left, if that is little: at most `bound` bytes.
     /// Whether the connection can carry another request.
     pub(crate) async fn drain(&mut self, bound: u64) -> bool {
-        if self.awaits_continue() {
+        if self.awaits_continue() || !self.is_in_step() {
             return false;
         }
         let mut left = bound;
@@ -88,7 +99,10 @@ impl<'t> H1Body<'t> {
     }
 
     async fn fill(&mut self) -> Result<(), BodyError> {
-        match self.rx.fill(Class::Large, self.timeout).await {
+        self.is_busy = true;
+        let filled = self.rx.fill(Class::Large, self.timeout).await;
+        self.is_busy = false;
+        match filled {
             Ok(0) => Err(BodyError::Closed),
             Ok(_) => Ok(()),
             Err(error) => Err(BodyError::Transport(error)),
@@ -174,6 +188,7 @@ impl BodySource for H1Body<'_> {
             if length > 0 {
                 let loan = self.rx.input.lend_plain(length as u64);
                 self.lent = lent;
+                self.is_busy = true;
                 // There is a buffer, because there was plaintext in it.
                 return Ok(loan.map(|(buffer, range)| Piece { buffer, range }));
             }
@@ -183,6 +198,7 @@ impl BodySource for H1Body<'_> {
 
     fn give_back(&mut self, buffer: Buffer) {
         let lent = std::mem::take(&mut self.lent);
+        self.is_busy = false;
         self.rx.input.give_back(buffer, lent.consumed);
     }
 

@@ -164,7 +164,7 @@ async fn admit(
         .client_auth
         .admit(chain, established.resumed, tls::now());
     let input = Input::after_handshake(&established.early_plaintext, rest).unwrap_or_default();
-    let transport = Transport::new(socket, Some(established.session), input);
+    let mut transport = Transport::new(socket, Some(established.session), input);
     match admitted {
         Ok(client) => {
             let facts = TlsFacts {
@@ -184,7 +184,8 @@ async fn admit(
         }
         Err(refusal) => {
             let name = established.server_name.as_deref();
-            transport.close(Duration::ZERO).await;
+            transport.refuse().await;
+            transport.close(ALERT_LINGER).await;
             Err(reject(Level::Error, with_name(&refusal, name)))
         }
     }

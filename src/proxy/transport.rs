@@ -28,7 +28,6 @@ pub(crate) struct Transport {
     pub(crate) input: Input,
     rx_deadline: Deadline,
     tx_deadline: Deadline,
-    received: u64,
     sent: u64,
 }
 
@@ -38,7 +37,6 @@ pub(crate) struct Rx<'a> {
     session: Option<&'a RefCell<Session>>,
     pub(crate) input: &'a mut Input,
     deadline: &'a Deadline,
-    received: &'a mut u64,
 }
 
 /// The sending side of a [`Transport`].
@@ -95,7 +93,6 @@ impl Transport {
             input,
             rx_deadline: Deadline::new(),
             tx_deadline: Deadline::new(),
-            received: 0,
             sent: 0,
         }
     }
@@ -107,7 +104,6 @@ impl Transport {
             session,
             input: &mut self.input,
             deadline: &self.rx_deadline,
-            received: &mut self.received,
         };
         let tx = Tx {
             sender: &mut self.sender,
@@ -151,6 +147,15 @@ impl Transport {
             // A key that is used up cannot say so; closing says it.
             let _ = session.borrow_mut().seal_alert(alert, &mut record);
         }
+        let _ = self.tx().send_raw(&record, CLOSE_TIMEOUT).await;
+    }
+
+    /// Tells a client whose handshake is over that it is not let in.
+    pub(crate) async fn refuse(&mut self) {
+        let Some(session) = &self.session else { return };
+        let mut record = Vec::with_capacity(64);
+        // A key that is used up cannot say so; closing says it.
+        let _ = session.borrow_mut().seal_refusal(&mut record);
         let _ = self.tx().send_raw(&record, CLOSE_TIMEOUT).await;
     }
 
@@ -233,7 +238,6 @@ impl Rx<'_> {
             match result.map_err(TransportError::Io)? {
                 0 => self.input.closed = true,
                 read => {
-                    *self.received += read as u64;
                     self.input.cipher.end += read;
                     self.open()?;
                 }
@@ -258,7 +262,6 @@ impl Rx<'_> {
             .await;
         let (result, segments) = received.map_err(|_| TransportError::TimedOut)?;
         let read = result.map_err(TransportError::Io)?;
-        *self.received += read as u64;
         Ok((read, segments))
     }
 

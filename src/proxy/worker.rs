@@ -2,6 +2,7 @@
 //! upstream connections, its log buffers, its clock.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -167,13 +168,14 @@ impl Drop for HandshakeSlot {
 
 impl View {
     fn new(gateway: Arc<Gateway>, older: Option<&Self>) -> Self {
+        let old: HashMap<&str, &UpstreamState> = older
+            .iter()
+            .flat_map(|view| &view.upstreams)
+            .map(|upstream| (&*upstream.config.name, upstream))
+            .collect();
         let upstreams = gateway.config.upstreams.iter().map(|config| {
             let pool = Pool::new(config);
-            if let Some(old) = older.and_then(|view| {
-                view.upstreams
-                    .iter()
-                    .find(|old| old.config.name == config.name)
-            }) {
+            if let Some(old) = old.get(&*config.name) {
                 pool.inherit(&old.pool, config);
             }
             UpstreamState {

@@ -36,6 +36,9 @@ pub(super) struct Supervisor {
     workers: Vec<Worker>,
     /// Workers that a smaller `worker_processes` has sent home.
     leaving: Vec<Handle>,
+    /// Configurations that were published before. They are kept until no
+    /// worker holds them, so that it is this thread that frees them.
+    retired: Vec<Arc<Gateway>>,
 }
 
 #[derive(Debug)]
@@ -77,6 +80,7 @@ impl Supervisor {
             listening,
             workers: Vec::new(),
             leaving: Vec::new(),
+            retired: Vec::new(),
         })
     }
 
@@ -141,6 +145,8 @@ impl Supervisor {
                 break end;
             }
             self.leaving.retain(|worker| !worker.is_finished());
+            self.retired
+                .retain(|gateway| Arc::strong_count(gateway) > 1);
         };
         self.end(end, &mut signals);
     }
@@ -167,7 +173,8 @@ impl Supervisor {
             .map_err(Refusal::new)?;
         let remarks = loaded.remarks.clone();
         let gateway = self.builder.finish(loaded, &self.logs)?;
-        self.published.store(Arc::new(gateway));
+        let old = self.published.swap(Arc::new(gateway));
+        self.retired.push(old);
         for remark in &remarks {
             self.log(level(remark.level), format_args!("{}", RemarkLine(remark)));
         }

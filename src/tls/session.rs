@@ -262,6 +262,15 @@ impl Session {
         append_record(&mut self.sealer, out, &message, ContentType::Alert)
     }
 
+    /// Appends the alert for a client that the policy does not let in
+    /// (access_denied, RFC 8446 §6.2); otherwise as [`Self::seal_alert`].
+    ///
+    /// # Errors
+    /// [`SessionError::Record`] if the key is exhausted.
+    pub fn seal_refusal(&mut self, out: &mut Vec<u8>) -> Result<(), SessionError> {
+        self.seal_alert(AlertDescription::AccessDenied, out)
+    }
+
     /// How many bytes the record at the start of `cipher` still lacks: at
     /// least 1, and the header's remainder while that is incomplete. `None` if
     /// it is complete, or is no record and [`Self::open`] will say so.

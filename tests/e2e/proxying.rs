@@ -2,9 +2,9 @@
 //! configuration says and HTTP/1.1 demands: methods, targets, versions,
 //! connections, and Nginx's status for what goes wrong.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::support::client::{Connection, TlsClient, tcp};
+use crate::support::client::{Connection, TlsClient};
 use crate::support::origin::{Origin, ok};
 use crate::support::ringwall::{HOST, Ringwall, Site, http, mutual_proxy, plain_proxy};
 use crate::support::{eventually, free_port};

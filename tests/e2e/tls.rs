@@ -1,8 +1,6 @@
 //! Identity is proven, not asserted: who gets past TLS, with which
 //! certificate, protocol and session, and what happens to everyone else.
 
-use std::time::{Duration, SystemTime};
-
 use rustls::version::{TLS12, TLS13};
 use rustls::{CipherSuite, ProtocolVersion};
 
