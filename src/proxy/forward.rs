@@ -2,7 +2,7 @@
 //! happens when it does not work out.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::{Proxy, ProxyHttpVersion, UpstreamAddress, UpstreamPeer};
 use crate::net::deadlines::Deadline;
@@ -26,6 +26,16 @@ pub(crate) enum Failure {
     Status(u16),
     /// The response is cut off, or the client is gone: only closing is left.
     Aborted,
+}
+
+impl Failure {
+    /// The status, if there is one and the client can still be told.
+    fn unless_committed(sink: &impl ResponseSink, status: Option<u16>) -> Self {
+        match status {
+            Some(status) if !sink.is_committed() => Self::Status(status),
+            _ => Self::Aborted,
+        }
+    }
 }
 
 /// Sends the request to one of the upstream's peers and its answer to the
@@ -108,11 +118,13 @@ struct Trouble {
 }
 
 impl Trouble {
-    const ABORTED: Self = Self {
-        failure: Failure::Aborted,
-        peer_is_to_blame: false,
-        may_retry: false,
-    };
+    fn of_connecting(status: u16) -> Self {
+        Self {
+            failure: Failure::Status(status),
+            peer_is_to_blame: true,
+            may_retry: true,
+        }
+    }
 }
 
 /// One peer: over a pooled connection if there is one, and over a fresh one
@@ -135,7 +147,7 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
             upstream: proxy.upstream,
             peer: index,
             started,
-            connected: None,
+            connected: reused.then_some(Duration::ZERO),
             head_received: None,
             finished: None,
             status: None,
@@ -143,63 +155,52 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
         });
         let mut connection = match pooled {
             Some(connection) => connection,
-            None => connect(request, proxy, peer)
-                .await
-                .map_err(|status| Trouble {
-                    failure: Failure::Status(status),
-                    peer_is_to_blame: true,
-                    may_retry: true,
-                })?,
+            None => {
+                let connected = connect(request, proxy, peer).await;
+                record(request, |attempt| {
+                    attempt.connected = Some(started.elapsed())
+                });
+                connected.map_err(Trouble::of_connecting)?
+            }
         };
         connection.count_request();
-        record(request, |attempt| {
-            attempt.connected = Some(attempt.started.elapsed())
-        });
         let result = exchange(request, proxy, peer, &mut connection, body, sink).await;
-        record(request, |attempt| {
-            attempt.finished = Some(attempt.started.elapsed())
-        });
-        match result {
-            Ok(Reuse::Yes) => upstream.pool.put(connection, Instant::now()),
-            Ok(Reuse::No) => {}
-            Err(Broken::Untouched(_)) if reused && repeatable => {
-                // The backend closed an idle connection just as it was taken
-                // up again: nobody's fault, and not worth a log line.
-                request.attempts.pop();
-                continue;
+        let now = Instant::now();
+        record(request, |attempt| attempt.finished = Some(now - started));
+        let broken = match result {
+            Ok(Reuse::Yes) => {
+                upstream.pool.put(connection, now);
+                return Ok(());
             }
-            Err(Broken::Untouched(cause)) => {
-                return Err(Trouble {
-                    failure: Failure::Status(cause.report(request, peer)),
-                    peer_is_to_blame: true,
-                    may_retry: repeatable,
-                });
-            }
-            Err(Broken::Upstream) if !sink.is_committed() => {
-                sink.discard();
-                return Err(Trouble {
-                    failure: Failure::Status(502),
-                    peer_is_to_blame: true,
-                    may_retry: false,
-                });
-            }
-            Err(Broken::Upstream) => {
-                return Err(Trouble {
-                    peer_is_to_blame: true,
-                    ..Trouble::ABORTED
-                });
-            }
-            Err(Broken::Client(status)) if !sink.is_committed() => {
-                sink.discard();
-                let failure = status.map_or(Failure::Aborted, Failure::Status);
-                return Err(Trouble {
-                    failure,
-                    ..Trouble::ABORTED
-                });
-            }
-            Err(Broken::Client(_)) => return Err(Trouble::ABORTED),
+            Ok(Reuse::No) => return Ok(()),
+            Err(broken) => broken,
+        };
+        if reused && repeatable && broken.is_stale_connection() {
+            // The backend closed an idle connection just as it was taken up
+            // again: nobody's fault, and not worth a log line.
+            request.attempts.pop();
+            continue;
         }
-        return Ok(());
+        if !sink.is_committed() {
+            sink.discard();
+        }
+        return Err(match broken {
+            Broken::Untouched(cause) => Trouble {
+                failure: Failure::Status(cause.report(request, peer)),
+                peer_is_to_blame: true,
+                may_retry: repeatable,
+            },
+            Broken::Upstream => Trouble {
+                failure: Failure::unless_committed(sink, Some(502)),
+                peer_is_to_blame: true,
+                may_retry: false,
+            },
+            Broken::Client(status) => Trouble {
+                failure: Failure::unless_committed(sink, status),
+                peer_is_to_blame: false,
+                may_retry: false,
+            },
+        });
     }
 }
 

@@ -4,7 +4,7 @@ use super::writer::LogSink;
 
 /// Bytes at which a worker hands its lines over. Large enough that the queue
 /// and the write cost nothing per line, small enough to stay in the cache.
-pub const FLUSH_THRESHOLD: usize = 16 * 1024;
+pub const FLUSH_THRESHOLD: usize = 32 * 1024;
 
 /// Room for a line beyond the threshold, so that the buffer does not grow for
 /// the last one.

@@ -38,6 +38,20 @@ pub(super) enum Broken {
     Client(Option<u16>),
 }
 
+impl Broken {
+    /// Whether this is what happens on a connection that the backend has
+    /// closed while it was idle.
+    pub(super) fn is_stale_connection(&self) -> bool {
+        match self {
+            Self::Untouched(Cause::Closed) => true,
+            Self::Untouched(Cause::Send(error) | Cause::Receive(error)) => {
+                matches!(error, TransportError::Io(_))
+            }
+            Self::Upstream | Self::Client(_) => false,
+        }
+    }
+}
+
 /// Why there was no answer.
 #[derive(Debug)]
 pub(super) enum Cause {
