@@ -21,6 +21,7 @@ mod limits;
 mod proxying;
 mod reload;
 mod routing;
+mod scanners;
 mod sessions;
 mod smuggling;
 mod tls;
