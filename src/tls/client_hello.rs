@@ -128,7 +128,7 @@ pub struct Offer {
 }
 
 /// What the ClientHello at the start of `incoming` offers. `None` while it is
-/// not complete, and for one that [`server_name`] refuses.
+/// not complete, and for what is none.
 pub fn offer(incoming: &[u8]) -> Option<Offer> {
     let first = record_payload(incoming).ok()??;
     if let Some(message) = complete_message(first).ok()? {
