@@ -58,3 +58,8 @@ fn a_request_head_keeps_its_promises() {
 fn a_record_opens_only_as_it_was_sealed() {
     on_every_file("tests/fuzz/seeds/tls_record", targets::tls_record);
 }
+
+#[test]
+fn no_name_in_a_certificate_ends_its_field() {
+    on_every_file("tests/fuzz/seeds/x509_identity", targets::x509_identity);
+}

@@ -57,6 +57,9 @@ pub struct Config {
     pub core: Core,
     /// One per distinct address, each with the servers that share it.
     pub listeners: Vec<Listener>,
+    /// Whether any value names a variable of the ClientHello, so that what the
+    /// client offered must be kept.
+    pub records_client_hello: bool,
     /// Every `server` block, in file order; the index is its [`ServerId`].
     pub servers: Vec<Arc<Server>>,
     /// Every `upstream` block and every address that `proxy_pass` names
@@ -386,6 +389,8 @@ pub struct Proxy {
     /// `$proxy_host`, Connection empty unless set), in order. Empty values
     /// mean: do not pass the field.
     pub set_headers: Vec<SetHeader>,
+    /// `proxy_client_identity`. Default `off`.
+    pub client_identity: Option<ClientIdentity>,
     /// `proxy_http_version`. Default 1.1.
     pub http_version: ProxyHttpVersion,
     /// `proxy_connect_timeout`. Default 60 s.
@@ -420,6 +425,49 @@ pub struct SetHeader {
     pub name: Box<[u8]>,
     /// Its value.
     pub value: Template,
+}
+
+/// `proxy_client_identity FORM [cert] [chain]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientIdentity {
+    /// Which fields.
+    pub form: IdentityForm,
+    /// With the certificate, where the form leaves that open.
+    pub cert: bool,
+    /// With the intermediates.
+    pub chain: bool,
+}
+
+/// Fields that tell a backend who the client proved to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdentityForm {
+    /// Envoy's `X-Forwarded-Client-Cert`.
+    Xfcc,
+    /// `Client-Cert` and `Client-Cert-Chain`.
+    Rfc9440,
+    /// `X-SSL-Client-…`, as Nginx's users name what its variables hold.
+    Nginx,
+}
+
+impl IdentityForm {
+    /// Whether a field of this name belongs to the form, to a backend that
+    /// takes `_` for `-`. Of `X-SSL-Client-…` all do: which of them a backend
+    /// believes is unknown here.
+    pub fn owns(self, name: &[u8]) -> bool {
+        fn fold(byte: &u8) -> u8 {
+            match byte {
+                b'_' => b'-',
+                other => other.to_ascii_lowercase(),
+            }
+        }
+        let begins = |with: &str| name.iter().map(fold).take(with.len()).eq(with.bytes());
+        let is = |whole: &str| name.len() == whole.len() && begins(whole);
+        match self {
+            Self::Xfcc => is("x-forwarded-client-cert"),
+            Self::Rfc9440 => is("client-cert") || is("client-cert-chain"),
+            Self::Nginx => begins("x-ssl-client-"),
+        }
+    }
 }
 
 /// `proxy_http_version`.

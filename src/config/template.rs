@@ -110,16 +110,48 @@ pub enum Variable {
     SslAlpnProtocol,
     /// `$ssl_cipher`: OpenSSL's name.
     SslCipher,
+    /// `$ssl_ciphers`: what the client offered, in its order.
+    SslCiphers,
+    /// `$ssl_client_cert`: PEM, each line but the first behind a tab.
+    SslClientCert,
+    /// `$ssl_client_escaped_cert`: PEM, percent-encoded.
+    SslClientEscapedCert,
     /// `$ssl_client_fingerprint`: SHA-1, hexadecimal.
     SslClientFingerprint,
+    /// `$ssl_client_fingerprint_sha256`: SHA-256, hexadecimal.
+    SslClientFingerprintSha256,
     /// `$ssl_client_i_dn`: RFC 2253.
     SslClientIDn,
+    /// `$ssl_client_i_dn_legacy`: slashes.
+    SslClientIDnLegacy,
+    /// `$ssl_client_raw_cert`: PEM.
+    SslClientRawCert,
     /// `$ssl_client_s_dn`: RFC 2253.
     SslClientSDn,
+    /// `$ssl_client_s_dn_legacy`: slashes.
+    SslClientSDnLegacy,
+    /// `$ssl_client_san_dns`: the DNS names, comma-separated.
+    SslClientSanDns,
+    /// `$ssl_client_san_email`: the mail addresses, comma-separated.
+    SslClientSanEmail,
+    /// `$ssl_client_san_uri`: the URIs, comma-separated.
+    SslClientSanUri,
     /// `$ssl_client_serial`.
     SslClientSerial,
+    /// `$ssl_client_v_end`: as `Nov 20 19:45:18 2026 GMT`.
+    SslClientVEnd,
+    /// `$ssl_client_v_remain`: whole days.
+    SslClientVRemain,
+    /// `$ssl_client_v_start`.
+    SslClientVStart,
     /// `$ssl_client_verify`: `SUCCESS`, `FAILED:reason`, `NONE`.
     SslClientVerify,
+    /// `$ssl_curve`: the group of the key exchange.
+    SslCurve,
+    /// `$ssl_curves`: the groups that the client offered.
+    SslCurves,
+    /// `$ssl_early_data`: empty, since no early data is accepted.
+    SslEarlyData,
     /// `$ssl_protocol`: `TLSv1.3`, …
     SslProtocol,
     /// `$ssl_server_name`: the name in SNI.
@@ -181,6 +213,14 @@ impl fmt::Display for CompileError {
 }
 
 impl Template {
+    /// The variables that the value names.
+    pub fn variables(&self) -> impl Iterator<Item = &Variable> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Literal(_) => None,
+            Part::Variable(variable) => Some(variable),
+        })
+    }
+
     /// A value without variables.
     pub fn literal(bytes: &[u8]) -> Self {
         if bytes.is_empty() {
@@ -261,6 +301,41 @@ fn take_name<'a>(rest: &mut &'a [u8]) -> Result<&'a str, CompileError> {
 }
 
 impl Variable {
+    /// Whether the value tells who the client proved to be.
+    pub fn is_identity(&self) -> bool {
+        matches!(
+            self,
+            Self::SslClientCert
+                | Self::SslClientEscapedCert
+                | Self::SslClientFingerprint
+                | Self::SslClientFingerprintSha256
+                | Self::SslClientIDn
+                | Self::SslClientIDnLegacy
+                | Self::SslClientRawCert
+                | Self::SslClientSDn
+                | Self::SslClientSDnLegacy
+                | Self::SslClientSanDns
+                | Self::SslClientSanEmail
+                | Self::SslClientSanUri
+                | Self::SslClientSerial
+                | Self::SslClientVEnd
+                | Self::SslClientVRemain
+                | Self::SslClientVStart
+                | Self::SslClientVerify
+        )
+    }
+
+    /// Whether the value always spans lines, so that no field can carry it.
+    pub fn spans_lines(&self) -> bool {
+        matches!(self, Self::SslClientCert | Self::SslClientRawCert)
+    }
+
+    /// Whether the value is read from the ClientHello, of which nothing is
+    /// kept otherwise.
+    pub fn is_of_client_hello(&self) -> bool {
+        matches!(self, Self::SslCiphers | Self::SslCurves)
+    }
+
     /// The variable of a name, which Nginx takes in any case.
     fn named(name: &str, named: &HashSet<Box<str>>) -> Result<Self, CompileError> {
         let name = name.to_ascii_lowercase();
@@ -344,11 +419,27 @@ impl Variable {
             "server_protocol" => Self::ServerProtocol,
             "ssl_alpn_protocol" => Self::SslAlpnProtocol,
             "ssl_cipher" => Self::SslCipher,
+            "ssl_ciphers" => Self::SslCiphers,
+            "ssl_client_cert" => Self::SslClientCert,
+            "ssl_client_escaped_cert" => Self::SslClientEscapedCert,
             "ssl_client_fingerprint" => Self::SslClientFingerprint,
+            "ssl_client_fingerprint_sha256" => Self::SslClientFingerprintSha256,
             "ssl_client_i_dn" => Self::SslClientIDn,
+            "ssl_client_i_dn_legacy" => Self::SslClientIDnLegacy,
+            "ssl_client_raw_cert" => Self::SslClientRawCert,
             "ssl_client_s_dn" => Self::SslClientSDn,
+            "ssl_client_s_dn_legacy" => Self::SslClientSDnLegacy,
+            "ssl_client_san_dns" => Self::SslClientSanDns,
+            "ssl_client_san_email" => Self::SslClientSanEmail,
+            "ssl_client_san_uri" => Self::SslClientSanUri,
             "ssl_client_serial" => Self::SslClientSerial,
+            "ssl_client_v_end" => Self::SslClientVEnd,
+            "ssl_client_v_remain" => Self::SslClientVRemain,
+            "ssl_client_v_start" => Self::SslClientVStart,
             "ssl_client_verify" => Self::SslClientVerify,
+            "ssl_curve" => Self::SslCurve,
+            "ssl_curves" => Self::SslCurves,
+            "ssl_early_data" => Self::SslEarlyData,
             "ssl_protocol" => Self::SslProtocol,
             "ssl_server_name" => Self::SslServerName,
             "ssl_session_reused" => Self::SslSessionReused,
@@ -403,18 +494,6 @@ const NOT_IMPLEMENTED: &[&str] = &[
     "secure_link_expires",
     "slice_range",
     "ssl_cipher_list",
-    "ssl_ciphers",
-    "ssl_client_cert",
-    "ssl_client_escaped_cert",
-    "ssl_client_i_dn_legacy",
-    "ssl_client_raw_cert",
-    "ssl_client_s_dn_legacy",
-    "ssl_client_v_end",
-    "ssl_client_v_remain",
-    "ssl_client_v_start",
-    "ssl_curve",
-    "ssl_curves",
-    "ssl_early_data",
     "ssl_ech_outer_server_name",
     "ssl_ech_status",
     "ssl_session_id",
@@ -502,6 +581,10 @@ mod tests {
             (
                 "$document_root",
                 "\"document_root\" variable is not implemented in this version",
+            ),
+            (
+                "$ssl_session_id",
+                "\"ssl_session_id\" variable is not implemented in this version",
             ),
         ] {
             assert_eq!(compile(value), Err(message.to_owned()), "{value}");

@@ -5,8 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::config::{
-    self as model, AccessLog, Config, ListenAddress, Location, Locations, LogTarget, Server,
-    ServerId,
+    self as model, AccessLog, Config, IdentityForm, ListenAddress, Location, Locations, LogTarget,
+    Server, ServerId,
 };
 use crate::config::{Part, Template, Variable};
 use crate::http::headers::same_field_name;
@@ -29,6 +29,9 @@ pub struct Gateway {
     error_logs: Vec<(Vec<model::ErrorLog>, Arc<ErrorLog>)>,
     records_response_fields: bool,
     asserted: Vec<Box<[u8]>>,
+    /// Of `proxy_client_identity`, each once.
+    identity_forms: Vec<IdentityForm>,
+    forwards_chains: bool,
 }
 
 impl Gateway {
@@ -69,7 +72,17 @@ impl Gateway {
         }
         let records_response_fields = all.iter().any(|location| records_response_fields(location));
         let asserted = asserted_fields(&config);
+        let mut identity_forms = Vec::new();
+        let proxies = all.iter().copied().filter_map(super::route::proxy);
+        let identities: Vec<_> = proxies.filter_map(|proxy| proxy.client_identity).collect();
+        for identity in &identities {
+            if !identity_forms.contains(&identity.form) {
+                identity_forms.push(identity.form);
+            }
+        }
         Ok(Self {
+            identity_forms,
+            forwards_chains: identities.iter().any(|identity| identity.chain),
             asserted,
             config,
             tls,
@@ -125,6 +138,12 @@ impl Gateway {
         self.asserted
             .iter()
             .any(|asserted| same_field_name(asserted, name))
+            || self.identity_forms.iter().any(|form| form.owns(name))
+    }
+
+    /// Whether any backend is told the chain by which a client was verified.
+    pub(crate) fn forwards_chains(&self) -> bool {
+        self.forwards_chains
     }
 
     /// Whether any template names `$sent_http_…` or `$upstream_http_…`, so
@@ -176,18 +195,7 @@ fn asserted_fields(config: &Config) -> Vec<Box<[u8]>> {
 }
 
 fn carries_identity(template: &Template) -> bool {
-    template.parts.iter().any(|part| {
-        matches!(
-            part,
-            Part::Variable(
-                Variable::SslClientFingerprint
-                    | Variable::SslClientIDn
-                    | Variable::SslClientSDn
-                    | Variable::SslClientSerial
-                    | Variable::SslClientVerify
-            )
-        )
-    })
+    template.variables().any(Variable::is_identity)
 }
 
 fn records_response_fields(location: &Location) -> bool {

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Listener, ServerId};
@@ -12,6 +13,7 @@ use crate::telemetry::error_log::{Level, Text};
 use crate::tls;
 use crate::tls::ciphers::openssl_name;
 use crate::tls::client_auth::{Refusal, take_refusal};
+use crate::tls::client_hello::{self, Offer};
 use crate::tls::session::{Established, Handshake, HandshakeError};
 
 use super::gateway::Gateway;
@@ -61,6 +63,7 @@ pub(crate) async fn accept(
         message,
     };
     let mut sent_name: Option<Box<str>> = None;
+    let mut offer = None;
     loop {
         if filled == buffer.len() {
             buffer = grow(buffer).ok_or_else(|| {
@@ -96,6 +99,9 @@ pub(crate) async fn accept(
         let incoming = buffer.get_mut(..filled).unwrap_or_default();
         // What an earlier handshake on this thread left is not about this one.
         take_refusal();
+        if gateway.config.records_client_hello && offer.is_none() && !handshake.has_client_hello() {
+            offer = client_hello::offer(incoming).map(Box::new);
+        }
         let result = handshake.process(incoming, &mut out, &mut |name| {
             sent_name = name.map(Into::into);
             let server = name.map_or(listener.hosts.default, |name| {
@@ -120,7 +126,7 @@ pub(crate) async fn accept(
                 let consumed = progress.consumed.min(filled);
                 if let Some(established) = progress.done {
                     let rest = buffer.get(consumed..filled).unwrap_or_default();
-                    return admit(socket, gateway, chosen.get(), established, rest).await;
+                    return admit(socket, gateway, chosen.get(), established, offer, rest).await;
                 }
                 buffer.copy_within(consumed..filled, 0);
                 filled -= consumed;
@@ -149,6 +155,7 @@ async fn admit(
     gateway: &Gateway,
     server: ServerId,
     established: Established,
+    mut offer: Option<Box<Offer>>,
     rest: &[u8],
 ) -> Result<Accepted, Rejected> {
     let reject = |level, message| Rejected {
@@ -160,22 +167,38 @@ async fn admit(
         return Err(reject(Level::Error, "the server block has no TLS".into()));
     };
     let chain = established.peer_certificates.as_deref();
-    let admitted = host
-        .client_auth
-        .admit(chain, established.resumed, tls::now());
+    let now = tls::now();
+    let mut admitted = host.client_auth.admit(chain, established.resumed, now);
+    if gateway.forwards_chains()
+        && let (Ok(Some(client)), Some([_, presented @ ..])) = (&mut admitted, chain)
+    {
+        host.client_auth.keep_chain(client, presented, now);
+    }
+    let protocol = tls::protocol_name(established.version);
+    if let Some(offer) = &mut offer
+        && established.resumed
+        && protocol == "TLSv1.2"
+    {
+        // OpenSSL does not read them there, since nothing depends on them.
+        offer.curves.clear();
+    }
     let input = Input::after_handshake(&established.early_plaintext, rest).unwrap_or_default();
     let mut transport = Transport::new(socket, Some(established.session), input);
     match admitted {
         Ok(client) => {
             let facts = TlsFacts {
                 server_name: established.server_name,
+                server_name_as_sent: established.server_name_as_sent,
                 server,
                 policy: *host.client_auth.digest(),
                 client,
-                protocol: tls::protocol_name(established.version),
+                protocol,
                 cipher: openssl_name(established.suite.suite()),
                 resumed: established.resumed,
                 alpn: established.alpn,
+                curve: established.group.map_or("", tls::group_name),
+                offer,
+                own_uris: Arc::clone(&host.uris),
             };
             Ok(Accepted {
                 transport,

@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use regex::bytes::Regex;
@@ -12,6 +13,7 @@ use crate::http::head::{Method, RequestHead};
 use crate::net::addr::ClientAddr;
 use crate::net::buffers::Buffer;
 use crate::tls::client_auth::VerifiedClient;
+use crate::tls::client_hello::Offer;
 
 use super::worker::{View, Worker};
 
@@ -34,6 +36,8 @@ pub(crate) struct ClientConnection {
 pub(crate) struct TlsFacts {
     /// The name in SNI.
     pub(crate) server_name: Option<Box<str>>,
+    /// The same as the client sent it, where that differs.
+    pub(crate) server_name_as_sent: Option<Box<str>>,
     /// The server block whose certificate and policy were used.
     pub(crate) server: ServerId,
     /// That block's client-authentication policy.
@@ -45,6 +49,12 @@ pub(crate) struct TlsFacts {
     pub(crate) cipher: &'static str,
     pub(crate) resumed: bool,
     pub(crate) alpn: Option<Vec<u8>>,
+    /// The key exchange's group by OpenSSL's name.
+    pub(crate) curve: &'static str,
+    /// What the client offered, where a template asks for it.
+    pub(crate) offer: Option<Box<Offer>>,
+    /// The URIs of the certificate that the client was shown.
+    pub(crate) own_uris: Arc<[Box<str>]>,
 }
 
 /// A parsed request, its place in the configuration, and what is known about

@@ -37,6 +37,8 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
     let tls = request.connection.tls.as_ref();
     let client = tls.and_then(|tls| tls.client.as_ref());
     let identity = || client.and_then(|client| client.identity());
+    let details = || client.and_then(|client| client.details());
+    let pem = || client.map_or("", |client| client.pem());
     match variable {
         Variable::Arg(name) => out.put(argument(request.query(), name.as_bytes())),
         Variable::Args => out.put(request.query()),
@@ -115,11 +117,27 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
             out.put(tls.and_then(|tls| tls.alpn.as_deref()).unwrap_or_default())
         }
         Variable::SslCipher => out.put(tls.map_or("", |tls| tls.cipher).as_bytes()),
+        Variable::SslCiphers => out.put(
+            tls.and_then(|tls| tls.offer.as_ref())
+                .map_or("", |offer| &offer.ciphers)
+                .as_bytes(),
+        ),
+        Variable::SslCurve => out.put(tls.map_or("", |tls| tls.curve).as_bytes()),
+        Variable::SslCurves => out.put(
+            tls.and_then(|tls| tls.offer.as_ref())
+                .map_or("", |offer| &offer.curves)
+                .as_bytes(),
+        ),
+        Variable::SslEarlyData => {}
         Variable::SslProtocol => out.put(tls.map_or("", |tls| tls.protocol).as_bytes()),
         Variable::SslServerName => out.put(
-            tls.and_then(|tls| tls.server_name.as_deref())
-                .unwrap_or("")
-                .as_bytes(),
+            tls.and_then(|tls| {
+                tls.server_name_as_sent
+                    .as_ref()
+                    .or(tls.server_name.as_ref())
+            })
+            .map_or("", |name| name)
+            .as_bytes(),
         ),
         Variable::SslSessionReused => out.put(
             tls.map_or("", |tls| if tls.resumed { "r" } else { "." })
@@ -129,8 +147,48 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
             let verdict = if client.is_some() { "SUCCESS" } else { "NONE" };
             out.put(tls.map_or("", |_| verdict).as_bytes());
         }
+        Variable::SslClientCert => {
+            for (index, line) in pem().lines().enumerate() {
+                if index > 0 {
+                    out.put(b"\n\t");
+                }
+                out.put(line.as_bytes());
+            }
+        }
+        Variable::SslClientEscapedCert => {
+            out.put(client.map_or("", |client| client.escaped_pem()).as_bytes())
+        }
+        Variable::SslClientRawCert => out.put(pem().as_bytes()),
         Variable::SslClientFingerprint => {
             put_identity(identity().map(|identity| &identity.fingerprint), out)
+        }
+        Variable::SslClientFingerprintSha256 => {
+            put_identity(details().map(|details| &details.fingerprint_sha256), out)
+        }
+        Variable::SslClientIDnLegacy => put_identity(
+            details().and_then(|details| details.issuer_legacy.as_ref()),
+            out,
+        ),
+        Variable::SslClientSDnLegacy => put_identity(
+            details().and_then(|details| details.subject_legacy.as_ref()),
+            out,
+        ),
+        Variable::SslClientSanDns => put_names(details().map(|details| &*details.names.dns), out),
+        Variable::SslClientSanEmail => {
+            put_names(details().map(|details| &*details.names.email), out)
+        }
+        Variable::SslClientSanUri => put_names(details().map(|details| &*details.names.uri), out),
+        Variable::SslClientVEnd => put_identity(details().map(|details| &details.valid_until), out),
+        Variable::SslClientVRemain => {
+            if let Some(identity) = identity() {
+                const DAY: i64 = 86_400;
+                let now = request.worker.clock.borrow().unix_ms() / 1000;
+                let left = identity.not_after.saturating_sub_unsigned(now);
+                decimal(out, u64::try_from(left / DAY).unwrap_or(0));
+            }
+        }
+        Variable::SslClientVStart => {
+            put_identity(details().map(|details| &details.valid_from), out)
         }
         Variable::SslClientIDn => put_identity(
             identity().and_then(|identity| identity.issuer.as_ref()),
@@ -298,6 +356,21 @@ fn cookie<'r>(request: &'r Request<'_>, name: &[u8]) -> &'r [u8] {
 fn put_identity(value: Option<&String>, out: &mut impl Sink) {
     if let Some(value) = value {
         out.put(value.as_bytes());
+    }
+}
+
+/// Separated by commas; a comma in a name itself becomes `%2C`.
+fn put_names(names: Option<&[Box<str>]>, out: &mut impl Sink) {
+    for (index, name) in names.into_iter().flatten().enumerate() {
+        if index > 0 {
+            out.put(b",");
+        }
+        for (index, piece) in name.split(',').enumerate() {
+            if index > 0 {
+                out.put(b"%2C");
+            }
+            out.put(piece.as_bytes());
+        }
     }
 }
 

@@ -15,8 +15,9 @@ mod authorities;
 mod refusal;
 mod v1;
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -39,7 +40,10 @@ pub use self::refusal::{Refusal, RefusalReason, refusal_behind, take_refusal};
 use self::v1::V1Leaf;
 use super::certs::{Loader, TlsError};
 use super::identity::Identity;
-use crate::config::{Located, Tls, VerifyClient};
+use super::identity::details::Details;
+use super::identity::forms::{self, Proven};
+use super::identity::pem;
+use crate::config::{ClientIdentity, Located, Tls, VerifyClient};
 
 /// Certificates looked at behind the leaf. OpenSSL bounds the message instead
 /// (100 KiB); this bounds the parsing.
@@ -206,8 +210,46 @@ impl ClientAuth {
         }
         Ok(Some(VerifiedClient {
             leaf: leaf.clone().into_owned(),
+            chain: Box::default(),
             identity: OnceCell::new(),
+            details: OnceCell::new(),
+            pem: OnceCell::new(),
+            escaped_pem: OnceCell::new(),
+            fields: RefCell::default(),
         }))
+    }
+
+    /// Gives the proof the intermediates by which it was reached, for a backend
+    /// that asks for the chain. Of what the client presented only the path
+    /// that was verified counts, so the path is found once more.
+    pub fn keep_chain(
+        &self,
+        client: &mut VerifiedClient,
+        presented: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) {
+        let Ok(parsed) = EndEntityCert::try_from(&client.leaf) else {
+            return; // of version 1: signed by a configured CA itself
+        };
+        let chain = self.chain_of(&client.leaf, &parsed, presented);
+        let check_path = |path: &VerifiedPath<'_>| self.check_path(path, now);
+        let path = parsed.verify_for_usage(
+            self.algorithms.all,
+            self.authorities.anchors(),
+            &chain,
+            now,
+            webpki::KeyUsage::client_auth(),
+            None,
+            Some(&check_path),
+        );
+        // A leaf that is configured itself has no path.
+        client.chain = path.map_or_else(
+            |_| Box::default(),
+            |path| {
+                let path = path.intermediate_certificates();
+                path.map(|one| one.der().into_owned()).collect()
+            },
+        );
     }
 
     /// The whole judgement of a chain.
@@ -494,7 +536,16 @@ fn record_signature(cert: &CertificateDer<'_>, error: &rustls::Error) {
 #[derive(Debug)]
 pub struct VerifiedClient {
     leaf: CertificateDer<'static>,
+    /// The intermediates of the verified path, the leaf's issuer first; empty
+    /// unless [`ClientAuth::keep_chain`] put them there.
+    chain: Box<[CertificateDer<'static>]>,
     identity: OnceCell<Option<Identity>>,
+    details: OnceCell<Option<Box<Details>>>,
+    pem: OnceCell<Box<str>>,
+    escaped_pem: OnceCell<Box<str>>,
+    /// What [`Self::fields`] made, by what it was asked for: few locations of
+    /// one connection differ in that.
+    fields: RefCell<Vec<(ClientIdentity, Rc<str>)>>,
 }
 
 impl VerifiedClient {
@@ -510,6 +561,46 @@ impl VerifiedClient {
         self.identity
             .get_or_init(|| Identity::of(&self.leaf))
             .as_ref()
+    }
+
+    /// What else the leaf says, under the same rules.
+    pub fn details(&self) -> Option<&Details> {
+        self.details
+            .get_or_init(|| Details::of(&self.leaf).map(Box::new))
+            .as_deref()
+    }
+
+    /// The leaf as PEM, made when first asked for.
+    pub fn pem(&self) -> &str {
+        self.pem.get_or_init(|| pem::pem(&self.leaf).into())
+    }
+
+    /// [`Self::pem`], percent-encoded.
+    pub fn escaped_pem(&self) -> &str {
+        self.escaped_pem
+            .get_or_init(|| pem::escaped(self.pem()).into())
+    }
+
+    /// The fields that tell a backend of this client, as whole lines; made
+    /// when first asked for. `by` are the server certificate's URIs, the same
+    /// for all of a connection's life.
+    pub fn fields(&self, what: ClientIdentity, by: &[Box<str>]) -> Rc<str> {
+        let mut made = self.fields.borrow_mut();
+        if let Some((_, fields)) = made.iter().find(|(known, _)| *known == what) {
+            return Rc::clone(fields);
+        }
+        let chain: Vec<&[u8]> = self.chain.iter().map(|der| &**der).collect();
+        let fields: Rc<str> = forms::fields(
+            what,
+            Proven {
+                leaf: &self.leaf,
+                chain: &chain,
+                by,
+            },
+        )
+        .into();
+        made.push((what, Rc::clone(&fields)));
+        fields
     }
 }
 

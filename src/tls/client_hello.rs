@@ -10,8 +10,11 @@
 //! Nothing is consumed and nothing is kept between calls: each call sees all
 //! bytes received so far.
 
+mod openssl_names;
+
 use std::fmt;
 
+pub(super) use self::openssl_names::group as group_name;
 use rustls::pki_types::{DnsName, ServerName};
 
 /// The longest ClientHello, in bytes without its handshake header. rustls
@@ -33,6 +36,7 @@ const MAX_RECORD_PAYLOAD: usize = 16_384;
 const CONTENT_HANDSHAKE: u8 = 22;
 const TYPE_CLIENT_HELLO: u8 = 1;
 const EXTENSION_SERVER_NAME: u16 = 0;
+const EXTENSION_SUPPORTED_GROUPS: u16 = 10;
 const NAME_TYPE_HOST_NAME: u8 = 0;
 
 /// What the bytes received so far tell.
@@ -111,6 +115,47 @@ pub fn server_name(incoming: &[u8]) -> Result<Found<'_>, Error> {
         Some(message) => Ok(Found::Name(host_name(message)?.map(|name| name.to_owned()))),
         None => Ok(Found::NeedMore),
     }
+}
+
+/// What a client offers, for `$ssl_ciphers` and `$ssl_curves`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Cipher suites by OpenSSL's names, joined by colons.
+    pub ciphers: String,
+    /// Groups by OpenSSL's short names, joined by colons; empty without the
+    /// extension.
+    pub curves: String,
+}
+
+/// What the ClientHello at the start of `incoming` offers. `None` while it is
+/// not complete, and for what is none.
+pub fn offer(incoming: &[u8]) -> Option<Offer> {
+    let first = record_payload(incoming).ok()??;
+    if let Some(message) = complete_message(first).ok()? {
+        return offer_in(message).ok();
+    }
+    let gathered = gather(incoming).ok()??;
+    offer_in(complete_message(&gathered).ok()??).ok()
+}
+
+fn offer_in(message: &[u8]) -> Result<Offer, Error> {
+    let mut hello = Reader(message);
+    hello.take(2 + 32)?; // legacy_version, random
+    hello.vector8()?; // legacy_session_id
+    let ciphers = openssl_names::suites(hello.vector16()?);
+    hello.vector8()?; // legacy_compression_methods
+    let mut curves = String::new();
+    if !hello.is_empty() {
+        let mut extensions = Reader(hello.vector16()?);
+        while !extensions.is_empty() {
+            let kind = extensions.u16()?;
+            let mut content = Reader(extensions.vector16()?);
+            if kind == EXTENSION_SUPPORTED_GROUPS {
+                curves = openssl_names::groups(content.vector16()?);
+            }
+        }
+    }
+    Ok(Offer { ciphers, curves })
 }
 
 /// Tells an HTTP request from noise. No TLS content type is a letter, so the
@@ -378,6 +423,22 @@ mod tests {
             "as sent"
         );
         assert_eq!(name_of(server_name(&client_hello("192.0.2.1"))), None);
+    }
+
+    #[test]
+    fn an_offer_is_read_however_it_is_cut() {
+        let hello = client_hello("a.example");
+        let whole = offer(&hello).expect("complete");
+        assert!(whole.ciphers.contains(":ECDHE-ECDSA-AES128-GCM-SHA256:"));
+        assert!(whole.ciphers.ends_with("TLS_EMPTY_RENEGOTIATION_INFO_SCSV"));
+        assert_eq!(whole.curves, "X25519:prime256v1:secp384r1:X25519MLKEM768");
+        for end in 0..hello.len() {
+            assert_eq!(offer(&hello[..end]), None, "{end}");
+        }
+        assert_eq!(offer(&in_records(&hello, &[1])), Some(whole));
+        let none = offer(&with_extensions(&[])).expect("complete");
+        assert_eq!(none.ciphers, "TLS_AES_128_GCM_SHA256");
+        assert_eq!(none.curves, "");
     }
 
     #[test]

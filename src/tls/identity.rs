@@ -9,6 +9,9 @@
 //! readers that stop there.
 
 mod attribute_names;
+pub mod details;
+pub mod forms;
+pub mod pem;
 
 use std::fmt::Write as _;
 

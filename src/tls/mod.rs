@@ -17,8 +17,8 @@ pub mod resumption;
 pub mod server;
 pub mod session;
 
-use rustls::ProtocolVersion;
 use rustls::pki_types::UnixTime;
+use rustls::{NamedGroup, ProtocolVersion};
 
 /// `$ssl_protocol`: the version as OpenSSL and Nginx write it.
 pub fn protocol_name(version: ProtocolVersion) -> &'static str {
@@ -27,6 +27,11 @@ pub fn protocol_name(version: ProtocolVersion) -> &'static str {
         ProtocolVersion::TLSv1_3 => "TLSv1.3",
         _ => "",
     }
+}
+
+/// `$ssl_curve`: the group by OpenSSL's short name.
+pub fn group_name(group: NamedGroup) -> &'static str {
+    client_hello::group_name(group.into()).unwrap_or_default()
 }
 
 /// The present, as validity periods are judged by it.

@@ -23,6 +23,7 @@ use rustls::{ServerConfig, SignatureAlgorithm, SupportedCipherSuite, version};
 use super::certs::{CertificateInfo, Loader, TlsError};
 use super::ciphers::{self, CipherError};
 use super::client_auth::{ClientAuth, PolicyKey};
+use super::identity::details::AlternativeNames;
 use super::resumption::{NoRandomness, Scope, ScopedStore, SessionStore, TicketKeys, Ticketer};
 use crate::config::{SessionCache, Tls, TlsVersions};
 
@@ -33,6 +34,9 @@ pub struct TlsHost {
     pub config: Arc<ServerConfig>,
     /// Judges clients at resumption and makes the proof of their identity.
     pub client_auth: Arc<ClientAuth>,
+    /// The URIs that every certificate of the block names: who this server is
+    /// to a mesh, whichever of them a client was shown.
+    pub uris: Arc<[Box<str>]>,
     /// One per `ssl_certificate`.
     pub certificates: Vec<CertificateInfo>,
     /// For the operator. A file's warning is given with the first block that
@@ -125,6 +129,7 @@ pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost,
     let algorithms = provider.signature_verification_algorithms;
     let client_auth = ClientAuth::load(tls, algorithms, loader)?;
     let scope = scope_of(&client_auth, &keys);
+    let uris = own_uris(&keys);
 
     let versions: &[_] = match tls.protocols {
         TlsVersions {
@@ -166,6 +171,7 @@ pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost,
     Ok(TlsHost {
         config: Arc::new(config),
         client_auth,
+        uris,
         certificates,
         warnings: loader.take_warnings(),
     })
@@ -181,6 +187,14 @@ fn session_storage(tls: &Tls, shared: &Shared, scope: Scope) -> Arc<dyn StoresSe
         }
         SessionCache::Shared(..) | SessionCache::None => Arc::new(NoServerSessionStorage {}),
     }
+}
+
+fn own_uris(keys: &[Arc<CertifiedKey>]) -> Arc<[Box<str>]> {
+    let leaves = keys.iter().filter_map(|key| key.cert.first());
+    let mut each = leaves.map(|leaf| AlternativeNames::of(leaf).uri);
+    let mut common = each.next().unwrap_or_default().into_vec();
+    each.for_each(|other| common.retain(|uri| other.contains(uri)));
+    common.into()
 }
 
 /// What a session of this block is bound to: its policy and, as in Nginx's

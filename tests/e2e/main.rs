@@ -14,6 +14,7 @@ mod demo;
 mod epoll;
 mod framing;
 mod guide;
+mod identity;
 mod imports;
 mod interop;
 mod lifecycle;

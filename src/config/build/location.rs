@@ -11,7 +11,7 @@ use super::{Builder, Result, logs};
 use crate::config::model::{Handler, Location, Locations, Position, Return, ServerTokens};
 use crate::config::regexes;
 use crate::config::syntax::Directive;
-use crate::config::template::{Part, Template};
+use crate::config::template::{Part, Template, Variable};
 use crate::config::units;
 
 /// How a location says which paths it takes.
@@ -270,7 +270,7 @@ pub(super) fn parse_return(builder: &Builder<'_>, d: &Directive) -> Result<Retur
     };
     if let (301 | 302 | 303 | 307 | 308, Some(url)) = (status, &text) {
         let ends_line = |part: &Part| matches!(part, Part::Literal(bytes) if bytes.iter().any(u8::is_ascii_control));
-        if url.parts.iter().any(ends_line) {
+        if url.parts.iter().any(ends_line) || url.variables().any(Variable::spans_lines) {
             // It would end up in a header field as it is.
             return Err(refuse_directive(d, "has a control character in its URL"));
         }

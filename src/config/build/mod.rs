@@ -21,6 +21,7 @@ mod upstream;
 mod url;
 mod values;
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use super::error::Error;
 use super::model::{Config, LogFormat, LogLevel, Position, Remark};
 use super::source::{Resolver, path_of};
 use super::syntax::Tree;
-use super::template::Template;
+use super::template::{Template, Variable};
 use super::{LoadOptions, regexes};
 
 type Result<T> = std::result::Result<T, Error>;
@@ -50,6 +51,7 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         named_groups: HashSet::new(),
         formats: HashMap::new(),
         session_zones: HashMap::new(),
+        records_client_hello: Cell::new(false),
         upstreams: upstream::Upstreams::default(),
     };
     let core = core::build(&mut builder, &tree.directives)?;
@@ -58,6 +60,7 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         core,
         listeners: http.listeners,
         servers: http.servers,
+        records_client_hello: builder.records_client_hello.get(),
         upstreams: builder.upstreams.into_all(),
         remarks: builder.remarks,
         files: tree.files,
@@ -77,6 +80,8 @@ struct Builder<'a> {
     formats: HashMap<Box<str>, Arc<LogFormat>>,
     /// Sizes of the shared session caches, which blocks refer to by name.
     session_zones: HashMap<Box<str>, usize>,
+    /// Whether a template names a variable of the ClientHello.
+    records_client_hello: Cell<bool>,
     upstreams: upstream::Upstreams,
 }
 
@@ -98,8 +103,12 @@ impl Builder<'_> {
     }
 
     fn template(&self, value: &[u8], position: &Position) -> Result<Template> {
-        Template::compile(value, &self.named_groups)
-            .map_err(|error| Error::at(position, error.to_string()))
+        let template = Template::compile(value, &self.named_groups)
+            .map_err(|error| Error::at(position, error.to_string()))?;
+        if template.variables().any(Variable::is_of_client_hello) {
+            self.records_client_hello.set(true);
+        }
+        Ok(template)
     }
 
     /// A file that is read: relative to the configuration file's folder.

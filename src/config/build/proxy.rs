@@ -7,7 +7,9 @@ use super::upstream::{self, HTTP_PORT};
 use super::url::{self, Target, Url, strip_prefix_any_case};
 use super::values::{has_variable, milliseconds, refuse, refuse_directive, set};
 use super::{Builder, Result};
-use crate::config::model::{Proxy, ProxyHttpVersion, ProxyRedirect, SetHeader};
+use crate::config::model::{
+    ClientIdentity, IdentityForm, Proxy, ProxyHttpVersion, ProxyRedirect, SetHeader,
+};
 use crate::config::syntax::Directive;
 use crate::config::template::{Part, Template, Variable};
 
@@ -18,6 +20,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Default)]
 pub(super) struct ProxySettings {
     set_headers: Option<Vec<SetHeader>>,
+    /// The outer level: whether it was said; the inner: not `off`.
+    client_identity: Option<Option<ClientIdentity>>,
     http_version: Option<ProxyHttpVersion>,
     connect_timeout: Option<Duration>,
     read_timeout: Option<Duration>,
@@ -36,6 +40,9 @@ impl ProxySettings {
                     value: field_value(builder, d)?,
                 };
                 self.set_headers.get_or_insert_default().push(header);
+            }
+            b"proxy_client_identity" => {
+                set(&mut self.client_identity, d, client_identity(d)?)?;
             }
             b"proxy_http_version" => {
                 let value = match d.arg(0) {
@@ -75,7 +82,7 @@ impl ProxySettings {
     pub(super) fn inherit(&mut self, outer: &Self) {
         super::scope::inherit!(
             self, outer;
-            set_headers, http_version, connect_timeout, read_timeout, send_timeout, redirect
+            set_headers, client_identity, http_version, connect_timeout, read_timeout, send_timeout, redirect
         );
     }
 
@@ -149,12 +156,28 @@ pub(super) fn build(
             port: Some(port),
         } => (format!("{host}:{port}"), *port),
     };
+    let client_identity = settings.client_identity.flatten();
+    let set_headers = settings.all_set_headers();
+    if let Some(identity) = client_identity
+        && let Some(header) = set_headers
+            .iter()
+            .find(|header| identity.form.owns(&header.name))
+    {
+        // Two copies, and a backend that believes one of them.
+        let name = String::from_utf8_lossy(&header.name);
+        let message = format!(
+            "\"proxy_set_header\" of \"{name}\" and \"proxy_client_identity\", \
+             which writes it, both hold in this location"
+        );
+        return Err(refuse(d, message));
+    }
     Ok(Proxy {
+        client_identity,
         upstream,
         host: host.into(),
         port,
         uri: uri.map(Into::into),
-        set_headers: settings.all_set_headers(),
+        set_headers,
         http_version: settings.http_version.unwrap_or(ProxyHttpVersion::Http11),
         connect_timeout: settings.connect_timeout.unwrap_or(DEFAULT_TIMEOUT),
         read_timeout: settings.read_timeout.unwrap_or(DEFAULT_TIMEOUT),
@@ -164,6 +187,33 @@ pub(super) fn build(
             _ => default_redirect(value, uri.is_some(), location),
         },
     })
+}
+
+/// `xfcc`, `rfc9440`, `nginx` or `off`, then `cert`, `chain`.
+fn client_identity(d: &Directive) -> Result<Option<ClientIdentity>> {
+    let form = match d.arg(0) {
+        b"off" => None,
+        b"xfcc" => Some(IdentityForm::Xfcc),
+        b"rfc9440" => Some(IdentityForm::Rfc9440),
+        b"nginx" => Some(IdentityForm::Nginx),
+        _ => return Err(refuse(d, format!("invalid value \"{}\"", d.text(0)))),
+    };
+    let (mut cert, mut chain) = (false, false);
+    for index in 1..d.args.len() {
+        let option = match (form, d.arg(index)) {
+            (Some(_), b"cert") => &mut cert,
+            (Some(IdentityForm::Xfcc | IdentityForm::Rfc9440), b"chain") => &mut chain,
+            _ => {
+                let message = format!("invalid parameter \"{}\"", d.text(index));
+                return Err(refuse(d, message));
+            }
+        };
+        if std::mem::replace(option, true) {
+            let message = format!("duplicate parameter \"{}\"", d.text(index));
+            return Err(refuse(d, message));
+        }
+    }
+    Ok(form.map(|form| ClientIdentity { form, cert, chain }))
 }
 
 /// What kind of location a `proxy_pass` stands in.

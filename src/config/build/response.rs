@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::logs::{self, AccessLogs};
-use super::values::{flag, invalid_value, milliseconds, number, refuse, set};
+use super::values::{flag, invalid_value, milliseconds, number, refuse, refuse_directive, set};
 use super::{Builder, Result};
 use crate::config::mime::MimeTypes;
 use crate::config::model::{AccessLog, AddHeader, ErrorLog, ServerTokens};
 use crate::config::syntax::Directive;
-use crate::config::template::{Part, Template};
+use crate::config::template::{Part, Template, Variable};
 use crate::config::units;
 
 /// As written in one block.
@@ -176,6 +176,11 @@ pub(super) fn field_name(d: &Directive) -> Result<Box<[u8]>> {
 /// accept (RFC 9112 §5.2), so here they become spaces, and that is said.
 pub(super) fn field_value(builder: &mut Builder<'_>, d: &Directive) -> Result<Template> {
     let mut template = builder.template(d.arg(1), &d.position)?;
+    if template.variables().any(Variable::spans_lines) {
+        let what = "has a certificate in lines as its value, which no field can carry: \
+                    \"$ssl_client_escaped_cert\" has it in one";
+        return Err(refuse_directive(d, what));
+    }
     let mut folded = false;
     for part in &mut template.parts {
         if let Part::Literal(bytes) = part {

@@ -206,6 +206,13 @@ pub(super) const ROWS: &[Row] = &[
         (2, 2),
         "field of the request to the backend",
     ),
+    words(
+        "proxy_client_identity",
+        HSL,
+        (1, 3),
+        "fields that tell a backend who the client proved to be: `xfcc`, `rfc9440`, `nginx` \
+         or `off`; `cert`, `chain`",
+    ),
     words("proxy_http_version", HSL, ONE, "`1.0` or `1.1`"),
     words(
         "proxy_connect_timeout",

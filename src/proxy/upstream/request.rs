@@ -35,6 +35,12 @@ pub(super) fn write_head(request: &Request<'_>, proxy: &Proxy, size: BodySize, o
         }
         write_set_header(&header.name, &header.value, request, out);
     }
+    if let Some(form) = proxy.client_identity
+        && let Some(tls) = &request.connection.tls
+        && let Some(client) = &tls.client
+    {
+        out.put(client.fields(form, &tls.own_uris).as_bytes());
+    }
     match size {
         BodySize::Known(length) => encode::field_decimal(out, b"Content-Length", length),
         BodySize::Unknown => encode::field(out, b"Transfer-Encoding", b"chunked"),

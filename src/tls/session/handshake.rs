@@ -13,7 +13,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData};
 use rustls::{
-    AlertDescription, HandshakeKind, ProtocolVersion, ServerConfig, SupportedCipherSuite,
+    AlertDescription, HandshakeKind, NamedGroup, ProtocolVersion, ServerConfig,
+    SupportedCipherSuite,
 };
 
 use super::{KeySchedule, Session};
@@ -47,6 +48,7 @@ struct Running {
     /// record's end, unless rustls is to judge an incomplete record.
     shown: usize,
     server_name: Option<Box<str>>,
+    server_name_as_sent: Option<Box<str>>,
 }
 
 /// How far [`Handshake::process`] came.
@@ -76,12 +78,17 @@ pub struct Established {
     /// The name that the configuration was chosen by: lower case, without a
     /// trailing dot.
     pub server_name: Option<Box<str>>,
+    /// The same as the client sent it, where that differs.
+    pub server_name_as_sent: Option<Box<str>>,
     /// The application protocol agreed on.
     pub alpn: Option<Vec<u8>>,
     /// The version agreed on.
     pub version: ProtocolVersion,
     /// The cipher suite agreed on.
     pub suite: SupportedCipherSuite,
+    /// The group of the key exchange; `None` where there was none: in a
+    /// session of TLS 1.2 resumed.
+    pub group: Option<NamedGroup>,
 }
 
 /// Why a handshake ended without keys.
@@ -219,9 +226,9 @@ fn start(
     out: &mut Vec<u8>,
     choose: &mut dyn FnMut(Option<&str>) -> Option<Arc<ServerConfig>>,
 ) -> Result<Option<Box<Running>>, HandshakeError> {
-    let name = match client_hello::server_name(incoming) {
+    let sent = match client_hello::server_name(incoming) {
         Ok(Found::NeedMore) => return Ok(None),
-        Ok(Found::Name(name)) => name.map(|name| normalised(name.as_ref())),
+        Ok(Found::Name(name)) => name,
         Err(client_hello::Error::PlainHttp) => return Err(HandshakeError::PlainHttp),
         Err(client_hello::Error::NotTls) => return Err(HandshakeError::NotTls),
         Err(error) => {
@@ -229,6 +236,12 @@ fn start(
             return Err(HandshakeError::ClientHello(error));
         }
     };
+    let name = sent.as_ref().map(|sent| normalised(sent.as_ref()));
+    let as_sent = sent
+        .as_ref()
+        .map(|sent| sent.as_ref())
+        .filter(|sent| name.as_deref() != Some(sent))
+        .map(Into::into);
     let Some(config) = choose(name.as_deref()) else {
         plain_alert(out, AlertDescription::UnrecognisedName);
         return Err(HandshakeError::UnknownName);
@@ -246,6 +259,7 @@ fn start(
         connection,
         shown: 0,
         server_name: name,
+        server_name_as_sent: as_sent,
     })))
 }
 
@@ -381,6 +395,7 @@ impl Running {
         let Self {
             connection,
             server_name,
+            server_name_as_sent,
             ..
         } = *self;
         let (Some(version), Some(suite)) = (
@@ -394,6 +409,9 @@ impl Running {
             .map(|chain| chain.iter().map(|c| c.clone().into_owned()).collect());
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
         let alpn = connection.alpn_protocol().map(<[u8]>::to_vec);
+        let group = connection
+            .negotiated_key_exchange_group()
+            .map(|group| group.name());
 
         let (secrets, kernel) = connection
             .dangerous_into_kernel_connection()
@@ -411,9 +429,11 @@ impl Running {
             peer_certificates,
             resumed,
             server_name,
+            server_name_as_sent,
             alpn,
             version,
             suite,
+            group,
         })
     }
 }

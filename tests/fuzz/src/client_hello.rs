@@ -2,7 +2,7 @@
 //! decides which server block, and so which client-certificate policy, applies:
 //! where the two disagree, a client could get a policy that is not its host's.
 
-use ringwall::tls::client_hello::{Error, Found, server_name};
+use ringwall::tls::client_hello::{Error, Found, offer, server_name};
 use rustls::server::Acceptor;
 
 /// Judges `bytes` as the start of a connection, whole and cut short.
@@ -20,6 +20,18 @@ pub fn client_hello(bytes: &[u8]) {
             // Stricter than rustls is allowed; taking it for HTTP is not.
             Err(error) => assert_ne!(*error, Error::PlainHttp),
         }
+    }
+
+    // Whoever has a name has made an offer, and it is fit for a log.
+    let offered = offer(bytes);
+    assert!(offered.is_some() || !matches!(whole, Ok(Found::Name(_))));
+    if let Some(offered) = offered {
+        let texts = [&offered.ciphers, &offered.curves];
+        assert!(
+            texts
+                .iter()
+                .all(|text| text.bytes().all(|byte| byte.is_ascii_graphic()))
+        );
     }
 
     // What was decided on fewer bytes must not change with more of them. Every

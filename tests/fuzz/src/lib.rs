@@ -12,6 +12,7 @@ mod config_file;
 mod h1_framing;
 mod h1_request_head;
 mod tls_record;
+mod x509_identity;
 
 pub use chunked_any_split::chunked_any_split;
 pub use client_hello::client_hello;
@@ -19,3 +20,4 @@ pub use config_file::config_file;
 pub use h1_framing::h1_framing;
 pub use h1_request_head::h1_request_head;
 pub use tls_record::tls_record;
+pub use x509_identity::x509_identity;

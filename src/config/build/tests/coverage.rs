@@ -96,6 +96,7 @@ fn example(name: &str) -> Option<&'static str> {
         "add_header" | "proxy_set_header" => "A b",
         "log_format" => "f $status",
         "proxy_pass" => "http://backend",
+        "proxy_client_identity" => "xfcc cert",
         "proxy_http_version" => "1.0",
         "proxy_redirect" => "default",
         "server" => "backend",

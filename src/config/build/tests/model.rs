@@ -458,3 +458,45 @@ fn includes_are_spliced_in_and_listed_in_load_order() {
         assert_eq!(refusal(load_files(&files, &[global])), message);
     }
 }
+
+#[test]
+fn the_identity_passed_on_is_inherited_and_can_be_turned_off() {
+    let config = http(
+        "proxy_client_identity xfcc cert chain; upstream b { server 127.0.0.1; } \
+         server { \
+             location /a { proxy_pass http://b; } \
+             location /b { proxy_client_identity off; proxy_pass http://b; } \
+             location /c { proxy_client_identity rfc9440; proxy_pass http://b; } \
+         }",
+    )
+    .unwrap();
+    let of = |path| proxy(&config, path).client_identity;
+    let identity = |form, cert, chain| Some(ClientIdentity { form, cert, chain });
+    assert_eq!(of("/a"), identity(IdentityForm::Xfcc, true, true));
+    assert_eq!(of("/b"), None);
+    assert_eq!(of("/c"), identity(IdentityForm::Rfc9440, false, false));
+}
+
+#[test]
+fn a_form_owns_its_names_in_every_spelling() {
+    for (form, name, owned) in [
+        (IdentityForm::Xfcc, "X_Forwarded-CLIENT_cert", true),
+        (IdentityForm::Xfcc, "X-Forwarded-Client-Certs", false),
+        (IdentityForm::Rfc9440, "client_cert", true),
+        (IdentityForm::Rfc9440, "Client-Cert_Chain", true),
+        (IdentityForm::Rfc9440, "Client-Cert-", false),
+        (IdentityForm::Nginx, "x_ssl_client_s_dn", true),
+        (IdentityForm::Nginx, "X-SSL-Client-Anything", true),
+        (IdentityForm::Nginx, "X-SSL-Client", false),
+    ] {
+        assert_eq!(form.owns(name.as_bytes()), owned, "{form:?} {name}");
+    }
+}
+
+#[test]
+fn what_the_client_offers_is_kept_only_where_a_value_names_it() {
+    let records = |text: &str| server(text).unwrap().records_client_hello;
+    assert!(!records("return 200 $ssl_curve$ssl_cipher;"));
+    assert!(records("return 200 $ssl_ciphers;"));
+    assert!(records("add_header X-Groups $ssl_curves;"));
+}

@@ -177,6 +177,39 @@ fn refusals_inside_a_server_are_worded_as_in_nginx() {
         ),
         ("types { a/b c { } }", "unexpected \"{\""),
         (
+            "proxy_set_header X-Cert $ssl_client_cert;",
+            "\"proxy_set_header\" directive has a certificate in lines as its value, which no \
+             field can carry: \"$ssl_client_escaped_cert\" has it in one",
+        ),
+        (
+            "add_header X-Cert a${ssl_client_raw_cert}b;",
+            "\"add_header\" directive has a certificate in lines as its value, which no \
+             field can carry: \"$ssl_client_escaped_cert\" has it in one",
+        ),
+        (
+            "return 302 https://a/$ssl_client_raw_cert;",
+            "\"return\" directive has a control character in its URL",
+        ),
+        ("proxy_client_identity envoy;", "invalid value \"envoy\""),
+        (
+            "proxy_client_identity off cert;",
+            "invalid parameter \"cert\"",
+        ),
+        (
+            "proxy_client_identity nginx chain;",
+            "invalid parameter \"chain\"",
+        ),
+        (
+            "proxy_client_identity xfcc cert cert;",
+            "duplicate parameter \"cert\"",
+        ),
+        (
+            "proxy_client_identity rfc9440; location / { proxy_pass http://backend; \
+             proxy_set_header client_cert x; }",
+            "\"proxy_set_header\" of \"client_cert\" and \"proxy_client_identity\", \
+             which writes it, both hold in this location",
+        ),
+        (
             "proxy_redirect a b;",
             "\"proxy_redirect\" directive with a replacement is not implemented in this version",
         ),
