@@ -162,16 +162,23 @@ async fn admit(
     let chain = established.peer_certificates.as_deref();
     let admitted = host
         .client_auth
-        .admit(chain, established.resumed, tls::now());
+        .admit(chain, established.resumed, tls::now())
+        .map(|client| (client, None))
+        .or_else(|refusal| {
+            let tolerated = host.client_auth.tolerate(refusal, chain);
+            tolerated.map(|unverified| (None, Some(Box::new(unverified))))
+        });
     let input = Input::after_handshake(&established.early_plaintext, rest).unwrap_or_default();
     let mut transport = Transport::new(socket, Some(established.session), input);
     match admitted {
-        Ok(client) => {
+        Ok((client, unverified)) => {
             let facts = TlsFacts {
                 server_name: established.server_name,
                 server,
                 policy: *host.client_auth.digest(),
+                demands: *host.client_auth.demands(),
                 client,
+                unverified,
                 protocol: tls::protocol_name(established.version),
                 cipher: openssl_name(established.suite.suite()),
                 resumed: established.resumed,

@@ -20,6 +20,7 @@ mod lifecycle;
 mod limits;
 mod proxying;
 mod reload;
+mod revocation;
 mod routing;
 mod sessions;
 mod smuggling;
