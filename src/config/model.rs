@@ -542,6 +542,12 @@ pub struct Tls {
     pub trusted_certificate: Option<Located<PathBuf>>,
     /// `ssl_verify_client`. Default off.
     pub verify_client: Located<VerifyClient>,
+    /// `ssl_crl`.
+    pub crl: Option<Located<PathBuf>>,
+    /// `ssl_crl_expired`. Default deny.
+    pub crl_expired: CrlExpired,
+    /// `ssl_verify_failure`. Default alert.
+    pub verify_failure: VerifyFailure,
     /// `ssl_verify_depth`. Default 1.
     pub verify_depth: u32,
     /// `ssl_protocols`. Default TLSv1.2 TLSv1.3; at least one is set.
@@ -567,6 +573,26 @@ pub enum VerifyClient {
     On,
     /// A certificate is asked for; what is presented must be valid.
     Optional,
+    /// A certificate is asked for; its CA may be unknown.
+    OptionalNoCa,
+}
+
+/// `ssl_crl_expired`: what a CRL is worth once a newer one was due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CrlExpired {
+    /// It still tells who is revoked.
+    Allow,
+    /// Nobody whom it would vouch for is let in.
+    Deny,
+}
+
+/// `ssl_verify_failure`: how a client without a valid certificate is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum VerifyFailure {
+    /// By an alert; there is no connection.
+    Alert,
+    /// As Nginx does, by a 400 to its request.
+    Http,
 }
 
 /// `ssl_protocols`, the versions that exist here.

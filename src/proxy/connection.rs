@@ -407,7 +407,7 @@ impl HttpConnection {
 
     /// Moves to the configuration that is published now. Whether its listener
     /// is still part of it; `None` if the client may not stay: its policy has
-    /// changed or its certificate has expired.
+    /// changed, or its certificate has expired or been revoked.
     fn follow_reload(&mut self) -> Option<bool> {
         let view = self.worker.view();
         if Rc::ptr_eq(&view, &self.view) {
@@ -430,6 +430,24 @@ impl HttpConnection {
             };
             if *host.client_auth.digest() != tls.policy || expired() {
                 return None;
+            }
+            // Other CRLs: the client is judged anew, once.
+            if *host.client_auth.demands() != tls.demands {
+                let verdict = match (&tls.client, &tls.unverified) {
+                    (Some(client), _) => host.client_auth.readmit(client, tls::now()),
+                    (None, Some(unverified)) => Err(unverified.refusal().clone()),
+                    (None, None) => Ok(()),
+                };
+                if let Err(refusal) = verdict {
+                    let server = view.gateway.server(server)?;
+                    self.log(
+                        server,
+                        Level::Error,
+                        format_args!("{refusal}, connection closed after a reload"),
+                    );
+                    return None;
+                }
+                tls.demands = *host.client_auth.demands();
             }
             tls.server = server;
         } else if listener.ssl {

@@ -174,6 +174,10 @@ async fn admit(
     {
         host.client_auth.keep_chain(client, presented, now);
     }
+    let admitted = admitted.map(|client| (client, None)).or_else(|refusal| {
+        let tolerated = host.client_auth.tolerate(refusal, chain);
+        tolerated.map(|unverified| (None, Some(Box::new(unverified))))
+    });
     let protocol = tls::protocol_name(established.version);
     if let Some(offer) = &mut offer
         && established.resumed
@@ -185,13 +189,15 @@ async fn admit(
     let input = Input::after_handshake(&established.early_plaintext, rest).unwrap_or_default();
     let mut transport = Transport::new(socket, Some(established.session), input);
     match admitted {
-        Ok(client) => {
+        Ok((client, unverified)) => {
             let facts = TlsFacts {
                 server_name: established.server_name,
                 server_name_as_sent: established.server_name_as_sent,
                 server,
                 policy: *host.client_auth.digest(),
+                demands: *host.client_auth.demands(),
                 client,
+                unverified,
                 protocol,
                 cipher: openssl_name(established.suite.suite()),
                 resumed: established.resumed,

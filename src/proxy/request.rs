@@ -12,7 +12,7 @@ use crate::config::{ConnectionLimits, Listener, Location, Server, ServerId};
 use crate::http::head::{Method, RequestHead};
 use crate::net::addr::ClientAddr;
 use crate::net::buffers::Buffer;
-use crate::tls::client_auth::VerifiedClient;
+use crate::tls::client_auth::{UnverifiedClient, VerifiedClient};
 use crate::tls::client_hello::Offer;
 
 use super::worker::{View, Worker};
@@ -42,8 +42,13 @@ pub(crate) struct TlsFacts {
     pub(crate) server: ServerId,
     /// That block's client-authentication policy.
     pub(crate) policy: [u8; 32],
+    /// That policy with its CRLs.
+    pub(crate) demands: [u8; 32],
     /// The proof of the client's identity, if it gave one.
     pub(crate) client: Option<VerifiedClient>,
+    /// A client that did not meet the policy and is here all the same; then
+    /// there is no `client`.
+    pub(crate) unverified: Option<Box<UnverifiedClient>>,
     pub(crate) protocol: &'static str,
     /// OpenSSL's name.
     pub(crate) cipher: &'static str,

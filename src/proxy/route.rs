@@ -31,7 +31,7 @@ pub(crate) fn is_misdirected(gateway: &Gateway, tls: &TlsFacts, server: &Server)
     server.id != tls.server
         && gateway
             .tls_host(server.id)
-            .is_none_or(|host| *host.client_auth.digest() != tls.policy)
+            .is_none_or(|host| *host.client_auth.demands() != tls.demands)
 }
 
 /// Where a path leads.

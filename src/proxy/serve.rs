@@ -63,8 +63,23 @@ async fn answer<B: BodySource, S: ResponseSink>(
     body: &mut B,
     sink: &mut S,
 ) -> Result<(), Failure> {
-    // Phase 1, identity: a connection made under one policy does not reach a
+    // Phase 1, identity: a client whose certificate was not accepted is told so,
+    // whatever it asks for (495, 496: 400 on the wire), and a connection made under one policy does not reach a
     // host with another. 421.
+    let unverified = request.connection.tls.as_ref();
+    if let Some(unverified) = unverified.and_then(|tls| tls.unverified.as_ref())
+        && let Some(status) = unverified.status()
+    {
+        log::request_error(
+            request,
+            Level::Error,
+            format_args!(
+                "{} while reading client request headers",
+                unverified.refusal()
+            ),
+        );
+        return Err(Failure::Status(status));
+    }
     if let Some(tls) = &request.connection.tls
         && route::is_misdirected(&request.view.gateway, tls, request.server)
     {

@@ -36,7 +36,13 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
     let bytes = request.head_bytes();
     let tls = request.connection.tls.as_ref();
     let client = tls.and_then(|tls| tls.client.as_ref());
-    let identity = || client.and_then(|client| client.identity());
+    let unverified = tls.and_then(|tls| tls.unverified.as_ref());
+    // As in Nginx, what an unverified certificate says can be seen, and
+    // `$ssl_client_verify` tells what it is worth.
+    let identity = || match client {
+        Some(client) => client.identity(),
+        None => unverified.and_then(|unverified| unverified.claimed_identity()),
+    };
     let details = || client.and_then(|client| client.details());
     let pem = || client.map_or("", |client| client.pem());
     match variable {
@@ -144,8 +150,15 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
                 .as_bytes(),
         ),
         Variable::SslClientVerify => {
+            let failure = unverified.and_then(|unverified| unverified.failure());
             let verdict = if client.is_some() { "SUCCESS" } else { "NONE" };
-            out.put(tls.map_or("", |_| verdict).as_bytes());
+            match failure {
+                Some(failure) => {
+                    out.put(b"FAILED:");
+                    out.put(failure.as_bytes());
+                }
+                None => out.put(tls.map_or("", |_| verdict).as_bytes()),
+            }
         }
         Variable::SslClientCert => {
             for (index, line) in pem().lines().enumerate() {

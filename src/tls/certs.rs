@@ -17,6 +17,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::sign::{CertifiedKey, SigningKey};
@@ -25,6 +26,8 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
 use zeroize::Zeroize;
 
+use super::client_auth::crl::{self, RevocationList};
+use super::client_auth::revocation::CrlFile;
 use super::identity;
 use crate::config::{Located, Position};
 
@@ -73,6 +76,10 @@ const WARN_DAYS: i64 = 30;
 /// The largest file that is read, bytes. A bundle of every public CA takes a
 /// quarter of a megabyte; `/dev/zero` takes all memory.
 const MAX_FILE: u64 = 16 << 20;
+/// The largest CRL file, bytes: some five million entries.
+const MAX_CRL_FILE: u64 = 256 << 20;
+/// Days before a CRL's nextUpdate from which it is warned about.
+const WARN_CRL_DAYS: i64 = 7;
 const DAY: i64 = 86_400;
 
 /// Reads files for one build of a configuration, each once.
@@ -83,6 +90,7 @@ pub struct Loader {
     keys: HashMap<PathBuf, Arc<dyn SigningKey>>,
     pairs: HashMap<(PathBuf, PathBuf), (Arc<CertifiedKey>, CertificateInfo)>,
     authorities: HashMap<PathBuf, Arc<[CertificateDer<'static>]>>,
+    crls: HashMap<PathBuf, Arc<CrlFile>>,
     warnings: Vec<String>,
     /// What other modules of this folder build from files and share the same way.
     pub(super) built: super::server::Built,
@@ -133,6 +141,7 @@ impl Loader {
             keys: HashMap::new(),
             pairs: HashMap::new(),
             authorities: HashMap::new(),
+            crls: HashMap::new(),
             warnings: Vec::new(),
             built: super::server::Built::default(),
         }
@@ -199,6 +208,42 @@ impl Loader {
         self.authorities
             .insert(file.value.clone(), Arc::clone(&certificates));
         Ok(certificates)
+    }
+
+    /// The lists of a CRL file, at least one: PEM, or DER one after another.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or understood, or is empty.
+    pub(super) fn crls(&mut self, file: &Located<PathBuf>) -> Result<Arc<CrlFile>, TlsError> {
+        if let Some(known) = self.crls.get(&file.value) {
+            return Ok(Arc::clone(known));
+        }
+        let path = file.value.display();
+        let fail = |reason: &str| {
+            let message = format!("cannot load CRL \"{path}\": {reason}");
+            TlsError::at(&file.position, message)
+        };
+        let (bytes, _) = read_up_to(&file.value, MAX_CRL_FILE).map_err(|e| fail(&os_reason(&e)))?;
+        let mut lists = Vec::new();
+        for der in crls(&bytes).map_err(|reason| fail(&reason))? {
+            let list = RevocationList::read(&der).map_err(fail)?;
+            lists.push((Arc::new(list), der));
+        }
+        if lists.is_empty() {
+            return Err(fail("no CRL in it"));
+        }
+        for (list, _) in &lists {
+            if let Some(problem) = update_problem(list.next_update, self.now) {
+                let issuer = &list.issuer_name;
+                self.warn(format!("CRL \"{path}\" of \"{issuer}\" {problem}"));
+            }
+        }
+        let mut digest = [0; 32];
+        digest.copy_from_slice(digest::digest(&digest::SHA256, &bytes).as_ref());
+        let crls = Arc::new(CrlFile { lists, digest });
+        self.crls.insert(file.value.clone(), Arc::clone(&crls));
+        Ok(crls)
     }
 
     /// For the operator, at load; each is said once.
@@ -292,6 +337,17 @@ fn validity_problem(not_before: i64, not_after: i64, now: UnixTime) -> Option<St
     (left < WARN_DAYS * DAY).then(|| format!("expires in {}", count(left / DAY)))
 }
 
+/// "is due for an update in 3 days", if that is soon.
+fn update_problem(next_update: Option<i64>, now: UnixTime) -> Option<String> {
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let left = next_update?.saturating_sub(now);
+    if left < 0 {
+        let days = count(left.saturating_neg() / DAY);
+        return Some(format!("expired {days} ago"));
+    }
+    (left < WARN_CRL_DAYS * DAY).then(|| format!("expires in {}", count(left / DAY)))
+}
+
 fn count(days: i64) -> String {
     let plural = if days == 1 { "" } else { "s" };
     format!("{days} day{plural}")
@@ -306,6 +362,27 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
                 Ok(([], _)) => found.push(der),
                 _ => return Err("a certificate is malformed".to_owned()),
             }
+        }
+    }
+    Ok(found)
+}
+
+/// The CRLs of a file, each as DER.
+fn crls(bytes: &[u8]) -> Result<Vec<Arc<[u8]>>, String> {
+    let mut found = Vec::new();
+    // The SEQUENCE of a list, which is longer than 127 bytes; no text begins so.
+    if matches!(bytes, [0x30, length, ..] if *length >= 0x81) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (list, after) = crl::split_first(rest).ok_or("a CRL is malformed")?;
+            found.push(list.into());
+            rest = after;
+        }
+        return Ok(found);
+    }
+    for item in pem_items(bytes)? {
+        if let rustls_pemfile::Item::Crl(der) = item {
+            found.push(der.as_ref().into());
         }
     }
     Ok(found)
@@ -359,16 +436,20 @@ impl Drop for Secret {
 
 /// A file's content and its permission bits.
 fn read(path: &Path) -> io::Result<(Secret, u32)> {
+    read_up_to(path, MAX_FILE)
+}
+
+fn read_up_to(path: &Path, limit: u64) -> io::Result<(Secret, u32)> {
     let file = std::fs::File::open(path)?;
     let metadata = file.metadata()?;
     if metadata.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
     // Reserved in advance: growing would leave copies behind that nobody wipes.
-    let expected = metadata.len().min(MAX_FILE) as usize + 1;
+    let expected = metadata.len().min(limit) as usize + 1;
     let mut content = Secret(Vec::with_capacity(expected));
-    file.take(MAX_FILE + 1).read_to_end(&mut content.0)?;
-    if content.len() as u64 > MAX_FILE {
+    file.take(limit + 1).read_to_end(&mut content.0)?;
+    if content.len() as u64 > limit {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     Ok((content, metadata.permissions().mode()))

@@ -1,18 +1,22 @@
 //! Who may connect: the client-certificate policy of a server block.
 //!
 //! A [`ClientAuth`] is made from `ssl_verify_client`, `ssl_client_certificate`,
-//! `ssl_trusted_certificate` and `ssl_verify_depth`. It judges a chain twice in
+//! `ssl_trusted_certificate`, `ssl_verify_depth` and `ssl_crl`. It judges a chain twice in
 //! a connection's life: as rustls' verifier during a full handshake, and in
 //! [`ClientAuth::admit`] at every resumption, where rustls asks nobody.
 //! [`ClientAuth::admit`] is the only maker of [`VerifiedClient`], and identity
-//! reaches a backend only from one of those.
+//! reaches a backend as verified only from one of those: a client that is let
+//! in without (`optional_no_ca`), or answered without (`ssl_verify_failure
+//! http`), is an [`UnverifiedClient`].
 //!
 //! Chains are verified by webpki; what OpenSSL asks for beyond it (see
 //! `authorities`) is checked on the path it found. The one thing let in that
 //! webpki refuses is a leaf of X.509 v1 (see `v1`).
 
 mod authorities;
+pub(super) mod crl;
 mod refusal;
+pub(super) mod revocation;
 mod v1;
 
 use std::cell::{OnceCell, RefCell};
@@ -37,13 +41,14 @@ use x509_parser::prelude::FromDer;
 
 use self::authorities::Authorities;
 pub use self::refusal::{Refusal, RefusalReason, refusal_behind, take_refusal};
+use self::revocation::{Issuer, Judged, Revocation};
 use self::v1::V1Leaf;
 use super::certs::{Loader, TlsError};
 use super::identity::Identity;
 use super::identity::details::Details;
 use super::identity::forms::{self, Proven};
 use super::identity::pem;
-use crate::config::{ClientIdentity, Located, Tls, VerifyClient};
+use crate::config::{ClientIdentity, CrlExpired, Located, Tls, VerifyClient, VerifyFailure};
 
 /// Certificates looked at behind the leaf. OpenSSL bounds the message instead
 /// (100 KiB); this bounds the parsing.
@@ -63,7 +68,10 @@ pub struct ClientAuth {
     /// Intermediates allowed, as OpenSSL counts `ssl_verify_depth`.
     depth: usize,
     algorithms: WebPkiSupportedAlgorithms,
+    revocation: Option<Revocation>,
+    failure: VerifyFailure,
     digest: [u8; 32],
+    demands: [u8; 32],
 }
 
 /// What decides a policy within one build; files are read once in it.
@@ -73,6 +81,9 @@ pub(super) struct PolicyKey {
     client: Option<PathBuf>,
     trusted: Option<PathBuf>,
     depth: u32,
+    crl: Option<PathBuf>,
+    crl_expired: CrlExpired,
+    failure: VerifyFailure,
 }
 
 impl ClientAuth {
@@ -81,8 +92,8 @@ impl ClientAuth {
     ///
     /// # Errors
     ///
-    /// A CA file cannot be read, is empty, or holds what cannot be a CA; or
-    /// certificates are to be verified and there is no CA file.
+    /// A CA file or a CRL file cannot be read, is empty, or holds what cannot
+    /// be one; or certificates are to be verified and there is no CA file.
     pub fn load(
         tls: &Tls,
         algorithms: WebPkiSupportedAlgorithms,
@@ -94,6 +105,9 @@ impl ClientAuth {
             client: path(&tls.client_certificate),
             trusted: path(&tls.trusted_certificate),
             depth: tls.verify_depth,
+            crl: path(&tls.crl),
+            crl_expired: tls.crl_expired,
+            failure: tls.verify_failure,
         };
         if let Some(known) = loader.built.policies.get(&key) {
             return Ok(Arc::clone(known));
@@ -134,13 +148,14 @@ impl ClientAuth {
             }
             all.extend(certificates.iter().cloned());
         }
-        if mode != VerifyClient::Off && all.is_empty() {
+        if matches!(mode, VerifyClient::On | VerifyClient::Optional) && all.is_empty() {
             let message = "no ssl_client_certificate for ssl_verify_client";
             return Err(TlsError::at(&tls.verify_client.position, message));
         }
         let authorities = Authorities::new(all)
             .map_err(|reason| TlsError::at(&tls.verify_client.position, reason))?;
-        if mode != VerifyClient::Off && authorities.anchors().is_empty() {
+        let any_authority = authorities.subjects().next().is_some();
+        if mode != VerifyClient::Off && any_authority && authorities.anchors().is_empty() {
             loader.warn(format!(
                 "no client can be verified: the CA files hold no self-signed root, \
                  and a chain must end in one in {}",
@@ -156,9 +171,15 @@ impl ClientAuth {
             ));
             hints.clear();
         }
+        let digest = digest_of(mode, depth, &authorities);
+        let (revocation, demands) =
+            read_revocation(tls, &authorities, &algorithms, &digest, loader)?;
         Ok(Self {
             mode,
-            digest: digest_of(mode, depth, &authorities),
+            revocation,
+            failure: tls.verify_failure,
+            digest,
+            demands,
             authorities,
             hints,
             depth,
@@ -177,18 +198,25 @@ impl ClientAuth {
         &self.digest
     }
 
+    /// SHA-256 over all that decides who is let in, CRLs included, which
+    /// [`Self::digest`] leaves out.
+    pub fn demands(&self) -> &[u8; 32] {
+        &self.demands
+    }
+
     /// Judges the client of a finished handshake, given the chain that rustls
     /// holds for it.
     ///
     /// After a full handshake the verifier has already judged the chain, and
     /// this makes the proof. After a resumption rustls has judged nothing: the
     /// chain comes out of the session, and is verified again whole, so that it
-    /// cannot outlive a certificate or a CA.
+    /// cannot outlive a certificate or a CA. So it is where the verifier lets
+    /// everything pass to have it judged here.
     ///
     /// # Errors
     ///
     /// The chain is no longer acceptable, or none is there and one is demanded.
-    /// The connection must be closed.
+    /// Without [`Self::tolerate`] the connection must be closed.
     pub fn admit(
         &self,
         chain: Option<&[CertificateDer<'_>]>,
@@ -201,16 +229,17 @@ impl ClientAuth {
         let Some((leaf, presented)) = chain.and_then(<[_]>::split_first) else {
             return match self.mode {
                 VerifyClient::On => Err(Refusal::no_certificate()),
-                VerifyClient::Optional | VerifyClient::Off => Ok(None),
+                VerifyClient::Optional | VerifyClient::OptionalNoCa | VerifyClient::Off => Ok(None),
             };
         };
-        if resumed {
+        if resumed || self.judges_late() {
             self.verify(leaf, presented, now)
                 .map_err(|reason| Refusal::of(leaf, reason))?;
         }
         Ok(Some(VerifiedClient {
             leaf: leaf.clone().into_owned(),
             chain: Box::default(),
+            intermediates: self.needed(leaf, presented),
             identity: OnceCell::new(),
             details: OnceCell::new(),
             pem: OnceCell::new(),
@@ -252,6 +281,75 @@ impl ClientAuth {
         );
     }
 
+    /// Judges anew, under this policy, a client that one with the same
+    /// [`Self::digest`] has let in.
+    ///
+    /// # Errors
+    ///
+    /// It is no longer acceptable, and its connection must be closed.
+    pub fn readmit(&self, client: &VerifiedClient, now: UnixTime) -> Result<(), Refusal> {
+        self.verify(&client.leaf, &client.intermediates, now)
+            .map_err(|reason| Refusal::of(&client.leaf, reason))
+    }
+
+    /// Whether there can be a connection with a client that was not admitted:
+    /// under `optional_no_ca` if its CA is unknown, under `ssl_verify_failure
+    /// http` only to tell it so.
+    ///
+    /// # Errors
+    ///
+    /// The refusal, where there cannot.
+    pub fn tolerate(
+        &self,
+        refusal: Refusal,
+        chain: Option<&[CertificateDer<'_>]>,
+    ) -> Result<UnverifiedClient, Refusal> {
+        let status = match self.failure {
+            _ if self.tolerates(refusal.reason) => None,
+            VerifyFailure::Alert => return Err(refusal),
+            VerifyFailure::Http if refusal.reason == RefusalReason::NoCertificate => {
+                Some(NO_CERTIFICATE)
+            }
+            VerifyFailure::Http => Some(CERTIFICATE_ERROR),
+        };
+        let leaf = chain.and_then(<[_]>::first);
+        Ok(UnverifiedClient {
+            leaf: leaf.map(|leaf| leaf.clone().into_owned()),
+            identity: OnceCell::new(),
+            refusal,
+            status,
+        })
+    }
+
+    fn tolerates(&self, reason: RefusalReason) -> bool {
+        self.mode == VerifyClient::OptionalNoCa && reason.is_unknown_authority()
+    }
+
+    /// Whether the verifier may let pass what [`Self::admit`] then refuses.
+    fn judges_late(&self) -> bool {
+        self.failure == VerifyFailure::Http || self.mode == VerifyClient::OptionalNoCa
+    }
+
+    /// Of the certificates presented, those that lead to a CA: all that a
+    /// later judgement needs.
+    fn needed(
+        &self,
+        leaf: &CertificateDer<'_>,
+        presented: &[CertificateDer<'_>],
+    ) -> Box<[CertificateDer<'static>]> {
+        if presented.is_empty() {
+            return Box::default();
+        }
+        let Ok(parsed) = EndEntityCert::try_from(leaf) else {
+            return Box::default();
+        };
+        self.chain_of(leaf, &parsed, presented)
+            .into_iter()
+            .filter(|der| presented.contains(der))
+            .map(CertificateDer::into_owned)
+            .collect()
+    }
+
     /// The whole judgement of a chain.
     fn verify(
         &self,
@@ -261,21 +359,23 @@ impl ClientAuth {
     ) -> Result<(), RefusalReason> {
         if let Some(pinned) = self.authorities.pinned(leaf) {
             pinned.check_pinned(now)?;
+            self.check_revocation(&pinned.judged(), &pinned.as_issuer(), now)?;
             return check_purpose(leaf);
         }
         let parsed = match EndEntityCert::try_from(leaf) {
             Ok(parsed) => parsed,
             Err(webpki::Error::UnsupportedCertVersion) => {
                 let leaf = V1Leaf::read(leaf)?;
-                return self
+                let path = self
                     .authorities
-                    .check_v1(&leaf, self.depth, &self.algorithms, now);
+                    .check_v1(&leaf, self.depth, &self.algorithms, now)?;
+                return self.check_v1_revocation(&leaf, &path, now);
             }
             Err(error) => return Err(RefusalReason::of(&error)),
         };
         let chain = self.chain_of(leaf, &parsed, presented);
         let check_path = |path: &VerifiedPath<'_>| self.check_path(path, now);
-        parsed
+        let path = parsed
             .verify_for_usage(
                 self.algorithms.all,
                 self.authorities.anchors(),
@@ -297,7 +397,77 @@ impl ClientAuth {
                 }
                 reason => reason,
             })?;
+        self.check_path_revocation(&path, now)?;
         check_purpose(leaf)
+    }
+
+    /// `ssl_crl`, from the leaf up to the root.
+    fn check_path_revocation(
+        &self,
+        path: &VerifiedPath<'_>,
+        now: UnixTime,
+    ) -> Result<(), RefusalReason> {
+        if self.revocation.is_none() {
+            return Ok(());
+        }
+        let intermediates: Vec<_> = path.intermediate_certificates().collect();
+        let root = self
+            .authorities
+            .check_anchor(path.anchor(), intermediates.len(), now)?;
+        let leaf: &webpki::Cert<'_> = path.end_entity();
+        let certificates = std::iter::once(leaf).chain(intermediates.iter().copied());
+        for (position, certificate) in certificates.enumerate() {
+            let judged = Judged {
+                der: &certificate.der(),
+                serial: certificate.serial(),
+                issuer: certificate.issuer(),
+                is_authority: position > 0,
+            };
+            let issuer = match intermediates.get(position) {
+                Some(issuer) => Issuer {
+                    key: issuer.subject_public_key_info(),
+                    may_sign_crls: signs_crls(&issuer.der()),
+                },
+                None => root.as_issuer(),
+            };
+            self.check_revocation(&judged, &issuer, now)?;
+        }
+        self.check_revocation(&root.judged(), &root.as_issuer(), now)
+    }
+
+    /// The same for a v1 leaf, whose path is of configured CAs.
+    fn check_v1_revocation(
+        &self,
+        leaf: &V1Leaf<'_>,
+        path: &[&authorities::Authority],
+        now: UnixTime,
+    ) -> Result<(), RefusalReason> {
+        let mut judged = Judged {
+            der: leaf.der,
+            serial: leaf.serial,
+            issuer: leaf.issuer,
+            is_authority: false,
+        };
+        for authority in path {
+            self.check_revocation(&judged, &authority.as_issuer(), now)?;
+            judged = authority.judged();
+        }
+        let Some(root) = path.last() else {
+            return Err(RefusalReason::UnknownIssuer);
+        };
+        self.check_revocation(&judged, &root.as_issuer(), now)
+    }
+
+    fn check_revocation(
+        &self,
+        judged: &Judged<'_>,
+        issuer: &Issuer<'_>,
+        now: UnixTime,
+    ) -> Result<(), RefusalReason> {
+        match &self.revocation {
+            Some(revocation) => revocation.check(judged, issuer, &self.algorithms, now),
+            None => Ok(()),
+        }
     }
 
     /// What OpenSSL asks of a path beyond webpki. Errors are webpki's, which
@@ -313,6 +483,7 @@ impl ClientAuth {
         }
         self.authorities
             .check_anchor(path.anchor(), count, now)
+            .map(|_| ())
             .map_err(|reason| match reason {
                 RefusalReason::Expired => webpki::Error::CertExpired {
                     time: now,
@@ -407,16 +578,72 @@ fn check_signs_certificates(intermediate: &[u8]) -> Result<(), webpki::Error> {
     }
 }
 
+fn signs_crls(issuer: &[u8]) -> bool {
+    let usage = X509Certificate::from_der(issuer).map(|(_, parsed)| {
+        let usage = parsed.key_usage();
+        usage.is_ok_and(|usage| usage.is_none_or(|ext| ext.value.crl_sign()))
+    });
+    usage.unwrap_or(false)
+}
+
+/// The CRLs of a policy, and the digest of all that it demands.
+fn read_revocation(
+    tls: &Tls,
+    authorities: &Authorities,
+    algorithms: &WebPkiSupportedAlgorithms,
+    digest: &[u8; 32],
+    loader: &mut Loader,
+) -> Result<(Option<Revocation>, [u8; 32]), TlsError> {
+    // As in Nginx: read whether clients are verified or not.
+    let Some(file) = &tls.crl else {
+        return Ok((None, *digest));
+    };
+    let crls = loader.crls(file)?;
+    if tls.verify_client.value == VerifyClient::Off {
+        return Ok((None, *digest));
+    }
+    let path = file.value.display();
+    let (revocation, strangers) = Revocation::new(&crls, tls.crl_expired, authorities, algorithms)
+        .map_err(|reason| {
+            TlsError::at(
+                &file.position,
+                format!("cannot load CRL \"{path}\": {reason}"),
+            )
+        })?;
+    for name in strangers {
+        loader.warn(format!(
+            "CRL \"{path}\" is issued by \"{name}\", which is none of the CAs configured: \
+             it counts where a client presents that CA's certificate in {}",
+            file.position
+        ));
+    }
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(b"ringwall client-auth demands 1\0");
+    context.update(digest);
+    context.update(match tls.crl_expired {
+        CrlExpired::Allow => b"allow",
+        CrlExpired::Deny => b"deny ",
+    });
+    context.update(&crls.digest);
+    Ok((Some(revocation), finish(context)))
+}
+
+fn finish(context: digest::Context) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(context.finish().as_ref());
+    out
+}
+
 fn digest_of(mode: VerifyClient, depth: usize, authorities: &Authorities) -> [u8; 32] {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(b"ringwall client-auth policy 1\0");
     match mode {
         VerifyClient::Off => context.update(b"off"),
-        VerifyClient::On | VerifyClient::Optional => {
-            context.update(if mode == VerifyClient::On {
-                b"on "
-            } else {
-                b"opt"
+        VerifyClient::On | VerifyClient::Optional | VerifyClient::OptionalNoCa => {
+            context.update(match mode {
+                VerifyClient::On => b"on ",
+                VerifyClient::OptionalNoCa => b"any",
+                _ => b"opt",
             });
             context.update(&(depth as u64).to_be_bytes());
             for der in authorities.sorted_der() {
@@ -425,9 +652,7 @@ fn digest_of(mode: VerifyClient, depth: usize, authorities: &Authorities) -> [u8
             }
         }
     }
-    let mut out = [0; 32];
-    out.copy_from_slice(context.finish().as_ref());
-    out
+    finish(context)
 }
 
 impl ClientCertVerifier for ClientAuth {
@@ -436,7 +661,7 @@ impl ClientCertVerifier for ClientAuth {
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        self.mode == VerifyClient::On
+        self.mode == VerifyClient::On && self.failure == VerifyFailure::Alert
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -450,12 +675,19 @@ impl ClientCertVerifier for ClientAuth {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         refusal::record(None);
-        self.verify(end_entity, intermediates, now)
-            .map(|()| ClientCertVerified::assertion())
-            .map_err(|reason| {
+        if self.failure == VerifyFailure::Http {
+            // Judged by `admit`, which is called after every handshake: the
+            // client is to be told by HTTP. That it holds the key is still
+            // checked by the handshake.
+            return Ok(ClientCertVerified::assertion());
+        }
+        match self.verify(end_entity, intermediates, now) {
+            Err(reason) if !self.tolerates(reason) => {
                 refusal::record(Some(Refusal::of(end_entity, reason)));
-                reason.to_rustls()
-            })
+                Err(reason.to_rustls())
+            }
+            Ok(()) | Err(_) => Ok(ClientCertVerified::assertion()),
+        }
     }
 
     fn verify_tls12_signature(
@@ -539,6 +771,8 @@ pub struct VerifiedClient {
     /// The intermediates of the verified path, the leaf's issuer first; empty
     /// unless [`ClientAuth::keep_chain`] put them there.
     chain: Box<[CertificateDer<'static>]>,
+    /// Presented and needed to verify it, for a judgement after a reload.
+    intermediates: Box<[CertificateDer<'static>]>,
     identity: OnceCell<Option<Identity>>,
     details: OnceCell<Option<Box<Details>>>,
     pem: OnceCell<Box<str>>,
@@ -549,8 +783,7 @@ pub struct VerifiedClient {
 }
 
 impl VerifiedClient {
-    /// The certificate itself. Of what else the client sent, nothing is kept:
-    /// identity is the leaf's alone.
+    /// The certificate itself: identity is the leaf's alone.
     pub fn leaf(&self) -> &CertificateDer<'static> {
         &self.leaf
     }
@@ -601,6 +834,47 @@ impl VerifiedClient {
         .into();
         made.push((what, Rc::clone(&fields)));
         fields
+    }
+}
+
+/// Nginx's statuses for a certificate that is not accepted, and for none.
+const CERTIFICATE_ERROR: u16 = 495;
+const NO_CERTIFICATE: u16 = 496;
+
+/// A client that did not meet the policy of its server block and has a
+/// connection nevertheless. It holds the key of the certificate that it sent;
+/// nobody vouches for what that says. Made by [`ClientAuth::tolerate`] alone,
+/// and never a [`VerifiedClient`].
+#[derive(Debug)]
+pub struct UnverifiedClient {
+    leaf: Option<CertificateDer<'static>>,
+    identity: OnceCell<Option<Identity>>,
+    refusal: Refusal,
+    status: Option<u16>,
+}
+
+impl UnverifiedClient {
+    /// What all its requests are answered with; `None`: they are served, as
+    /// under `optional_no_ca`.
+    pub fn status(&self) -> Option<u16> {
+        self.status
+    }
+
+    /// Why it is not verified.
+    pub fn refusal(&self) -> &Refusal {
+        &self.refusal
+    }
+
+    /// What stands behind `FAILED:` in `$ssl_client_verify`; `None` where no
+    /// certificate came.
+    pub fn failure(&self) -> Option<&'static str> {
+        self.leaf.as_ref().map(|_| self.refusal.reason.text())
+    }
+
+    /// What the certificate says, for variables that show it as Nginx's do.
+    pub fn claimed_identity(&self) -> Option<&Identity> {
+        let leaf = self.leaf.as_ref()?;
+        self.identity.get_or_init(|| Identity::of(leaf)).as_ref()
     }
 }
 

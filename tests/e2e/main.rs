@@ -21,6 +21,7 @@ mod lifecycle;
 mod limits;
 mod proxying;
 mod reload;
+mod revocation;
 mod routing;
 mod scanners;
 mod sessions;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -26,8 +26,19 @@ impl Authority {
 
     /// An intermediate below this one.
     pub(crate) fn intermediate(&self, common_name: &str) -> Self {
+        self.intermediate_with(common_name, |_| {})
+    }
+
+    /// An intermediate with changes.
+    pub(crate) fn intermediate_with(
+        &self,
+        common_name: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Self {
         let key = KeyPair::generate().expect("a key");
-        let issuer = CertifiedIssuer::signed_by(authority(common_name), key, &self.issuer);
+        let mut params = authority(common_name);
+        change(&mut params);
+        let issuer = CertifiedIssuer::signed_by(params, key, &self.issuer);
         Self {
             issuer: issuer.expect("an intermediate"),
         }
@@ -41,6 +52,28 @@ impl Authority {
     /// The root as DER.
     pub(crate) fn der(&self) -> CertificateDer<'static> {
         self.issuer.der().clone()
+    }
+
+    /// A CRL of this one that revokes these serial numbers and is to be
+    /// replaced in so many days; negative: was to be.
+    pub(crate) fn crl(&self, revoked: &[u64], days: i64) -> String {
+        let now = time::OffsetDateTime::now_utc();
+        let entry = |&serial: &u64| RevokedCertParams {
+            serial_number: serial.into(),
+            revocation_time: now - time::Duration::days(1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: now - time::Duration::days(30),
+            next_update: now + time::Duration::days(days),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = params.signed_by(&self.issuer).expect("a CRL");
+        list.pem().expect("PEM")
     }
 
     /// A server certificate for these names; the first is also the CN.

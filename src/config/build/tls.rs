@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::values::{
-    flag, has_variable, not_implemented, refuse, refuse_directive, seconds, set, small_number,
-};
+use super::values::{flag, has_variable, refuse, refuse_directive, seconds, set, small_number};
 use super::{Builder, Result};
 use crate::config::error::Error;
-use crate::config::model::{Located, Position, SessionCache, Tls, TlsVersions, VerifyClient};
+use crate::config::model::{
+    CrlExpired, Located, Position, SessionCache, Tls, TlsVersions, VerifyClient, VerifyFailure,
+};
 use crate::config::syntax::Directive;
 use crate::config::units;
 
@@ -27,6 +27,9 @@ pub(super) struct TlsSettings {
     trusted_certificate: Option<Located<PathBuf>>,
     verify_client: Option<Located<VerifyClient>>,
     verify_depth: Option<u32>,
+    crl: Option<Located<PathBuf>>,
+    crl_expired: Option<CrlExpired>,
+    verify_failure: Option<VerifyFailure>,
     protocols: Option<TlsVersions>,
     ciphers: Option<Located<String>>,
     prefer_server_ciphers: Option<bool>,
@@ -58,12 +61,29 @@ impl TlsSettings {
                     b"off" => VerifyClient::Off,
                     b"on" => VerifyClient::On,
                     b"optional" => VerifyClient::Optional,
-                    b"optional_no_ca" => return Err(not_implemented(d, d.arg(0))),
+                    b"optional_no_ca" => VerifyClient::OptionalNoCa,
                     _ => return Err(refuse(d, format!("invalid value \"{}\"", d.text(0)))),
                 };
                 set(&mut self.verify_client, d, located(d, value))?;
             }
             b"ssl_verify_depth" => set(&mut self.verify_depth, d, small_number(d)?)?,
+            b"ssl_crl" => set(&mut self.crl, d, file(builder, d)?)?,
+            b"ssl_crl_expired" => {
+                let value = match d.arg(0) {
+                    b"allow" => CrlExpired::Allow,
+                    b"deny" => CrlExpired::Deny,
+                    _ => return Err(refuse(d, format!("invalid value \"{}\"", d.text(0)))),
+                };
+                set(&mut self.crl_expired, d, value)?;
+            }
+            b"ssl_verify_failure" => {
+                let value = match d.arg(0) {
+                    b"alert" => VerifyFailure::Alert,
+                    b"http" => VerifyFailure::Http,
+                    _ => return Err(refuse(d, format!("invalid value \"{}\"", d.text(0)))),
+                };
+                set(&mut self.verify_failure, d, value)?;
+            }
             b"ssl_protocols" => {
                 let value = protocols(builder, d)?;
                 set(&mut self.protocols, d, value)?;
@@ -88,7 +108,7 @@ impl TlsSettings {
         super::scope::inherit!(
             self, outer;
             certificates, keys, client_certificate, trusted_certificate, verify_client,
-            verify_depth, protocols, ciphers, prefer_server_ciphers, session_tickets,
+            verify_depth, crl, crl_expired, verify_failure, protocols, ciphers, prefer_server_ciphers, session_tickets,
             session_cache, session_timeout
         );
     }
@@ -130,7 +150,11 @@ impl TlsSettings {
             value: VerifyClient::Off,
             position: position.clone(),
         });
-        if verify_client.value != VerifyClient::Off
+        let needs_authorities = matches!(
+            verify_client.value,
+            VerifyClient::On | VerifyClient::Optional
+        );
+        if needs_authorities
             && self.client_certificate.is_none()
             && self.trusted_certificate.is_none()
         {
@@ -144,6 +168,9 @@ impl TlsSettings {
             trusted_certificate: self.trusted_certificate.clone(),
             verify_client,
             verify_depth: self.verify_depth.unwrap_or(1),
+            crl: self.crl.clone(),
+            crl_expired: self.crl_expired.unwrap_or(CrlExpired::Deny),
+            verify_failure: self.verify_failure.unwrap_or(VerifyFailure::Alert),
             protocols: self.protocols.unwrap_or(TlsVersions {
                 tls12: true,
                 tls13: true,

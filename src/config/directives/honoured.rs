@@ -274,7 +274,30 @@ pub(super) const ROWS: &[Row] = &[
         ONE,
         "CAs for client certificates, not named to clients",
     ),
-    words("ssl_verify_client", HS, ONE, "`on`, `off` or `optional`"),
+    words(
+        "ssl_crl",
+        HS,
+        ONE,
+        "CRLs for the certificates of clients and their CAs, PEM or DER",
+    ),
+    words(
+        "ssl_crl_expired",
+        HS,
+        ONE,
+        "`deny` or `allow`: what a CRL past its nextUpdate does",
+    ),
+    words(
+        "ssl_verify_client",
+        HS,
+        ONE,
+        "`on`, `off`, `optional` or `optional_no_ca`",
+    ),
+    words(
+        "ssl_verify_failure",
+        HS,
+        ONE,
+        "`alert` or `http`: how a refused client is told",
+    ),
     words(
         "ssl_verify_depth",
         HS,

@@ -14,6 +14,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Version;
 
 use super::refusal::RefusalReason;
+use super::revocation::{Issuer, Judged};
 use super::v1;
 use crate::tls::identity;
 
@@ -27,6 +28,10 @@ pub(super) struct Authority {
     spki: SubjectPublicKeyInfoDer<'static>,
     /// basicConstraints says CA, and keyUsage, if there is one, keyCertSign.
     may_sign: bool,
+    /// Without a keyUsage, or with one that has cRLSign.
+    may_sign_crls: bool,
+    /// Content octets.
+    serial: Vec<u8>,
     path_length: Option<u32>,
     name_constraints: bool,
     not_before: i64,
@@ -53,7 +58,7 @@ impl Authority {
         let constraints = parsed.basic_constraints().map_err(unreadable)?;
         let usage = parsed.key_usage().map_err(unreadable)?;
         let may_sign = constraints.as_ref().is_some_and(|ext| ext.value.ca)
-            && usage.is_none_or(|ext| ext.value.key_cert_sign());
+            && usage.as_ref().is_none_or(|ext| ext.value.key_cert_sign());
         Ok(Self {
             der: der.clone(),
             subject: v1::content(parsed.subject().as_raw())
@@ -64,6 +69,8 @@ impl Authority {
                 .to_vec(),
             spki: parsed.public_key().raw.to_vec().into(),
             may_sign,
+            may_sign_crls: usage.is_none_or(|ext| ext.value.crl_sign()),
+            serial: parsed.raw_serial().to_vec(),
             path_length: constraints.and_then(|ext| ext.value.path_len_constraint),
             name_constraints: parsed.name_constraints().map_err(unreadable)?.is_some(),
             not_before: parsed.validity().not_before.timestamp(),
@@ -74,6 +81,32 @@ impl Authority {
     /// The whole Name, header included, for the list sent to clients.
     pub(super) fn subject(&self) -> &[u8] {
         &self.subject
+    }
+
+    pub(super) fn key(&self) -> &SubjectPublicKeyInfoDer<'static> {
+        &self.spki
+    }
+
+    pub(super) fn may_sign_crls(&self) -> bool {
+        self.may_sign_crls
+    }
+
+    /// As one whose revocation is asked for.
+    pub(super) fn judged(&self) -> Judged<'_> {
+        Judged {
+            der: &self.der,
+            serial: &self.serial,
+            issuer: &self.issuer,
+            is_authority: self.may_sign,
+        }
+    }
+
+    /// As the issuer of one.
+    pub(super) fn as_issuer(&self) -> Issuer<'_> {
+        Issuer {
+            key: self.spki.clone(),
+            may_sign_crls: self.may_sign_crls,
+        }
     }
 
     fn self_issued(&self) -> bool {
@@ -148,6 +181,11 @@ impl Authorities {
         self.list.iter().map(Authority::subject)
     }
 
+    /// Those of one name, in content octets.
+    pub(super) fn named(&self, name: &[u8]) -> impl Iterator<Item = &Authority> {
+        self.list.iter().filter(move |one| one.subject == name)
+    }
+
     /// Sorted, so that the order in a file makes no other policy.
     pub(super) fn sorted_der(&self) -> Vec<&[u8]> {
         let mut all: Vec<&[u8]> = self.list.iter().map(|one| one.der.as_ref()).collect();
@@ -163,13 +201,13 @@ impl Authorities {
             .find(|one| one.self_issued() && one.der.as_ref() == leaf.as_ref())
     }
 
-    /// Judges the root of a path that webpki has verified.
+    /// Judges the root of a path that webpki has verified, and finds it.
     pub(super) fn check_anchor(
         &self,
         anchor: &TrustAnchor<'_>,
         intermediates: usize,
         now: UnixTime,
-    ) -> Result<(), RefusalReason> {
+    ) -> Result<&Authority, RefusalReason> {
         let matching = self
             .anchors
             .iter()
@@ -179,7 +217,7 @@ impl Authorities {
         // A renewed root has the same name and key: one good one suffices.
         let mut verdict = Err(RefusalReason::UnknownIssuer);
         for authority in matching {
-            verdict = authority.may_issue(intermediates, now);
+            verdict = authority.may_issue(intermediates, now).map(|()| authority);
             if verdict.is_ok() {
                 break;
             }
@@ -188,14 +226,15 @@ impl Authorities {
     }
 
     /// Judges a v1 leaf: signed by a CA of the list, which is a root or leads
-    /// to one within the list, through at most `depth` intermediates.
+    /// to one within the list, through at most `depth` intermediates. What
+    /// stands above it, its issuer first.
     pub(super) fn check_v1(
         &self,
         leaf: &v1::V1Leaf<'_>,
         depth: usize,
         algorithms: &WebPkiSupportedAlgorithms,
         now: UnixTime,
-    ) -> Result<(), RefusalReason> {
+    ) -> Result<Vec<&Authority>, RefusalReason> {
         leaf.check_validity(now)?;
         let mut verdict = Err(if leaf.issuer == leaf.subject {
             RefusalReason::SelfSigned
@@ -213,21 +252,22 @@ impl Authorities {
         verdict
     }
 
-    fn leads_to_root(
-        &self,
-        authority: &Authority,
+    /// The way from an authority to its root, both included.
+    fn leads_to_root<'s>(
+        &'s self,
+        authority: &'s Authority,
         below: usize,
         depth: usize,
         algorithms: &WebPkiSupportedAlgorithms,
         now: UnixTime,
-    ) -> Result<(), RefusalReason> {
+    ) -> Result<Vec<&'s Authority>, RefusalReason> {
         authority.may_issue(below, now)?;
         if authority.name_constraints {
             // Only webpki evaluates these, and it does not read v1.
             return Err(RefusalReason::NameConstraint);
         }
         if authority.self_issued() {
-            return Ok(());
+            return Ok(vec![authority]);
         }
         if below >= depth {
             return Err(RefusalReason::ChainTooLong);
@@ -240,7 +280,8 @@ impl Authorities {
         {
             verdict = v1::check_signature(&authority.der, &issuer.spki, algorithms)
                 .and_then(|()| self.leads_to_root(issuer, below + 1, depth, algorithms, now));
-            if verdict.is_ok() {
+            if let Ok(path) = &mut verdict {
+                path.insert(0, authority);
                 break;
             }
         }

@@ -89,6 +89,12 @@ pub enum RefusalReason {
     CriticalExtension,
     NameConstraint,
     InvalidCa,
+    Revoked,
+    NoCrl,
+    NoCrlSign,
+    CrlSignature,
+    CrlNotValidYet,
+    CrlExpired,
     Other,
 }
 
@@ -96,16 +102,22 @@ impl RefusalReason {
     /// OpenSSL's `X509_V_ERR_…`.
     pub fn code(self) -> u32 {
         match self {
+            Self::NoCrl => 3,
             Self::BadSignature => 7,
+            Self::CrlSignature => 8,
             Self::NotValidYet => 9,
             Self::Expired => 10,
+            Self::CrlNotValidYet => 11,
+            Self::CrlExpired => 12,
             Self::SelfSigned => 18,
             Self::UnknownIntermediate => 20,
             Self::UnknownIssuer => 21,
             Self::ChainTooLong => 22,
+            Self::Revoked => 23,
             Self::PathLengthExceeded => 25,
             Self::InvalidPurpose => 26,
             Self::CriticalExtension => 34,
+            Self::NoCrlSign => 35,
             Self::NameConstraint => 47,
             Self::InvalidCa => 79,
             Self::NoCertificate
@@ -137,8 +149,24 @@ impl RefusalReason {
             Self::CriticalExtension => "unhandled critical extension",
             Self::NameConstraint => "permitted subtree violation",
             Self::InvalidCa => "invalid CA certificate",
+            Self::Revoked => "certificate revoked",
+            Self::NoCrl => "unable to get certificate CRL",
+            Self::NoCrlSign => "key usage does not include CRL signing",
+            Self::CrlSignature => "CRL signature failure",
+            Self::CrlNotValidYet => "CRL is not yet valid",
+            Self::CrlExpired => "CRL has expired",
             Self::Other => "unspecified certificate verification error",
         }
+    }
+
+    /// What Nginx tolerates under `optional_no_ca`, as its
+    /// `ngx_ssl_verify_error_optional` has it: that nobody known vouches for
+    /// the certificate. Everything else is refused there too.
+    pub(super) fn is_unknown_authority(self) -> bool {
+        matches!(
+            self,
+            Self::SelfSigned | Self::UnknownIntermediate | Self::UnknownIssuer
+        )
     }
 
     /// webpki's finding in OpenSSL's terms.
@@ -180,25 +208,31 @@ impl RefusalReason {
         match self {
             Self::NoCertificate => return rustls::Error::NoCertificatesPresented,
             // bad_certificate
-            Self::BadEncoding | Self::CriticalExtension => CertificateError::BadEncoding,
+            Self::BadEncoding | Self::CriticalExtension | Self::CrlNotValidYet => {
+                CertificateError::BadEncoding
+            }
             // certificate_expired
-            Self::Expired => CertificateError::Expired,
+            Self::Expired | Self::CrlExpired => CertificateError::Expired,
             Self::NotValidYet => CertificateError::NotValidYet,
+            // certificate_revoked
+            Self::Revoked => CertificateError::Revoked,
             // unknown_ca
             Self::SelfSigned
             | Self::UnknownIntermediate
             | Self::UnknownIssuer
             | Self::ChainTooLong
             | Self::PathLengthExceeded
-            | Self::InvalidCa => CertificateError::UnknownIssuer,
+            | Self::InvalidCa
+            | Self::NoCrl => CertificateError::UnknownIssuer,
             // decrypt_error
-            Self::BadSignature | Self::BadHandshakeSignature | Self::UnsupportedAlgorithm => {
-                CertificateError::BadSignature
-            }
+            Self::BadSignature
+            | Self::BadHandshakeSignature
+            | Self::UnsupportedAlgorithm
+            | Self::CrlSignature => CertificateError::BadSignature,
             // unsupported_certificate
             Self::InvalidPurpose | Self::UnsupportedVersion => CertificateError::InvalidPurpose,
             // certificate_unknown
-            Self::NameConstraint | Self::Other => {
+            Self::NameConstraint | Self::NoCrlSign | Self::Other => {
                 CertificateError::Other(OtherError(std::sync::Arc::new(self)))
             }
         }
@@ -278,6 +312,9 @@ mod tests {
             (R::InvalidCa, A::UnknownCA),
             (R::BadSignature, A::DecryptError),
             (R::InvalidPurpose, A::UnsupportedCertificate),
+            (R::Revoked, A::CertificateRevoked),
+            (R::NoCrl, A::UnknownCA),
+            (R::CrlExpired, A::CertificateExpired),
             (R::Other, A::CertificateUnknown),
         ];
         for (reason, alert) in alerts {

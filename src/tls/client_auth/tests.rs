@@ -16,6 +16,8 @@ use rustls::pki_types::PrivateKeyDer;
 
 use super::*;
 
+mod revocation;
+
 pub(in crate::tls) type Ca = CertifiedIssuer<'static, KeyPair>;
 
 /// A certificate with its key.
@@ -90,7 +92,10 @@ fn policy_of(mode: VerifyClient, cas: &[&CertificateDer<'static>], depth: usize)
     let authorities = Authorities::new(cas.iter().map(|&der| der.clone())).expect("CAs");
     ClientAuth {
         mode,
+        revocation: None,
+        failure: VerifyFailure::Alert,
         digest: digest_of(mode, depth, &authorities),
+        demands: digest_of(mode, depth, &authorities),
         authorities,
         hints: Vec::new(),
         depth,

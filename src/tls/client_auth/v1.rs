@@ -18,17 +18,19 @@ use x509_parser::x509::X509Version;
 
 use super::refusal::RefusalReason;
 
-const INTEGER: u8 = 0x02;
+pub(super) const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
-const SEQUENCE: u8 = 0x30;
+pub(super) const SEQUENCE: u8 = 0x30;
 
 /// The fields of a v1 certificate that verification needs.
 #[derive(Debug)]
 pub(super) struct V1Leaf<'a> {
-    der: &'a [u8],
+    pub(super) der: &'a [u8],
     /// Content octets of the Name, as webpki gives them.
     pub(super) issuer: &'a [u8],
     pub(super) subject: &'a [u8],
+    /// Content octets.
+    pub(super) serial: &'a [u8],
     not_before: i64,
     not_after: i64,
     spki: &'a [u8],
@@ -61,7 +63,7 @@ impl<'a> V1Leaf<'a> {
         }
         let signed = Signed::read(der).ok_or(malformed)?;
         let read = || {
-            let (_serial, rest) = tlv(signed.fields)?;
+            let (serial, rest) = tlv(signed.fields)?;
             let (algorithm, rest) = tlv(rest)?;
             let (issuer, rest) = tlv(rest)?;
             let (_validity, rest) = tlv(rest)?;
@@ -70,13 +72,14 @@ impl<'a> V1Leaf<'a> {
             // RFC 5280 §4.1.1.2: the algorithm inside must be the one outside,
             // or an attacker could swap the latter.
             let sound = rest.is_empty() && algorithm.value == signed.algorithm;
-            sound.then_some((issuer.value, subject.value, spki.whole))
+            sound.then_some((serial.value, issuer.value, subject.value, spki.whole))
         };
-        let (issuer, subject, spki) = read().ok_or(malformed)?;
+        let (serial, issuer, subject, spki) = read().ok_or(malformed)?;
         Ok(Self {
             der,
             issuer,
             subject,
+            serial,
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
             spki,
@@ -114,7 +117,7 @@ pub(super) fn check_validity(
     }
 }
 
-/// Whether a certificate, of whatever version, was signed by this key.
+/// Whether a certificate, of whatever version, or a CRL was signed by this key.
 pub(super) fn check_signature(
     certificate: &[u8],
     signer: &SubjectPublicKeyInfoDer<'_>,
@@ -137,19 +140,19 @@ pub(super) fn check_signature(
     Err(RefusalReason::UnsupportedAlgorithm)
 }
 
-/// The outermost structure of a certificate (RFC 5280 §4.1).
-struct Signed<'a> {
+/// The outermost structure of a certificate or CRL (RFC 5280 §4.1, §5.1).
+pub(super) struct Signed<'a> {
     /// Everything that is signed, header included.
     tbs: &'a [u8],
     /// The same without its header: the fields one after another.
-    fields: &'a [u8],
+    pub(super) fields: &'a [u8],
     /// Content octets of the AlgorithmIdentifier.
-    algorithm: &'a [u8],
+    pub(super) algorithm: &'a [u8],
     signature: &'a [u8],
 }
 
 impl<'a> Signed<'a> {
-    fn read(der: &'a [u8]) -> Option<Self> {
+    pub(super) fn read(der: &'a [u8]) -> Option<Self> {
         let (certificate, rest) = tlv(der)?;
         let (tbs, inner) = tlv(certificate.value)?;
         let (algorithm, inner) = tlv(inner)?;
@@ -172,11 +175,11 @@ impl<'a> Signed<'a> {
 }
 
 /// One element of DER.
-struct Tlv<'a> {
-    tag: u8,
-    value: &'a [u8],
+pub(super) struct Tlv<'a> {
+    pub(super) tag: u8,
+    pub(super) value: &'a [u8],
     /// With its header.
-    whole: &'a [u8],
+    pub(super) whole: &'a [u8],
 }
 
 /// The content octets of a single element.
@@ -187,7 +190,7 @@ pub(super) fn content(der: &[u8]) -> Option<&[u8]> {
 
 /// The first element, and what follows. Single-byte tags and definite lengths
 /// up to four bytes, which is all that a certificate has.
-fn tlv(der: &[u8]) -> Option<(Tlv<'_>, &[u8])> {
+pub(super) fn tlv(der: &[u8]) -> Option<(Tlv<'_>, &[u8])> {
     let (&tag, rest) = der.split_first()?;
     let (&first, rest) = rest.split_first()?;
     let (length, rest) = match first {

@@ -13,7 +13,7 @@ use rustls::{
 };
 
 use super::*;
-use crate::config::{Located, Position, VerifyClient};
+use crate::config::{CrlExpired, Located, Position, VerifyClient, VerifyFailure};
 use crate::tls::client_auth::tests::{Ca, Holder, by_the_guide, ca, leaf, leaf_with, openssl, pem};
 use crate::tls::client_auth::{RefusalReason, refusal_behind};
 
@@ -68,6 +68,9 @@ impl Site {
             trusted_certificate: None,
             verify_client: at(VerifyClient::Off),
             verify_depth: 1,
+            crl: None,
+            crl_expired: CrlExpired::Deny,
+            verify_failure: VerifyFailure::Alert,
             protocols: TlsVersions {
                 tls12: true,
                 tls13: true,

@@ -81,6 +81,7 @@ fn example(name: &str) -> Option<&'static str> {
         | "error_log"
         | "access_log"
         | "ssl_client_certificate"
+        | "ssl_crl"
         | "ssl_trusted_certificate"
         | "ssl_certificate"
         | "ssl_certificate_key" => "file",
@@ -100,7 +101,9 @@ fn example(name: &str) -> Option<&'static str> {
         "proxy_http_version" => "1.0",
         "proxy_redirect" => "default",
         "server" => "backend",
+        "ssl_crl_expired" => "allow",
         "ssl_verify_client" => "optional",
+        "ssl_verify_failure" => "http",
         "ssl_protocols" => "TLSv1.3",
         "ssl_ciphers" => "HIGH",
         "ssl_session_cache" => "none",
