@@ -180,7 +180,7 @@ mod tests {
         let files = LogFiles::new();
         let mut buffer = AccessBuffer::new(files.open(&path).unwrap());
         let line = [b'x'; 1023];
-        for _ in 0..16 {
+        for _ in 0..FLUSH_THRESHOLD / 1024 {
             assert!(buffer.is_empty() || buffer.lines.len().is_multiple_of(1024));
             buffer.line().extend_from_slice(&line);
             buffer.end_line();
@@ -191,7 +191,7 @@ mod tests {
         drop(buffer);
         files.flush_and_stop();
         let written = std::fs::read(&path).unwrap();
-        assert_eq!(written.len(), 16 * 1024 + 5);
+        assert_eq!(written.len(), FLUSH_THRESHOLD + 5);
         assert!(written.ends_with(b"x\nlast\n"));
     }
 
