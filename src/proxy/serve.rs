@@ -4,9 +4,10 @@
 //! Each phase either hands on to the next or settles the answer. What each
 //! can still tell the client is noted where it stands.
 
-use crate::config::Handler;
+use crate::config::{Handler, Location};
 use crate::http::uri::escape_uri;
 use crate::telemetry::error_log::Level;
+use crate::tls::authorization::judge;
 
 use super::exchange::{BodySize, BodySource, ResponseSink};
 use super::forward::{Failure, forward};
@@ -99,7 +100,12 @@ async fn answer<B: BodySource, S: ResponseSink>(
         sink.announce_keep_alive(timeout);
     }
 
-    // Phase 3, limits: what is known to be too much is refused before a byte
+    // Phase 3, authorization: who may, by the rules that hold now. 496 without
+    // a certificate where one is demanded, 403 by the rules; both before the
+    // client learns what the location is or a byte reaches a backend.
+    authorize(request, location)?;
+
+    // Phase 4, limits: what is known to be too much is refused before a byte
     // of it is read. 413.
     let limit = location.client_max_body_size;
     if let BodySize::Known(length) = body.size()
@@ -114,7 +120,7 @@ async fn answer<B: BodySource, S: ResponseSink>(
         return Err(Failure::Status(413));
     }
 
-    // Phase 4, the answer itself.
+    // Phase 5, the answer itself.
     if add_slash {
         let mut target = Vec::new();
         escape_uri(&mut target, request.path());
@@ -143,4 +149,36 @@ async fn answer<B: BodySource, S: ResponseSink>(
             Err(Failure::Status(404))
         }
     }
+}
+
+/// Holds the client against `ssl_client_required` and the rules. Unlike
+/// Nginx's `allow` and `deny` they also guard `return` and redirects: what is
+/// said only to some clients is not said to others first.
+fn authorize(request: &Request<'_>, location: &Location) -> Result<(), Failure> {
+    let tls = request.connection.tls.as_ref();
+    let client = tls.and_then(|tls| tls.client.as_ref());
+    if location.client_required && client.is_none() {
+        log::request_error(
+            request,
+            Level::Error,
+            format_args!("client sent no required SSL certificate"),
+        );
+        return Err(Failure::Status(496));
+    }
+    let Some(rules) = &location.client_rules else {
+        return Ok(());
+    };
+    judge(rules, client).map_err(|denial| {
+        let identity = client.and_then(|client| client.identity());
+        let subject = identity.and_then(|identity| identity.subject.as_deref());
+        log::request_error(
+            request,
+            Level::Error,
+            format_args!(
+                "access forbidden, {denial}, client certificate subject: \"{}\"",
+                subject.unwrap_or("")
+            ),
+        );
+        Failure::Status(403)
+    })
 }

@@ -127,7 +127,10 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         ),
         Variable::SslClientVerify => {
             let verdict = if client.is_some() { "SUCCESS" } else { "NONE" };
-            out.put(tls.map_or("", |_| verdict).as_bytes());
+            // Also of a client without TLS on a TLS port (`ssl_permissive`).
+            let permissive = request.listener.ssl && request.server.permissive;
+            let asked = tls.is_some() || permissive;
+            out.put(if asked { verdict } else { "" }.as_bytes());
         }
         Variable::SslClientFingerprint => {
             put_identity(identity().map(|identity| &identity.fingerprint), out)

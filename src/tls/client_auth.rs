@@ -37,6 +37,7 @@ use x509_parser::prelude::FromDer;
 use self::authorities::Authorities;
 pub use self::refusal::{Refusal, RefusalReason, refusal_behind, take_refusal};
 use self::v1::V1Leaf;
+use super::authorization::Judgement;
 use super::certs::{Loader, TlsError};
 use super::identity::Identity;
 use crate::config::{Located, Tls, VerifyClient};
@@ -207,6 +208,7 @@ impl ClientAuth {
         Ok(Some(VerifiedClient {
             leaf: leaf.clone().into_owned(),
             identity: OnceCell::new(),
+            judgement: Judgement::default(),
         }))
     }
 
@@ -495,6 +497,8 @@ fn record_signature(cert: &CertificateDer<'_>, error: &rustls::Error) {
 pub struct VerifiedClient {
     leaf: CertificateDer<'static>,
     identity: OnceCell<Option<Identity>>,
+    /// What [`super::authorization`] remembers about this client.
+    pub(super) judgement: Judgement,
 }
 
 impl VerifiedClient {

@@ -267,6 +267,28 @@ pub(super) const ROWS: &[Row] = &[
         ONE,
         "CAs for client certificates, not named to clients",
     ),
+    words(
+        "ssl_client_allow",
+        HSL,
+        ONE,
+        "clients let in: `cn:`, `ou:`, `dns:`, `email:`, `uri:`, `subject:`, `issuer:`, `serial:`, `fingerprint:` or `all`",
+    ),
+    words(
+        "ssl_client_deny",
+        HSL,
+        ONE,
+        "clients kept out; of these and `ssl_client_allow` the first match decides",
+    ),
+    flag(
+        "ssl_client_required",
+        S.with(L),
+        "a verified client certificate is demanded here",
+    ),
+    flag(
+        "ssl_permissive",
+        S,
+        "accept plaintext HTTP beside TLS on the same port",
+    ),
     words("ssl_verify_client", HS, ONE, "`on`, `off` or `optional`"),
     words(
         "ssl_verify_depth",

@@ -99,6 +99,7 @@ fn example(name: &str) -> Option<&'static str> {
         "proxy_http_version" => "1.0",
         "proxy_redirect" => "default",
         "server" => "backend",
+        "ssl_client_allow" | "ssl_client_deny" => "all",
         "ssl_verify_client" => "optional",
         "ssl_protocols" => "TLSv1.3",
         "ssl_ciphers" => "HIGH",
