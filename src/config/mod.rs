@@ -12,6 +12,7 @@
 //! key; files and host names are reached through [`Source`] and [`Resolver`].
 
 mod build;
+mod client_rules;
 pub mod directives;
 mod error;
 mod locations;
@@ -26,6 +27,7 @@ mod units;
 
 use std::path::PathBuf;
 
+pub use client_rules::{ClientMatcher, ClientRule, ClientRules, RuleEffect, UriPattern};
 pub use error::Error;
 pub use locations::FoundLocation;
 pub use mime::MimeTypes;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use regex::bytes::Regex;
 
+use super::client_rules::ClientRules;
 use super::mime::MimeTypes;
 use super::server_names::ServerNames;
 use super::template::Template;
@@ -214,6 +215,9 @@ pub struct Server {
     pub position: Position,
     /// TLS settings; `None` where no listener of this server has `ssl`.
     pub tls: Option<Tls>,
+    /// `ssl_permissive`: plaintext HTTP beside TLS on the same port. Default
+    /// off.
+    pub permissive: bool,
     /// What holds before a location is known.
     pub connection: ConnectionLimits,
     /// What the server block itself says: `return` at server level and the
@@ -272,6 +276,10 @@ pub struct Location {
     /// Ends in `/` and has a `proxy_pass`: the same path without the slash is
     /// answered by a 301 that adds it.
     pub auto_redirect: bool,
+    /// `ssl_client_allow` and `ssl_client_deny`; `None` where there are none.
+    pub client_rules: Option<Arc<ClientRules>>,
+    /// `ssl_client_required`: only with a verified certificate. Default off.
+    pub client_required: bool,
     /// `client_max_body_size`, bytes; 0 is unlimited. Default 1 MiB.
     pub client_max_body_size: u64,
     /// `client_body_timeout`, between two reads. Default 60 s.

@@ -83,7 +83,6 @@ async fn serve_registered(
         tls: None,
         requests: 0,
     };
-    let mut plain_http_on_tls = false;
     let mut transport = if listener.ssl {
         let _slot = handshake_slot(&worker).await;
         let timeout = default.connection.client_header_timeout;
@@ -91,7 +90,6 @@ async fn serve_registered(
         // neither of them.
         match Box::pin(handshake::accept(socket, &view.gateway, listener, timeout)).await {
             Ok(Accepted { transport, tls }) => {
-                plain_http_on_tls = tls.is_none();
                 connection.tls = tls;
                 transport
             }
@@ -130,7 +128,6 @@ async fn serve_registered(
         view: Rc::clone(&view),
         index,
         connection,
-        plain_http_on_tls,
     };
     if let Some(linger) = session.serve_requests(&mut transport).await {
         Box::pin(transport.close(linger)).await;
@@ -180,7 +177,6 @@ struct HttpConnection {
     /// Of the listener, in the configuration that `view` shows.
     index: usize,
     connection: ClientConnection,
-    plain_http_on_tls: bool,
 }
 
 /// What comes after a request.
@@ -297,7 +293,10 @@ impl HttpConnection {
         let (rx, tx) = transport.split();
         let mut sink = H1Sink::new(tx, kind, wants_more && still_listed);
         let framing = match framing {
-            Ok(_) if self.plain_http_on_tls => {
+            Ok(_)
+                if self.connection.tls.is_none()
+                    && route::is_cleartext_refused(&view.gateway, listener, server) =>
+            {
                 log::request_error(
                     &request,
                     Level::Info,
@@ -450,7 +449,7 @@ impl HttpConnection {
                 tls.demands = *host.client_auth.demands();
             }
             tls.server = server;
-        } else if listener.ssl {
+        } else if listener.ssl && !view.gateway.is_permissive(listener) {
             return None;
         }
         self.view = view;

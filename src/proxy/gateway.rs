@@ -5,8 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::config::{
-    self as model, AccessLog, Config, IdentityForm, ListenAddress, Location, Locations, LogTarget,
-    Server, ServerId,
+    self as model, AccessLog, Config, IdentityForm, ListenAddress, Listener, Location, Locations,
+    LogTarget, Server, ServerId,
 };
 use crate::config::{Part, Template, Variable};
 use crate::http::headers::same_field_name;
@@ -110,6 +110,14 @@ impl Gateway {
             .listeners
             .iter()
             .position(|listener| listener.address == *address)
+    }
+
+    /// Whether plaintext HTTP is accepted beside TLS on this address: its
+    /// default server says so. Which blocks it reaches is for each to say
+    /// (`route::is_cleartext_refused`).
+    pub(crate) fn is_permissive(&self, listener: &Listener) -> bool {
+        self.server(listener.hosts.default)
+            .is_some_and(|server| server.permissive)
     }
 
     /// The log for messages of the main context.

@@ -24,7 +24,8 @@ use super::transport::Transport;
 /// What a connection on a TLS port turned out to be.
 pub(crate) struct Accepted {
     pub(crate) transport: Transport,
-    /// `None`: HTTP without TLS, to be told so. Otherwise the client is one
+    /// `None`: HTTP without TLS, to be told so or (`ssl_permissive`) to be
+    /// served. Otherwise the client is one
     /// that its server block lets in.
     pub(crate) tls: Option<TlsFacts>,
 }
@@ -57,6 +58,7 @@ pub(crate) async fn accept(
     let mut filled = 0;
     let mut out = Vec::new();
     let chosen = Cell::new(listener.hosts.default);
+    let mut undecided = gateway.is_permissive(listener);
     let reject = |level, message: String| Rejected {
         server: chosen.get(),
         level,
@@ -97,6 +99,13 @@ pub(crate) async fn accept(
             }
         }
         let incoming = buffer.get_mut(..filled).unwrap_or_default();
+        // The very first byte decides: no TLS connection opens with another one,
+        // and no HTTP request with this one.
+        if std::mem::take(&mut undecided)
+            && incoming.first().is_some_and(|&byte| byte != TLS_HANDSHAKE)
+        {
+            return Ok(plaintext(socket, incoming));
+        }
         // What an earlier handshake on this thread left is not about this one.
         take_refusal();
         if gateway.config.records_client_hello && offer.is_none() && !handshake.has_client_hello() {
@@ -132,12 +141,7 @@ pub(crate) async fn accept(
                 filled -= consumed;
             }
             Err(HandshakeError::PlainHttp) => {
-                let input = Input::from_plaintext(buffer.get(..filled).unwrap_or_default());
-                let transport = Transport::new(socket, None, input.unwrap_or_default());
-                return Ok(Accepted {
-                    transport,
-                    tls: None,
-                });
+                return Ok(plaintext(socket, buffer.get(..filled).unwrap_or_default()));
             }
             Err(error) => {
                 let (level, message) = describe(&error, refusal.as_ref(), sent_name.as_deref());
@@ -145,6 +149,15 @@ pub(crate) async fn accept(
                 return Err(reject(level, message));
             }
         }
+    }
+}
+
+/// A connection without TLS, with what the client has sent so far.
+fn plaintext(socket: Socket, received: &[u8]) -> Accepted {
+    let input = Input::from_plaintext(received).unwrap_or_default();
+    Accepted {
+        transport: Transport::new(socket, None, input),
+        tls: None,
     }
 }
 
@@ -290,3 +303,5 @@ async fn lingering_close(mut socket: Socket, deadline: &Deadline, mut buffer: Bu
 const ALERT_LINGER: Duration = Duration::from_secs(1);
 /// Reads meanwhile: what a client sends behind a refused handshake is little.
 const ALERT_LINGER_READS: usize = 16;
+/// The content type of a record that a ClientHello comes in.
+const TLS_HANDSHAKE: u8 = 22;

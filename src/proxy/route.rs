@@ -34,6 +34,18 @@ pub(crate) fn is_misdirected(gateway: &Gateway, tls: &TlsFacts, server: &Server)
             .is_none_or(|host| *host.client_auth.demands() != tls.demands)
 }
 
+/// Whether a request without TLS that came to a TLS port may not reach this
+/// block: unless both the address (by its default server) and the block itself
+/// say `ssl_permissive`. A block that does not say it keeps its policy on
+/// clients, whoever shares its address.
+pub(crate) fn is_cleartext_refused(
+    gateway: &Gateway,
+    listener: &Listener,
+    server: &Server,
+) -> bool {
+    listener.ssl && !(gateway.is_permissive(listener) && server.permissive)
+}
+
 /// Where a path leads.
 pub(crate) enum Route<'g> {
     /// To this location, by this regular expression.

@@ -4,9 +4,10 @@
 //! Each phase either hands on to the next or settles the answer. What each
 //! can still tell the client is noted where it stands.
 
-use crate::config::Handler;
+use crate::config::{Handler, Location};
 use crate::http::uri::escape_uri;
 use crate::telemetry::error_log::Level;
+use crate::tls::authorization::judge;
 
 use super::exchange::{BodySize, BodySource, ResponseSink};
 use super::forward::{Failure, forward};
@@ -63,35 +64,10 @@ async fn answer<B: BodySource, S: ResponseSink>(
     body: &mut B,
     sink: &mut S,
 ) -> Result<(), Failure> {
-    // Phase 1, identity: a client whose certificate was not accepted is told so,
-    // whatever it asks for (495, 496: 400 on the wire), and a connection made under one policy does not reach a
-    // host with another. 421.
-    let unverified = request.connection.tls.as_ref();
-    if let Some(unverified) = unverified.and_then(|tls| tls.unverified.as_ref())
-        && let Some(status) = unverified.status()
-    {
-        log::request_error(
-            request,
-            Level::Error,
-            format_args!(
-                "{} while reading client request headers",
-                unverified.refusal()
-            ),
-        );
-        return Err(Failure::Status(status));
-    }
-    if let Some(tls) = &request.connection.tls
-        && route::is_misdirected(&request.view.gateway, tls, request.server)
-    {
-        log::request_error(
-            request,
-            Level::Info,
-            format_args!(
-                "client attempted to request the server name different from the one that was negotiated"
-            ),
-        );
-        return Err(Failure::Status(421));
-    }
+    // Phase 1, identity: a client whose certificate was not accepted is told
+    // so, whatever it asks for (495, 496: 400 on the wire), and a connection
+    // made under one policy does not reach a host with another. 421.
+    identify(request)?;
 
     // Phase 2, location: the path as the locations see it. 400 if it has none.
     let path = request.head.path.of(request.head_bytes());
@@ -114,7 +90,12 @@ async fn answer<B: BodySource, S: ResponseSink>(
         sink.announce_keep_alive(timeout);
     }
 
-    // Phase 3, limits: what is known to be too much is refused before a byte
+    // Phase 3, authorization: who may, by the rules that hold now. 496 without
+    // a certificate where one is demanded, 403 by the rules; both before the
+    // client learns what the location is or a byte reaches a backend.
+    authorize(request, location)?;
+
+    // Phase 4, limits: what is known to be too much is refused before a byte
     // of it is read. 413.
     let limit = location.client_max_body_size;
     if let BodySize::Known(length) = body.size()
@@ -129,7 +110,7 @@ async fn answer<B: BodySource, S: ResponseSink>(
         return Err(Failure::Status(413));
     }
 
-    // Phase 4, the answer itself.
+    // Phase 5, the answer itself.
     if add_slash {
         let mut target = Vec::new();
         escape_uri(&mut target, request.path());
@@ -158,4 +139,64 @@ async fn answer<B: BodySource, S: ResponseSink>(
             Err(Failure::Status(404))
         }
     }
+}
+
+fn identify(request: &Request<'_>) -> Result<(), Failure> {
+    let Some(tls) = &request.connection.tls else {
+        return Ok(());
+    };
+    if let Some(unverified) = &tls.unverified
+        && let Some(status) = unverified.status()
+    {
+        let refusal = unverified.refusal();
+        log::request_error(
+            request,
+            Level::Error,
+            format_args!("{refusal} while reading client request headers"),
+        );
+        return Err(Failure::Status(status));
+    }
+    if route::is_misdirected(&request.view.gateway, tls, request.server) {
+        log::request_error(
+            request,
+            Level::Info,
+            format_args!(
+                "client attempted to request the server name different from the one that was negotiated"
+            ),
+        );
+        return Err(Failure::Status(421));
+    }
+    Ok(())
+}
+
+/// Holds the client against `ssl_client_required` and the rules. Unlike
+/// Nginx's `allow` and `deny` they also guard `return` and redirects: what is
+/// said only to some clients is not said to others first.
+fn authorize(request: &Request<'_>, location: &Location) -> Result<(), Failure> {
+    let tls = request.connection.tls.as_ref();
+    let client = tls.and_then(|tls| tls.client.as_ref());
+    if location.client_required && client.is_none() {
+        log::request_error(
+            request,
+            Level::Error,
+            format_args!("client sent no required SSL certificate"),
+        );
+        return Err(Failure::Status(496));
+    }
+    let Some(rules) = &location.client_rules else {
+        return Ok(());
+    };
+    judge(rules, client).map_err(|denial| {
+        let identity = client.and_then(|client| client.identity());
+        let subject = identity.and_then(|identity| identity.subject.as_deref());
+        log::request_error(
+            request,
+            Level::Error,
+            format_args!(
+                "access forbidden, {denial}, client certificate subject: \"{}\"",
+                subject.unwrap_or("")
+            ),
+        );
+        Failure::Status(403)
+    })
 }

@@ -157,7 +157,12 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
                     out.put(b"FAILED:");
                     out.put(failure.as_bytes());
                 }
-                None => out.put(tls.map_or("", |_| verdict).as_bytes()),
+                None => {
+                    // Also of a client without TLS on a TLS port (`ssl_permissive`).
+                    let permissive = request.listener.ssl && request.server.permissive;
+                    let asked = tls.is_some() || permissive;
+                    out.put(if asked { verdict } else { "" }.as_bytes());
+                }
             }
         }
         Variable::SslClientCert => {

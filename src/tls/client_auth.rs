@@ -43,6 +43,7 @@ use self::authorities::Authorities;
 pub use self::refusal::{Refusal, RefusalReason, refusal_behind, take_refusal};
 use self::revocation::{Issuer, Judged, Revocation};
 use self::v1::V1Leaf;
+use super::authorization::Judgement;
 use super::certs::{Loader, TlsError};
 use super::identity::Identity;
 use super::identity::details::Details;
@@ -245,6 +246,7 @@ impl ClientAuth {
             pem: OnceCell::new(),
             escaped_pem: OnceCell::new(),
             fields: RefCell::default(),
+            judgement: Judgement::default(),
         }))
     }
 
@@ -780,6 +782,8 @@ pub struct VerifiedClient {
     /// What [`Self::fields`] made, by what it was asked for: few locations of
     /// one connection differ in that.
     fields: RefCell<Vec<(ClientIdentity, Rc<str>)>>,
+    /// What [`super::authorization`] remembers about this client.
+    pub(super) judgement: Judgement,
 }
 
 impl VerifiedClient {

@@ -8,6 +8,7 @@
 mod support;
 
 mod abuse;
+mod authorization;
 mod bodies;
 mod config_samples;
 mod demo;
@@ -19,6 +20,7 @@ mod imports;
 mod interop;
 mod lifecycle;
 mod limits;
+mod permissive;
 mod proxying;
 mod reload;
 mod revocation;

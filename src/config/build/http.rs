@@ -9,7 +9,7 @@ use super::scope::Scope;
 use super::server::Draft;
 use super::tls::TlsSettings;
 use super::values::set;
-use super::{Builder, Result, logs, server, upstream};
+use super::{Builder, Result, authorization, logs, server, upstream};
 use crate::config::error::Error;
 use crate::config::model::{Core, Listener, LogEscape, LogFormat, Server, ServerId};
 use crate::config::syntax::Directive;
@@ -46,6 +46,7 @@ pub(super) fn build(
         draft.scope.tls.pairs()?;
     }
     let tls = tls_settings(&listeners, &drafts)?;
+    authorization::check_permissive(builder, &listeners, &drafts);
     let mut names = Vec::new();
     let mut servers = Vec::new();
     for (id, mut draft) in drafts.into_iter().enumerate() {
@@ -59,6 +60,7 @@ pub(super) fn build(
             name: draft.name,
             position: draft.position,
             tls,
+            permissive: draft.scope.authorization.is_permissive(),
             connection: draft.scope.connection.finish(),
             root: draft.root,
             locations: draft.locations,

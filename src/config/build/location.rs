@@ -226,6 +226,8 @@ pub(super) fn finish(
         handler,
         nested: Locations::default(),
         auto_redirect: false,
+        client_rules: scope.authorization.rules.clone(),
+        client_required: scope.authorization.required.unwrap_or(false),
         client_max_body_size: said.client_max_body_size.unwrap_or(1 << 20),
         client_body_timeout: said.client_body_timeout.unwrap_or(MINUTE),
         send_timeout: said.send_timeout.unwrap_or(MINUTE),

@@ -1,5 +1,6 @@
 //! The settings that pass from `http` to `server` to `location`.
 
+use super::authorization::Authorization;
 use super::connection::Connection;
 use super::proxy::ProxySettings;
 use super::response::Response;
@@ -20,6 +21,7 @@ pub(super) use inherit;
 /// What one block says, and after [`Scope::inherit`] what holds in it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Scope {
+    pub(super) authorization: Authorization,
     pub(super) connection: Connection,
     pub(super) response: Response,
     pub(super) proxy: ProxySettings,
@@ -29,13 +31,15 @@ pub(super) struct Scope {
 impl Scope {
     /// Takes a directive; `false` when it is not an inheritable setting.
     pub(super) fn apply(&mut self, builder: &mut Builder<'_>, d: &Directive) -> Result<bool> {
-        Ok(self.connection.apply(d)?
+        Ok(self.authorization.apply(d)?
+            || self.connection.apply(d)?
             || self.response.apply(builder, d)?
             || self.proxy.apply(builder, d)?
             || self.tls.apply(builder, d)?)
     }
 
     pub(super) fn inherit(&mut self, outer: &Self) {
+        self.authorization.inherit(&outer.authorization);
         self.connection.inherit(&outer.connection);
         self.response.inherit(&outer.response);
         self.proxy.inherit(&outer.proxy);

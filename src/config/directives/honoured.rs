@@ -275,6 +275,23 @@ pub(super) const ROWS: &[Row] = &[
         "CAs for client certificates, not named to clients",
     ),
     words(
+        "ssl_client_allow",
+        HSL,
+        ONE,
+        "clients let in: `cn:`, `ou:`, `dns:`, `email:`, `uri:`, `subject:`, `issuer:`, `serial:`, `fingerprint:` or `all`",
+    ),
+    words(
+        "ssl_client_deny",
+        HSL,
+        ONE,
+        "clients kept out; of these and `ssl_client_allow` the first match decides",
+    ),
+    flag(
+        "ssl_client_required",
+        S.with(L),
+        "a verified client certificate is demanded here",
+    ),
+    words(
         "ssl_crl",
         HS,
         ONE,
@@ -285,6 +302,11 @@ pub(super) const ROWS: &[Row] = &[
         HS,
         ONE,
         "`deny` or `allow`: what a CRL past its nextUpdate does",
+    ),
+    flag(
+        "ssl_permissive",
+        S,
+        "accept plaintext HTTP beside TLS on the same port",
     ),
     words(
         "ssl_verify_client",

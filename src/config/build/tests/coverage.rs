@@ -102,6 +102,7 @@ fn example(name: &str) -> Option<&'static str> {
         "proxy_redirect" => "default",
         "server" => "backend",
         "ssl_crl_expired" => "allow",
+        "ssl_client_allow" | "ssl_client_deny" => "all",
         "ssl_verify_client" => "optional",
         "ssl_verify_failure" => "http",
         "ssl_protocols" => "TLSv1.3",

@@ -500,3 +500,48 @@ fn what_the_client_offers_is_kept_only_where_a_value_names_it() {
     assert!(records("return 200 $ssl_ciphers;"));
     assert!(records("add_header X-Groups $ssl_curves;"));
 }
+
+#[test]
+fn a_block_with_any_client_rule_takes_none_from_outside() {
+    let config = http(
+        "ssl_client_allow cn:a; server {
+            location /outer { }
+            location /own { ssl_client_deny cn:b; ssl_client_allow all;
+                location /own/nested { ssl_client_required on; } }
+         } server { ssl_client_deny all; ssl_client_required on; ssl_permissive on; }",
+    )
+    .unwrap();
+    let said = |location: &Location| -> Vec<String> {
+        let rules = location.client_rules.iter().flat_map(|rules| &rules.rules);
+        rules.map(ToString::to_string).collect()
+    };
+    let outer = ["\"ssl_client_allow cn:a\" in /p/conf/nginx.conf:1"];
+    assert_eq!(said(&config.servers[0].root), outer);
+    assert_eq!(said(location(&config, "/outer")), outer);
+    let own = location(&config, "/own");
+    assert_eq!(
+        said(own),
+        [
+            "\"ssl_client_deny cn:b\" in /p/conf/nginx.conf:3",
+            "\"ssl_client_allow all\" in /p/conf/nginx.conf:3",
+        ]
+    );
+    let FoundLocation::Location { location, .. } = config.servers[0].locations.find(b"/own/nested")
+    else {
+        panic!()
+    };
+    let shared = (&location.client_rules, &own.client_rules);
+    let (Some(nested), Some(own_rules)) = shared else {
+        panic!()
+    };
+    assert!(Arc::ptr_eq(nested, own_rules), "known again by address");
+    assert!(location.client_required && !own.client_required);
+    let second = &config.servers[1];
+    assert!(second.permissive && second.root.client_required);
+    assert!(!config.servers[0].permissive);
+    let warned = config.remarks.iter().any(|remark| {
+        remark.level == LogLevel::Warn
+            && remark.text.starts_with("\"ssl_permissive\" has no effect")
+    });
+    assert!(warned, "{:?}", config.remarks);
+}

@@ -235,3 +235,27 @@ fn refusals_inside_a_server_are_worded_as_in_nginx() {
         "{look_around}"
     );
 }
+
+#[test]
+fn a_client_rule_that_is_none_is_refused_with_its_place() {
+    for (text, message) in [
+        (
+            "ssl_client_allow dns:*.a;",
+            "invalid rule \"dns:*.a\" in \"ssl_client_allow\" directive: \"*\" has a meaning in \"uri:\" only in /p/conf/nginx.conf:1",
+        ),
+        (
+            "ssl_client_deny serial:xyz;",
+            "invalid rule \"serial:xyz\" in \"ssl_client_deny\" directive: not a hexadecimal number in /p/conf/nginx.conf:1",
+        ),
+        (
+            "ssl_client_required on; ssl_client_required on;",
+            "\"ssl_client_required\" directive is duplicate in /p/conf/nginx.conf:1",
+        ),
+        (
+            "location / { ssl_permissive on; }",
+            "\"ssl_permissive\" directive is not allowed here in /p/conf/nginx.conf:1",
+        ),
+    ] {
+        assert_eq!(refusal(server(text)), message, "{text}");
+    }
+}
