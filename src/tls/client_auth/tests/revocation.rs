@@ -42,7 +42,7 @@ fn list(issuer: &Ca, revoked: &[u64]) -> Vec<u8> {
 fn file(lists: &[Vec<u8>]) -> CrlFile {
     let read = |der: &Vec<u8>| {
         let list = RevocationList::read(der).expect("a CRL");
-        (Arc::new(list), Arc::from(der.as_slice()))
+        (Arc::new(list), Arc::new(der.clone().into()))
     };
     CrlFile {
         lists: lists.iter().map(read).collect(),
