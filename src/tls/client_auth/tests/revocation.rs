@@ -332,6 +332,28 @@ fn an_unknown_ca_is_tolerated_where_none_is_demanded_and_nothing_else_is() {
 }
 
 #[test]
+fn a_chain_to_an_unknown_root_is_tolerated_unless_lists_are_demanded() {
+    let (root, other) = (ca("root"), ca("other"));
+    let below = leaf("stranger", &other);
+    let mut policy = policy_of(VerifyClient::OptionalNoCa, &[root.der()], 1);
+    let cases: [(&[&CertificateDer<'static>], _); 2] = [
+        (&[other.der()], RefusalReason::SelfSigned),
+        (&[&below.der, other.der()], RefusalReason::SelfSignedInChain),
+    ];
+    for (chain, expected) in &cases {
+        let reason = judge(&policy, chain).expect_err("unknown");
+        assert_eq!(reason, *expected);
+        assert!(policy.tolerates(reason));
+    }
+    policy = bind(policy, &[list(&root, &[])], CrlExpired::Deny);
+    for (chain, _) in &cases {
+        let reason = judge(&policy, chain).expect_err("unknown");
+        assert_eq!(reason, RefusalReason::NoCrl);
+        assert!(!policy.tolerates(reason));
+    }
+}
+
+#[test]
 fn a_failure_to_be_told_by_http_leaves_no_verified_client() {
     let root = ca("root");
     let mut policy = policy(&[root.der()]);
