@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::sign::{CertifiedKey, SigningKey};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
@@ -225,10 +225,15 @@ impl Loader {
             TlsError::at(&file.position, message)
         };
         let (bytes, _) = read_up_to(&file.value, MAX_CRL_FILE).map_err(|e| fail(&os_reason(&e)))?;
-        let mut lists = Vec::new();
-        for der in crls(&bytes).map_err(|reason| fail(&reason))? {
+        let found = crls(&bytes).map_err(|reason| fail(&reason))?;
+        drop(bytes);
+        let mut context = digest::Context::new(&digest::SHA256);
+        let mut lists = Vec::with_capacity(found.len());
+        for der in found {
+            context.update(&(der.len() as u64).to_be_bytes());
+            context.update(&der);
             let list = RevocationList::read(&der).map_err(fail)?;
-            lists.push((Arc::new(list), der));
+            lists.push((Arc::new(list), Arc::new(der)));
         }
         if lists.is_empty() {
             return Err(fail("no CRL in it"));
@@ -240,7 +245,7 @@ impl Loader {
             }
         }
         let mut digest = [0; 32];
-        digest.copy_from_slice(digest::digest(&digest::SHA256, &bytes).as_ref());
+        digest.copy_from_slice(context.finish().as_ref());
         let crls = Arc::new(CrlFile { lists, digest });
         self.crls.insert(file.value.clone(), Arc::clone(&crls));
         Ok(crls)
@@ -368,21 +373,21 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 /// The CRLs of a file, each as DER.
-fn crls(bytes: &[u8]) -> Result<Vec<Arc<[u8]>>, String> {
+fn crls(bytes: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
     let mut found = Vec::new();
     // The SEQUENCE of a list, which is longer than 127 bytes; no text begins so.
     if matches!(bytes, [0x30, length, ..] if *length >= 0x81) {
         let mut rest = bytes;
         while !rest.is_empty() {
             let (list, after) = crl::split_first(rest).ok_or("a CRL is malformed")?;
-            found.push(list.into());
+            found.push(list.to_vec().into());
             rest = after;
         }
         return Ok(found);
     }
     for item in pem_items(bytes)? {
         if let rustls_pemfile::Item::Crl(der) = item {
-            found.push(der.as_ref().into());
+            found.push(der);
         }
     }
     Ok(found)

@@ -370,7 +370,8 @@ impl ClientAuth {
                 let leaf = V1Leaf::read(leaf)?;
                 let path = self
                     .authorities
-                    .check_v1(&leaf, self.depth, &self.algorithms, now)?;
+                    .check_v1(&leaf, self.depth, &self.algorithms, now)
+                    .map_err(|reason| self.without_authority(reason))?;
                 return self.check_v1_revocation(&leaf, &path, now);
             }
             Err(error) => return Err(RefusalReason::of(&error)),
@@ -388,19 +389,43 @@ impl ClientAuth {
                 Some(&check_path),
             )
             .map_err(|error| match RefusalReason::of(&error) {
+                // As `openssl req -x509` makes them: its own CA.
+                RefusalReason::InvalidPurpose
+                    if error == webpki::Error::CaUsedAsEndEntity
+                        && parsed.issuer() == parsed.subject() =>
+                {
+                    RefusalReason::SelfSigned
+                }
                 RefusalReason::UnknownIssuer if chain.len() > self.depth => {
                     RefusalReason::ChainTooLong
                 }
                 RefusalReason::UnknownIssuer if parsed.issuer() == parsed.subject() => {
                     RefusalReason::SelfSigned
                 }
+                RefusalReason::UnknownIssuer if ends_in_root(&parsed, &chain, presented) => {
+                    RefusalReason::SelfSignedInChain
+                }
                 RefusalReason::UnknownIssuer if !chain.is_empty() => {
                     RefusalReason::UnknownIntermediate
                 }
                 reason => reason,
-            })?;
+            })
+            .map_err(|reason| self.without_authority(reason))?;
         self.check_path_revocation(&path, now)?;
         check_purpose(leaf)
+    }
+
+    /// OpenSSL looks for the CRL of a chain that ends in a root it does not
+    /// know, and does not find it.
+    fn without_authority(&self, reason: RefusalReason) -> RefusalReason {
+        match reason {
+            RefusalReason::SelfSigned | RefusalReason::SelfSignedInChain
+                if self.revocation.is_some() =>
+            {
+                RefusalReason::NoCrl
+            }
+            reason => reason,
+        }
     }
 
     /// `ssl_crl`, from the leaf up to the root.
@@ -550,6 +575,22 @@ impl ClientAuth {
         }
         chain
     }
+}
+
+/// Whether a chain without a known root goes up to one that was presented.
+fn ends_in_root(
+    leaf: &EndEntityCert<'_>,
+    chain: &[CertificateDer<'_>],
+    presented: &[CertificateDer<'_>],
+) -> bool {
+    let top = chain
+        .last()
+        .and_then(|der| EndEntityCert::try_from(der).ok());
+    let issuer = top.as_ref().map_or(leaf.issuer(), |top| top.issuer());
+    presented.iter().take(MAX_PRESENTED).any(|der| {
+        EndEntityCert::try_from(der)
+            .is_ok_and(|one| one.subject() == issuer && one.issuer() == issuer)
+    })
 }
 
 /// What OpenSSL's `sslclient` purpose asks of a leaf: clientAuth where there is

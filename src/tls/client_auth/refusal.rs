@@ -81,6 +81,7 @@ pub enum RefusalReason {
     NotValidYet,
     Expired,
     SelfSigned,
+    SelfSignedInChain,
     UnknownIntermediate,
     UnknownIssuer,
     ChainTooLong,
@@ -110,6 +111,7 @@ impl RefusalReason {
             Self::CrlNotValidYet => 11,
             Self::CrlExpired => 12,
             Self::SelfSigned => 18,
+            Self::SelfSignedInChain => 19,
             Self::UnknownIntermediate => 20,
             Self::UnknownIssuer => 21,
             Self::ChainTooLong => 22,
@@ -141,6 +143,7 @@ impl RefusalReason {
             Self::NotValidYet => "certificate is not yet valid",
             Self::Expired => "certificate has expired",
             Self::SelfSigned => "self-signed certificate",
+            Self::SelfSignedInChain => "self-signed certificate in certificate chain",
             Self::UnknownIntermediate => "unable to get local issuer certificate",
             Self::UnknownIssuer => "unable to verify the first certificate",
             Self::ChainTooLong => "certificate chain too long",
@@ -165,7 +168,10 @@ impl RefusalReason {
     pub(super) fn is_unknown_authority(self) -> bool {
         matches!(
             self,
-            Self::SelfSigned | Self::UnknownIntermediate | Self::UnknownIssuer
+            Self::SelfSigned
+                | Self::SelfSignedInChain
+                | Self::UnknownIntermediate
+                | Self::UnknownIssuer
         )
     }
 
@@ -218,6 +224,7 @@ impl RefusalReason {
             Self::Revoked => CertificateError::Revoked,
             // unknown_ca
             Self::SelfSigned
+            | Self::SelfSignedInChain
             | Self::UnknownIntermediate
             | Self::UnknownIssuer
             | Self::ChainTooLong

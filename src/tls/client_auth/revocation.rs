@@ -8,7 +8,7 @@
 use std::sync::{Arc, OnceLock};
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls::pki_types::{SubjectPublicKeyInfoDer, UnixTime};
+use rustls::pki_types::{CertificateRevocationListDer, SubjectPublicKeyInfoDer, UnixTime};
 
 use super::authorities::Authorities;
 use super::crl::RevocationList;
@@ -20,8 +20,11 @@ use crate::config::CrlExpired;
 #[derive(Debug)]
 pub(in crate::tls) struct CrlFile {
     /// Each with its DER, for the check of its signature.
-    pub(in crate::tls) lists: Vec<(Arc<RevocationList>, Arc<[u8]>)>,
-    /// SHA-256 over the file.
+    pub(in crate::tls) lists: Vec<(
+        Arc<RevocationList>,
+        Arc<CertificateRevocationListDer<'static>>,
+    )>,
+    /// SHA-256 over all of them.
     pub(in crate::tls) digest: [u8; 32],
 }
 
@@ -46,7 +49,7 @@ enum Signer {
     /// No CA of the policy, so an intermediate that clients present. The list
     /// is checked against the first that fits, once.
     Awaited {
-        der: Arc<[u8]>,
+        der: Arc<CertificateRevocationListDer<'static>>,
         found: OnceLock<Vec<u8>>,
     },
 }

@@ -545,3 +545,25 @@ fn a_block_with_any_client_rule_takes_none_from_outside() {
     });
     assert!(warned, "{:?}", config.remarks);
 }
+
+#[test]
+fn how_clients_are_judged_is_inherited_and_needs_no_ca_where_any_will_do() {
+    let config = load(
+        "events {} http { ssl_certificate a; ssl_certificate_key b; ssl_crl lists.pem;
+         ssl_verify_client optional_no_ca; ssl_verify_failure http;
+         server { listen 443 ssl; }
+         server { listen 444 ssl; ssl_crl_expired allow; ssl_verify_failure alert; } }",
+    )
+    .unwrap();
+    let of = |index: usize| config.servers[index].tls.as_ref().unwrap();
+    for index in [0, 1] {
+        assert_eq!(of(index).verify_client.value, VerifyClient::OptionalNoCa);
+        let crl = of(index).crl.as_ref().unwrap();
+        assert_eq!(crl.value, Path::new("/p/conf/lists.pem"));
+        assert_eq!(crl.position.line, 1);
+    }
+    assert_eq!(of(0).crl_expired, CrlExpired::Deny);
+    assert_eq!(of(0).verify_failure, VerifyFailure::Http);
+    assert_eq!(of(1).crl_expired, CrlExpired::Allow);
+    assert_eq!(of(1).verify_failure, VerifyFailure::Alert);
+}

@@ -225,6 +225,12 @@ fn refusals_inside_a_server_are_worded_as_in_nginx() {
             "listen 443 ssl; ssl_certificate a; ssl_certificate_key b; ssl_verify_client on;",
             "no ssl_client_certificate or ssl_trusted_certificate for ssl_verify_client",
         ),
+        ("ssl_crl_expired on;", "invalid value \"on\""),
+        ("ssl_verify_failure html;", "invalid value \"html\""),
+        (
+            "ssl_crl a; ssl_crl b;",
+            "\"ssl_crl\" directive is duplicate",
+        ),
     ] {
         let expected = format!("{message} in /p/conf/nginx.conf:1");
         assert_eq!(refusal(server(text)), expected, "{text}");

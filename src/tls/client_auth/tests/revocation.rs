@@ -42,7 +42,7 @@ fn list(issuer: &Ca, revoked: &[u64]) -> Vec<u8> {
 fn file(lists: &[Vec<u8>]) -> CrlFile {
     let read = |der: &Vec<u8>| {
         let list = RevocationList::read(der).expect("a CRL");
-        (Arc::new(list), Arc::from(der.as_slice()))
+        (Arc::new(list), Arc::new(der.clone().into()))
     };
     CrlFile {
         lists: lists.iter().map(read).collect(),
@@ -329,6 +329,28 @@ fn an_unknown_ca_is_tolerated_where_none_is_demanded_and_nothing_else_is() {
         panic!("tolerated");
     };
     assert_eq!(refusal.reason, RefusalReason::Expired);
+}
+
+#[test]
+fn a_chain_to_an_unknown_root_is_tolerated_unless_lists_are_demanded() {
+    let (root, other) = (ca("root"), ca("other"));
+    let below = leaf("stranger", &other);
+    let mut policy = policy_of(VerifyClient::OptionalNoCa, &[root.der()], 1);
+    let cases: [(&[&CertificateDer<'static>], _); 2] = [
+        (&[other.der()], RefusalReason::SelfSigned),
+        (&[&below.der, other.der()], RefusalReason::SelfSignedInChain),
+    ];
+    for (chain, expected) in &cases {
+        let reason = judge(&policy, chain).expect_err("unknown");
+        assert_eq!(reason, *expected);
+        assert!(policy.tolerates(reason));
+    }
+    policy = bind(policy, &[list(&root, &[])], CrlExpired::Deny);
+    for (chain, _) in &cases {
+        let reason = judge(&policy, chain).expect_err("unknown");
+        assert_eq!(reason, RefusalReason::NoCrl);
+        assert!(!policy.tolerates(reason));
+    }
 }
 
 #[test]
