@@ -11,6 +11,7 @@ use std::time::Duration;
 use regex::bytes::Regex;
 
 use super::mime::MimeTypes;
+use super::pem_source::PemSource;
 use super::server_names::ServerNames;
 use super::template::Template;
 
@@ -487,11 +488,11 @@ impl fmt::Display for UpstreamAddress {
 #[derive(Debug, Clone)]
 pub struct Tls {
     /// `ssl_certificate` and `ssl_certificate_key`, paired in order.
-    pub certificates: Vec<(Located<PathBuf>, Located<PathBuf>)>,
+    pub certificates: Vec<(Located<PemSource>, Located<PemSource>)>,
     /// `ssl_client_certificate`.
-    pub client_certificate: Option<Located<PathBuf>>,
+    pub client_certificate: Option<Located<PemSource>>,
     /// `ssl_trusted_certificate`.
-    pub trusted_certificate: Option<Located<PathBuf>>,
+    pub trusted_certificate: Option<Located<PemSource>>,
     /// `ssl_verify_client`. Default off.
     pub verify_client: Located<VerifyClient>,
     /// `ssl_verify_depth`. Default 1.

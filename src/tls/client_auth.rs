@@ -16,7 +16,6 @@ mod refusal;
 mod v1;
 
 use std::cell::OnceCell;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -39,7 +38,7 @@ pub use self::refusal::{Refusal, RefusalReason, refusal_behind, take_refusal};
 use self::v1::V1Leaf;
 use super::certs::{Loader, TlsError};
 use super::identity::Identity;
-use crate::config::{Located, Tls, VerifyClient};
+use crate::config::{Located, PemSource, Tls, VerifyClient};
 
 /// Certificates looked at behind the leaf. OpenSSL bounds the message instead
 /// (100 KiB); this bounds the parsing.
@@ -66,8 +65,8 @@ pub struct ClientAuth {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct PolicyKey {
     mode: VerifyClient,
-    client: Option<PathBuf>,
-    trusted: Option<PathBuf>,
+    client: Option<PemSource>,
+    trusted: Option<PemSource>,
     depth: u32,
 }
 
@@ -84,7 +83,7 @@ impl ClientAuth {
         algorithms: WebPkiSupportedAlgorithms,
         loader: &mut Loader,
     ) -> Result<Arc<Self>, TlsError> {
-        let path = |file: &Option<Located<PathBuf>>| file.as_ref().map(|file| file.value.clone());
+        let path = |file: &Option<Located<PemSource>>| file.as_ref().map(|file| file.value.clone());
         let key = PolicyKey {
             mode: tls.verify_client.value,
             client: path(&tls.client_certificate),

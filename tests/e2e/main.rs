@@ -9,6 +9,7 @@ mod support;
 
 mod abuse;
 mod bodies;
+mod certificate_sources;
 mod config_samples;
 mod demo;
 mod epoll;

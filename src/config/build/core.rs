@@ -6,6 +6,7 @@ use super::values::{
 use super::{Builder, Result, logs};
 use crate::config::error::Error;
 use crate::config::model::{Core, ErrorLog, EventMethod, Located, LogLevel};
+use crate::config::pem_source::secret;
 use crate::config::syntax::Directive;
 use crate::config::units;
 
@@ -79,6 +80,15 @@ impl Draft {
             }
             b"error_log" => {
                 self.error_logs.push(logs::error_log(builder, d)?);
+                Ok(())
+            }
+            b"env" => {
+                // A bare name keeps a variable that is kept here in any case.
+                let text = d.text(0);
+                if let Some((name, value)) = text.split_once('=') {
+                    let value = secret(value.as_bytes());
+                    builder.environment.insert(name.into(), value);
+                }
                 Ok(())
             }
             // `http` has a builder of its own; the rest has no effect.

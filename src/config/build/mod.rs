@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use super::error::Error;
 use super::model::{Config, LogFormat, LogLevel, Position, Remark};
+use super::pem_source::Secret;
 use super::source::{Resolver, path_of};
 use super::syntax::Tree;
 use super::template::Template;
@@ -51,6 +52,7 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         formats: HashMap::new(),
         session_zones: HashMap::new(),
         upstreams: upstream::Upstreams::default(),
+        environment: HashMap::new(),
     };
     let core = core::build(&mut builder, &tree.directives)?;
     let http = http::build(&mut builder, &tree.directives, &core)?;
@@ -78,6 +80,8 @@ struct Builder<'a> {
     /// Sizes of the shared session caches, which blocks refer to by name.
     session_zones: HashMap<Box<str>, usize>,
     upstreams: upstream::Upstreams,
+    /// From `env NAME=VALUE;`.
+    environment: HashMap<Box<str>, Secret>,
 }
 
 impl Builder<'_> {

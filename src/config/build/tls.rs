@@ -1,6 +1,5 @@
 //! The `ssl_*` directives.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::values::{
@@ -9,6 +8,7 @@ use super::values::{
 use super::{Builder, Result};
 use crate::config::error::Error;
 use crate::config::model::{Located, Position, SessionCache, Tls, TlsVersions, VerifyClient};
+use crate::config::pem_source::{PemSource, secret};
 use crate::config::syntax::Directive;
 use crate::config::units;
 
@@ -21,10 +21,10 @@ const LEAST_CACHE: usize = 8 * 4096;
 /// As written in `http` or `server`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct TlsSettings {
-    certificates: Option<Vec<Located<PathBuf>>>,
-    keys: Option<Vec<Located<PathBuf>>>,
-    client_certificate: Option<Located<PathBuf>>,
-    trusted_certificate: Option<Located<PathBuf>>,
+    certificates: Option<Vec<Located<PemSource>>>,
+    keys: Option<Vec<Located<PemSource>>>,
+    client_certificate: Option<Located<PemSource>>,
+    trusted_certificate: Option<Located<PemSource>>,
     verify_client: Option<Located<VerifyClient>>,
     verify_depth: Option<u32>,
     protocols: Option<TlsVersions>,
@@ -40,18 +40,18 @@ impl TlsSettings {
     pub(super) fn apply(&mut self, builder: &mut Builder<'_>, d: &Directive) -> Result<bool> {
         match &*d.name.value {
             b"ssl_certificate" => {
-                let file = file(builder, d)?;
+                let file = pem(builder, d)?;
                 self.certificates.get_or_insert_default().push(file);
             }
             b"ssl_certificate_key" => {
-                let file = file(builder, d)?;
+                let file = pem(builder, d)?;
                 self.keys.get_or_insert_default().push(file);
             }
             b"ssl_client_certificate" => {
-                set(&mut self.client_certificate, d, file(builder, d)?)?;
+                set(&mut self.client_certificate, d, pem(builder, d)?)?;
             }
             b"ssl_trusted_certificate" => {
-                set(&mut self.trusted_certificate, d, file(builder, d)?)?;
+                set(&mut self.trusted_certificate, d, pem(builder, d)?)?;
             }
             b"ssl_verify_client" => {
                 let value = match d.arg(0) {
@@ -106,7 +106,7 @@ impl TlsSettings {
     }
 
     /// Pairs certificates with keys, in order.
-    pub(super) fn pairs(&self) -> Result<Vec<(Located<PathBuf>, Located<PathBuf>)>> {
+    pub(super) fn pairs(&self) -> Result<Vec<(Located<PemSource>, Located<PemSource>)>> {
         let certificates = self.certificates.as_deref().unwrap_or_default();
         let keys = self.keys.as_deref().unwrap_or_default();
         match certificates.last() {
@@ -167,19 +167,34 @@ fn located<T>(d: &Directive, value: T) -> Located<T> {
     }
 }
 
-fn file(builder: &Builder<'_>, d: &Directive) -> Result<Located<PathBuf>> {
+fn pem(builder: &Builder<'_>, d: &Directive) -> Result<Located<PemSource>> {
     let value = d.arg(0);
     if has_variable(value) {
         let what = "with variables is not implemented in this version";
         return Err(refuse_directive(d, what));
     }
-    for scheme in ["data:", "engine:", "store:"] {
+    for scheme in ["engine:", "store:"] {
         if value.starts_with(scheme.as_bytes()) {
             let what = format!("with \"{scheme}\" is not implemented in this version");
             return Err(refuse_directive(d, &what));
         }
     }
-    Ok(located(d, builder.file_to_read(value)))
+    let source = if let Some(data) = value.strip_prefix(b"data:") {
+        PemSource::Data(secret(data))
+    } else if let Some(name) = value.strip_prefix(b"env:") {
+        let name = std::str::from_utf8(name).ok().filter(|name| {
+            // What no variable can be called, and what getenv(3) would stop at.
+            !name.is_empty() && !name.contains(['=', '\0'])
+        });
+        let name = name.ok_or_else(|| refuse_directive(d, "names no environment variable"))?;
+        PemSource::Env {
+            name: name.into(),
+            given: builder.environment.get(name).cloned(),
+        }
+    } else {
+        PemSource::File(builder.file_to_read(value))
+    };
+    Ok(located(d, source))
 }
 
 fn protocols(builder: &mut Builder<'_>, d: &Directive) -> Result<TlsVersions> {

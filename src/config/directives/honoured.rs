@@ -72,6 +72,12 @@ pub(super) const ROWS: &[Row] = &[
     ),
     words("worker_rlimit_nofile", M, ONE, "limit on open files"),
     words(
+        "env",
+        M,
+        ONE,
+        "`NAME=VALUE` for `env:NAME`; every variable is kept",
+    ),
+    words(
         "worker_shutdown_timeout",
         M,
         ONE,
@@ -253,8 +259,18 @@ pub(super) const ROWS: &[Row] = &[
         "how long a connection is used at all",
     ),
     // TLS.
-    words("ssl_certificate", HS, ONE, "certificate chain, PEM"),
-    words("ssl_certificate_key", HS, ONE, "its private key, PEM"),
+    words(
+        "ssl_certificate",
+        HS,
+        ONE,
+        "certificate chain, PEM: a file, `data:…` or `env:NAME`",
+    ),
+    words(
+        "ssl_certificate_key",
+        HS,
+        ONE,
+        "its private key, PEM: a file, `data:…` or `env:NAME`",
+    ),
     words(
         "ssl_client_certificate",
         HS,

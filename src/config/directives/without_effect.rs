@@ -87,7 +87,6 @@ pub(super) const GROUPS: &[Group] = &[
         FLAG,
         "pcre_jit ssl_object_cache_inheritable",
     ),
-    group("workers share one environment", M, ONE, "env"),
     group("there are no loadable modules", M, ONE, "load_module"),
     group(
         "there are no thread pools to size",

@@ -84,6 +84,7 @@ fn example(name: &str) -> Option<&'static str> {
         | "ssl_trusted_certificate"
         | "ssl_certificate"
         | "ssl_certificate_key" => "file",
+        "env" => "A=b",
         "use" => "epoll",
         "listen" => "80",
         "server_name" => "a",

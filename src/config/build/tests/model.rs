@@ -52,10 +52,13 @@ fn the_guides_file_means_what_it_says() {
     assert_eq!(&*server.name, "test.woorifisa.site");
     let tls = server.tls.as_ref().unwrap();
     assert_eq!(
-        tls.certificates[0].0.value,
+        tls.certificates[0].0.value.file().unwrap(),
         Path::new("/etc/pki/server.crt")
     );
-    assert_eq!(tls.certificates[0].1.value, Path::new("/p/conf/server.key"));
+    assert_eq!(
+        tls.certificates[0].1.value.file().unwrap(),
+        Path::new("/p/conf/server.key")
+    );
     assert_eq!(tls.certificates[0].1.position.line, 11);
     assert_eq!(tls.verify_client.value, VerifyClient::On);
     assert_eq!(tls.verify_depth, 1);
@@ -367,7 +370,10 @@ fn a_server_on_a_tls_address_has_tls_whoever_said_so() {
     let tls = |id: usize| config.servers[id].tls.as_ref();
     assert_eq!(tls(0).unwrap().certificates.len(), 1);
     let borrowed = tls(1).unwrap();
-    assert_eq!(borrowed.certificates[0].0.value, Path::new("/p/conf/a"));
+    assert_eq!(
+        borrowed.certificates[0].0.value.file().unwrap(),
+        Path::new("/p/conf/a")
+    );
     assert_eq!(borrowed.verify_client.value, VerifyClient::Optional);
     assert!(tls(2).is_none());
     let warned = http(

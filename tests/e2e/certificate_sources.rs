@@ -1,0 +1,98 @@
+//! Certificates and keys come from files, from the configuration and from the
+//! environment; what is wrong with one is said without showing any of it.
+
+use std::process::Command;
+
+use crate::support::client::TlsClient;
+use crate::support::ringwall::{HOST, Site, binary, http, whole};
+
+/// A server whose certificate, key and CA are three variables.
+const FROM_VARIABLES: &str = "server { listen 127.0.0.1:@TLS@ ssl; server_name test.example;\n\
+     ssl_certificate env:TLS_CRT; ssl_certificate_key env:TLS_KEY;\n\
+     ssl_client_certificate env:TLS_CA; ssl_verify_client on;\n\
+     location / { return 200 served; } }";
+
+#[test]
+fn certificate_key_and_ca_from_the_environment_serve_clients() {
+    let (site, pki) = Site::with_pki();
+    let main = format!(
+        "worker_processes 1; env PATH;\n\
+         env \"TLS_CRT={}\"; env \"TLS_KEY={}\"; env \"TLS_CA={}\";",
+        site.read("server.crt"),
+        // The two characters, as an .env file has them.
+        site.read("server.key").replace('\n', r"\\n"),
+        site.read("ca.crt"),
+    );
+    let ringwall = site.start(&whole(&main, "", FROM_VARIABLES));
+    let address = ringwall.address("TLS");
+    let good = TlsClient::with_identity(&pki.ca, &pki.client);
+    let answer = good.get(address, HOST, "/").expect("answered");
+    assert_eq!(answer.text(), "served");
+    let stranger = TlsClient::with_identity(&pki.ca, &pki.stranger);
+    assert!(stranger.get(address, HOST, "/").is_err());
+}
+
+#[test]
+fn certificate_and_key_stand_in_the_configuration() {
+    let (site, pki) = Site::with_pki();
+    let text = format!(
+        "server {{ listen 127.0.0.1:@TLS@ ssl; server_name {HOST};\n\
+         ssl_certificate \"data:{}\"; ssl_certificate_key \"data:{}\";\n\
+         location / {{ return 200 served; }} }}",
+        site.read("server.crt"),
+        site.read("server.key"),
+    );
+    let ringwall = site.start(&http(&text));
+    let client = TlsClient::new(&pki.ca);
+    let answer = client.get(ringwall.address("TLS"), HOST, "/");
+    assert_eq!(answer.expect("answered").text(), "served");
+}
+
+#[test]
+fn a_variable_that_is_no_pem_stops_the_start_and_is_named_but_not_shown() {
+    let (mut site, _) = Site::with_pki();
+    let text = site.fill_in(&http(FROM_VARIABLES));
+    let file = site.write("ringwall.conf", &text);
+    let certificate = site.read("server.crt");
+    let key = site.read("server.key");
+    let secret = key.lines().nth(1).expect("a line").to_owned();
+    let other = {
+        let (other, _) = Site::with_pki();
+        other.read("server.key")
+    };
+    for (key, complaint) in [
+        (
+            Some(secret.as_str()),
+            "\"env:TLS_KEY\": the value is neither PEM nor base64 of PEM",
+        ),
+        (None, "\"env:TLS_KEY\": the environment variable is not set"),
+        (Some(&certificate), "\"env:TLS_KEY\": no private key in it"),
+        (
+            Some(&other),
+            "\"env:TLS_KEY\" does not match certificate \"env:TLS_CRT\": key values mismatch",
+        ),
+    ] {
+        let mut command = Command::new(binary());
+        command
+            .args(["-t", "-p"])
+            .arg(site.path())
+            .arg("-c")
+            .arg(&file)
+            .env("TLS_CRT", &certificate)
+            .env("TLS_CA", site.read("ca.crt"))
+            .env_remove("TLS_KEY");
+        if let Some(key) = key {
+            command.env("TLS_KEY", key);
+        }
+        let output = command.output().expect("the binary under test exists");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{said}");
+        assert!(said.contains(complaint), "{said}");
+        assert!(said.contains("ringwall.conf:"), "{said}");
+        let logged = site.read("logs/error.log") + &site.read("error.log");
+        for line in key.into_iter().flat_map(str::lines).chain([&*secret]) {
+            let leaked = said.contains(line) || logged.contains(line);
+            assert!(!leaked || line.starts_with("-----"), "{said}{logged}");
+        }
+    }
+}
