@@ -509,6 +509,8 @@ pub struct Tls {
     pub session_cache: SessionCache,
     /// `ssl_session_timeout`. Default 5 min.
     pub session_timeout: Duration,
+    /// `ssl_reject_handshake`. Default off; on, there may be no certificate.
+    pub reject_handshake: bool,
 }
 
 /// `ssl_verify_client`.

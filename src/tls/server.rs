@@ -35,6 +35,8 @@ pub struct TlsHost {
     pub client_auth: Arc<ClientAuth>,
     /// One per `ssl_certificate`.
     pub certificates: Vec<CertificateInfo>,
+    /// `ssl_reject_handshake`: nobody is answered.
+    pub rejects: bool,
     /// For the operator. A file's warning is given with the first block that
     /// uses it.
     pub warnings: Vec<String>,
@@ -118,7 +120,7 @@ pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost,
         keys.push(key);
         certificates.push(info);
     }
-    if keys.is_empty() {
+    if keys.is_empty() && !tls.reject_handshake {
         let at = &tls.verify_client.position;
         return Err(TlsError::at(at, "no \"ssl_certificate\" is defined"));
     }
@@ -167,6 +169,7 @@ pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost,
         config: Arc::new(config),
         client_auth,
         certificates,
+        rejects: tls.reject_handshake,
         warnings: loader.take_warnings(),
     })
 }

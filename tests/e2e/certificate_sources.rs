@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use crate::support::client::TlsClient;
-use crate::support::ringwall::{HOST, Site, binary, http, whole};
+use crate::support::ringwall::{CERTIFICATES, HOST, Site, binary, http, whole};
 
 /// A server whose certificate, key and CA are three variables.
 const FROM_VARIABLES: &str = "server { listen 127.0.0.1:@TLS@ ssl; server_name test.example;\n\
@@ -95,4 +95,22 @@ fn a_variable_that_is_no_pem_stops_the_start_and_is_named_but_not_shown() {
             assert!(!leaked || line.starts_with("-----"), "{said}{logged}");
         }
     }
+}
+
+#[test]
+fn a_block_that_rejects_handshakes_needs_no_certificate_and_answers_nobody() {
+    let (site, pki) = Site::with_pki();
+    let ringwall = site.start(&http(&format!(
+        "server {{ listen 127.0.0.1:@TLS@ ssl default_server; ssl_reject_handshake on; }}\n\
+         server {{ listen 127.0.0.1:@TLS@ ssl; server_name {HOST}; {CERTIFICATES}\n\
+         location / {{ return 200 served; }} }}"
+    )));
+    let address = ringwall.address("TLS");
+    let client = TlsClient::trusting(None);
+    for name in ["other.example", "127.0.0.1"] {
+        let error = client.connect(address, name).err().expect("refused");
+        assert!(error.to_string().contains("UnrecognisedName"), "{error}");
+    }
+    let answer = TlsClient::new(&pki.ca).get(address, HOST, "/");
+    assert_eq!(answer.expect("answered").text(), "served");
 }

@@ -33,6 +33,7 @@ pub(super) struct TlsSettings {
     session_tickets: Option<bool>,
     session_cache: Option<SessionCache>,
     session_timeout: Option<Duration>,
+    reject_handshake: Option<bool>,
 }
 
 impl TlsSettings {
@@ -79,6 +80,7 @@ impl TlsSettings {
                 set(&mut self.session_cache, d, value)?;
             }
             b"ssl_session_timeout" => set(&mut self.session_timeout, d, seconds(d)?)?,
+            b"ssl_reject_handshake" => set(&mut self.reject_handshake, d, flag(d)?)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -89,12 +91,16 @@ impl TlsSettings {
             self, outer;
             certificates, keys, client_certificate, trusted_certificate, verify_client,
             verify_depth, protocols, ciphers, prefer_server_ciphers, session_tickets,
-            session_cache, session_timeout
+            session_cache, session_timeout, reject_handshake
         );
     }
 
     pub(super) fn has_certificate(&self) -> bool {
         self.certificates.is_some()
+    }
+
+    pub(super) fn rejects_handshakes(&self) -> bool {
+        self.reject_handshake == Some(true)
     }
 
     /// Takes the certificates of the address's default server, as Nginx does
@@ -156,6 +162,7 @@ impl TlsSettings {
             session_tickets: self.session_tickets.unwrap_or(true),
             session_cache: self.session_cache.clone().unwrap_or(SessionCache::None),
             session_timeout: self.session_timeout.unwrap_or(Duration::from_secs(300)),
+            reject_handshake: self.rejects_handshakes(),
         })
     }
 }

@@ -320,4 +320,9 @@ pub(super) const ROWS: &[Row] = &[
         "how long a session may be resumed",
     ),
     flag("ssl_session_tickets", HS, "resumption by tickets"),
+    flag(
+        "ssl_reject_handshake",
+        HS,
+        "refuse handshakes for these names; needs no certificate",
+    ),
 ];

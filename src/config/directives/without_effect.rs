@@ -248,12 +248,7 @@ pub(super) const GROUPS: &[Group] = &[
         HSL.with(Contexts::LIMIT_EXCEPT),
         "auth_basic",
     ),
-    fixed(
-        &["off"],
-        LATER,
-        HS,
-        "http2 http3 ssl_early_data ssl_ocsp ssl_reject_handshake",
-    ),
+    fixed(&["off"], LATER, HS, "http2 http3 ssl_early_data ssl_ocsp"),
     fixed(&["off"], CACHES, HSL, "proxy_cache"),
     fixed(
         &["off"],

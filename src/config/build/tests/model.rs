@@ -359,6 +359,24 @@ fn addresses_belong_to_their_first_server_unless_one_says_default() {
 }
 
 #[test]
+fn a_server_that_rejects_handshakes_needs_no_certificate_and_lends_none() {
+    let config = http(
+        "server { listen 443 ssl; ssl_reject_handshake on; }
+         server { listen 443 ssl; server_name a; ssl_certificate a; ssl_certificate_key k; }",
+    )
+    .unwrap();
+    let tls = |id: usize| config.servers[id].tls.as_ref().unwrap();
+    assert!(tls(0).reject_handshake && tls(0).certificates.is_empty());
+    assert!(!tls(1).reject_handshake);
+    let message = refusal(http(
+        "server { listen 443 ssl; ssl_reject_handshake on; }
+         server { listen 443 ssl; server_name a; }",
+    ));
+    assert!(message.starts_with("no \"ssl_certificate\""), "{message}");
+    assert!(message.ends_with(":2"), "{message}");
+}
+
+#[test]
 fn a_server_on_a_tls_address_has_tls_whoever_said_so() {
     let config = http(
         "ssl_certificate_key k;

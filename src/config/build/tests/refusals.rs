@@ -185,6 +185,10 @@ fn refusals_inside_a_server_are_worded_as_in_nginx() {
             "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive",
         ),
         (
+            "listen 443 ssl; ssl_reject_handshake off;",
+            "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive",
+        ),
+        (
             "ssl_certificate a;",
             "no \"ssl_certificate_key\" is defined for certificate \"/p/conf/a\"",
         ),
