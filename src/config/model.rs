@@ -509,6 +509,8 @@ pub struct Tls {
     pub session_cache: SessionCache,
     /// `ssl_session_timeout`. Default 5 min.
     pub session_timeout: Duration,
+    /// `ssl_session_ticket_key`: the first seals, all open. None: random keys.
+    pub session_ticket_keys: Vec<Located<PathBuf>>,
     /// `ssl_reject_handshake`. Default off; on, there may be no certificate.
     pub reject_handshake: bool,
 }

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
@@ -27,6 +27,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use zeroize::Zeroize;
 
 use super::identity;
+use super::resumption::TicketKey;
 use crate::config::{Located, PemSource, Position};
 
 /// Why a TLS configuration cannot be used.
@@ -84,6 +85,7 @@ pub struct Loader {
     keys: HashMap<PemSource, Arc<dyn SigningKey>>,
     pairs: HashMap<(PemSource, PemSource), (Arc<CertifiedKey>, CertificateInfo)>,
     authorities: HashMap<PemSource, Arc<[CertificateDer<'static>]>>,
+    ticket_keys: HashMap<PathBuf, Arc<TicketKey>>,
     warnings: Vec<String>,
     /// What other modules of this folder build from files and share the same way.
     pub(super) built: super::server::Built,
@@ -134,6 +136,7 @@ impl Loader {
             keys: HashMap::new(),
             pairs: HashMap::new(),
             authorities: HashMap::new(),
+            ticket_keys: HashMap::new(),
             warnings: Vec::new(),
             built: super::server::Built::default(),
         }
@@ -200,6 +203,40 @@ impl Loader {
         self.authorities
             .insert(file.value.clone(), Arc::clone(&certificates));
         Ok(certificates)
+    }
+
+    /// The key in an `ssl_session_ticket_key` file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or has another length than such files have.
+    pub(super) fn ticket_key(
+        &mut self,
+        file: &Located<PathBuf>,
+    ) -> Result<Arc<TicketKey>, TlsError> {
+        if let Some(known) = self.ticket_keys.get(&file.value) {
+            return Ok(Arc::clone(known));
+        }
+        let path = file.value.display();
+        let (bytes, mode) = read(&file.value).map_err(|error| {
+            let reason = os_reason(&error);
+            let message = format!("cannot load session ticket key \"{path}\": {reason}");
+            TlsError::at(&file.position, message)
+        })?;
+        let key = TicketKey::from_file(&bytes).ok_or_else(|| {
+            TlsError::at(&file.position, format!("\"{path}\" must be 48 or 80 bytes"))
+        })?;
+        if mode & 0o007 != 0 {
+            self.warn(format!(
+                "session ticket key \"{path}\" is readable by others than owner and group \
+                 (mode {:04o})",
+                mode & 0o7777
+            ));
+        }
+        let key = Arc::new(key);
+        self.ticket_keys
+            .insert(file.value.clone(), Arc::clone(&key));
+        Ok(key)
     }
 
     /// For the operator, at load; each is said once.
@@ -459,7 +496,6 @@ fn os_reason(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::PathBuf;
     use std::time::Duration;
 
     use super::*;
@@ -691,6 +727,32 @@ mod tests {
             .certified_key(&certificate, &key)
             .expect("remembered");
         assert!(Arc::ptr_eq(&first.0, &second.0));
+    }
+
+    #[test]
+    fn a_ticket_key_has_48_or_80_bytes_and_is_read_once() {
+        let files = Files::new();
+        let file = |bytes: usize| {
+            let file = files.write(&format!("{bytes}.key"), vec![7; bytes]);
+            Located {
+                value: file.value.file().expect("a file").to_owned(),
+                position: file.position,
+            }
+        };
+        let mut loader = Loader::new();
+        for good in [48, 80] {
+            let key = loader.ticket_key(&file(good)).expect("read");
+            assert!(Arc::ptr_eq(
+                &key,
+                &loader.ticket_key(&file(good)).expect("known")
+            ));
+        }
+        assert_eq!(loader.take_warnings(), Vec::<String>::new());
+        for bad in [0, 47, 49, 79, 81] {
+            let error = loader.ticket_key(&file(bad)).expect_err("refused");
+            let end = format!("{bad}.key\" must be 48 or 80 bytes in nginx.conf:7");
+            assert!(error.to_string().ends_with(&end), "{error}");
+        }
     }
 
     fn data(value: impl AsRef<[u8]>) -> Located<PemSource> {

@@ -160,8 +160,16 @@ pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost,
     config.session_storage = session_storage(tls, shared, scope);
     config.send_tls13_tickets = TICKETS;
     if tls.session_tickets {
-        let keys = Arc::clone(&shared.keys);
-        let ticketer = Ticketer::new(keys, scope, tls.session_timeout);
+        let ticketer = if tls.session_ticket_keys.is_empty() {
+            Ticketer::new(Arc::clone(&shared.keys), scope, tls.session_timeout)
+        } else {
+            let keys: Result<Vec<_>, _> = tls
+                .session_ticket_keys
+                .iter()
+                .map(|file| loader.ticket_key(file))
+                .collect();
+            Ticketer::new(keys?, scope, tls.session_timeout)
+        };
         config.ticketer = Arc::new(ticketer);
     }
 

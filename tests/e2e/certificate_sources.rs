@@ -3,8 +3,8 @@
 
 use std::process::Command;
 
-use crate::support::client::TlsClient;
-use crate::support::ringwall::{CERTIFICATES, HOST, Site, binary, http, whole};
+use crate::support::client::{TlsClient, Trust};
+use crate::support::ringwall::{CERTIFICATES, HOST, MUTUAL, Site, binary, http, whole};
 
 /// A server whose certificate, key and CA are three variables.
 const FROM_VARIABLES: &str = "server { listen 127.0.0.1:@TLS@ ssl; server_name test.example;\n\
@@ -113,4 +113,31 @@ fn a_block_that_rejects_handshakes_needs_no_certificate_and_answers_nobody() {
     }
     let answer = TlsClient::new(&pki.ca).get(address, HOST, "/");
     assert_eq!(answer.expect("answered").text(), "served");
+}
+
+#[test]
+fn hosts_that_share_a_ticket_key_file_resume_one_anothers_sessions() {
+    let (first, pki) = Site::with_pki();
+    let second = Site::new();
+    pki.write(second.path());
+    let text = http(&format!(
+        "ssl_session_ticket_key @DIR@/ticket.key; ssl_session_ticket_key @DIR@/old.key;\n\
+         server {{ listen 127.0.0.1:@TLS@ ssl; server_name {HOST}; {CERTIFICATES} {MUTUAL}\n\
+         location / {{ return 200 served; }} }}"
+    ));
+    for (site, seals, opens) in [(&first, 1_u8, 2_u8), (&second, 2, 1)] {
+        std::fs::write(site.file("ticket.key"), [seals; 48]).expect("writable");
+        std::fs::write(site.file("old.key"), [opens; 48]).expect("writable");
+    }
+    let hosts = [first.start(&text), second.start(&text)];
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let client = TlsClient::build(Trust::Ca(&pki.ca), Some(&pki.client), &[version]);
+        for (round, host) in [0, 1, 0].into_iter().enumerate() {
+            let mut connection = client
+                .connect(hosts[host].address("TLS"), HOST)
+                .expect("let in");
+            assert_eq!(connection.get(HOST, "/").text(), "served");
+            assert_eq!(connection.resumed(), round > 0, "{version:?} {round}");
+        }
+    }
 }

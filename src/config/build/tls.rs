@@ -1,5 +1,6 @@
 //! The `ssl_*` directives.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::values::{
@@ -33,6 +34,7 @@ pub(super) struct TlsSettings {
     session_tickets: Option<bool>,
     session_cache: Option<SessionCache>,
     session_timeout: Option<Duration>,
+    session_ticket_keys: Option<Vec<Located<PathBuf>>>,
     reject_handshake: Option<bool>,
 }
 
@@ -80,6 +82,10 @@ impl TlsSettings {
                 set(&mut self.session_cache, d, value)?;
             }
             b"ssl_session_timeout" => set(&mut self.session_timeout, d, seconds(d)?)?,
+            b"ssl_session_ticket_key" => {
+                let file = located(d, builder.file_to_read(d.arg(0)));
+                self.session_ticket_keys.get_or_insert_default().push(file);
+            }
             b"ssl_reject_handshake" => set(&mut self.reject_handshake, d, flag(d)?)?,
             _ => return Ok(false),
         }
@@ -91,7 +97,7 @@ impl TlsSettings {
             self, outer;
             certificates, keys, client_certificate, trusted_certificate, verify_client,
             verify_depth, protocols, ciphers, prefer_server_ciphers, session_tickets,
-            session_cache, session_timeout, reject_handshake
+            session_cache, session_timeout, session_ticket_keys, reject_handshake
         );
     }
 
@@ -162,6 +168,7 @@ impl TlsSettings {
             session_tickets: self.session_tickets.unwrap_or(true),
             session_cache: self.session_cache.clone().unwrap_or(SessionCache::None),
             session_timeout: self.session_timeout.unwrap_or(Duration::from_secs(300)),
+            session_ticket_keys: self.session_ticket_keys.clone().unwrap_or_default(),
             reject_handshake: self.rejects_handshakes(),
         })
     }

@@ -320,6 +320,12 @@ pub(super) const ROWS: &[Row] = &[
         "how long a session may be resumed",
     ),
     flag("ssl_session_tickets", HS, "resumption by tickets"),
+    words(
+        "ssl_session_ticket_key",
+        HS,
+        ONE,
+        "file with the key of tickets, 48 or 80 bytes; the first seals, all open",
+    ),
     flag(
         "ssl_reject_handshake",
         HS,

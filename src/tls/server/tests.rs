@@ -77,6 +77,7 @@ impl Site {
             session_tickets: true,
             session_cache: SessionCache::Shared("SSL".into(), 1 << 20),
             session_timeout: Duration::from_secs(600),
+            session_ticket_keys: Vec::new(),
             reject_handshake: false,
         };
         Self { dir, tls }

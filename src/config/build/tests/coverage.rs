@@ -83,7 +83,8 @@ fn example(name: &str) -> Option<&'static str> {
         | "ssl_client_certificate"
         | "ssl_trusted_certificate"
         | "ssl_certificate"
-        | "ssl_certificate_key" => "file",
+        | "ssl_certificate_key"
+        | "ssl_session_ticket_key" => "file",
         "env" => "A=b",
         "use" => "epoll",
         "listen" => "80",
