@@ -501,6 +501,10 @@ pub struct Tls {
     pub protocols: TlsVersions,
     /// `ssl_ciphers`, in OpenSSL's language. Default `HIGH:!aNULL:!MD5`.
     pub ciphers: Located<String>,
+    /// `ssl_conf_command Ciphersuites`. Default: all three.
+    pub ciphersuites: Option<Located<String>>,
+    /// `ssl_ecdh_curve`. Default: all that there are.
+    pub ecdh_curve: Option<Located<String>>,
     /// `ssl_prefer_server_ciphers`. Default off.
     pub prefer_server_ciphers: bool,
     /// `ssl_session_tickets`. Default on.

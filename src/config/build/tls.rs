@@ -30,6 +30,8 @@ pub(super) struct TlsSettings {
     verify_depth: Option<u32>,
     protocols: Option<TlsVersions>,
     ciphers: Option<Located<String>>,
+    ciphersuites: Option<Located<String>>,
+    ecdh_curve: Option<Located<String>>,
     prefer_server_ciphers: Option<bool>,
     session_tickets: Option<bool>,
     session_cache: Option<SessionCache>,
@@ -75,6 +77,18 @@ impl TlsSettings {
                 let value = located(d, d.text(0).into_owned());
                 set(&mut self.ciphers, d, value)?;
             }
+            b"ssl_conf_command" => {
+                if !d.arg(0).eq_ignore_ascii_case(b"Ciphersuites") {
+                    let what = format!("with \"{}\" is not implemented", d.text(0));
+                    return Err(refuse_directive(d, &format!("{what} in this version")));
+                }
+                // Commands are run in order, so the last one holds.
+                self.ciphersuites = Some(located(d, d.text(1).into_owned()));
+            }
+            b"ssl_ecdh_curve" => {
+                let value = located(d, d.text(0).into_owned());
+                set(&mut self.ecdh_curve, d, value)?;
+            }
             b"ssl_prefer_server_ciphers" => set(&mut self.prefer_server_ciphers, d, flag(d)?)?,
             b"ssl_session_tickets" => set(&mut self.session_tickets, d, flag(d)?)?,
             b"ssl_session_cache" => {
@@ -96,7 +110,7 @@ impl TlsSettings {
         super::scope::inherit!(
             self, outer;
             certificates, keys, client_certificate, trusted_certificate, verify_client,
-            verify_depth, protocols, ciphers, prefer_server_ciphers, session_tickets,
+            verify_depth, protocols, ciphers, ciphersuites, ecdh_curve, prefer_server_ciphers, session_tickets,
             session_cache, session_timeout, session_ticket_keys, reject_handshake
         );
     }
@@ -164,6 +178,8 @@ impl TlsSettings {
                 value: DEFAULT_CIPHERS.to_owned(),
                 position: position.clone(),
             }),
+            ciphersuites: self.ciphersuites.clone(),
+            ecdh_curve: self.ecdh_curve.clone(),
             prefer_server_ciphers: self.prefer_server_ciphers.unwrap_or(false),
             session_tickets: self.session_tickets.unwrap_or(true),
             session_cache: self.session_cache.clone().unwrap_or(SessionCache::None),

@@ -302,6 +302,18 @@ pub(super) const ROWS: &[Row] = &[
         ONE,
         "cipher suites, in OpenSSL's language",
     ),
+    words(
+        "ssl_conf_command",
+        HS,
+        (2, 2),
+        "`Ciphersuites` and the suites of TLS 1.3",
+    ),
+    words(
+        "ssl_ecdh_curve",
+        HS,
+        ONE,
+        "`auto`, or of X25519MLKEM768, X25519, prime256v1, secp384r1",
+    ),
     flag(
         "ssl_prefer_server_ciphers",
         HS,

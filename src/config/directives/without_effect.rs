@@ -273,7 +273,6 @@ pub(super) const GROUPS: &[Group] = &[
          proxy_next_upstream_tries",
     ),
     fixed(&["all"], LATER, HSL, "satisfy"),
-    fixed(&["auto"], LATER, HS, "ssl_ecdh_curve"),
     fixed(
         &["error timeout", "timeout error"],
         LATER,

@@ -13,7 +13,7 @@ use rustls::{
 };
 
 use super::*;
-use crate::config::{Located, PemSource, Position, VerifyClient};
+use crate::config::{PemSource, Position, VerifyClient};
 use crate::tls::client_auth::tests::{Ca, Holder, by_the_guide, ca, leaf, leaf_with, openssl, pem};
 use crate::tls::client_auth::{RefusalReason, refusal_behind};
 
@@ -73,6 +73,8 @@ impl Site {
                 tls13: true,
             },
             ciphers: at("HIGH:!aNULL:!MD5".to_owned()),
+            ciphersuites: None,
+            ecdh_curve: None,
             prefer_server_ciphers: false,
             session_tickets: true,
             session_cache: SessionCache::Shared("SSL".into(), 1 << 20),
@@ -544,6 +546,53 @@ fn what_cannot_work_is_refused_with_its_place() {
         error.contains("is not an X.509 version 3 certificate"),
         "{error}"
     );
+}
+
+#[test]
+fn curves_and_tls13_suites_are_those_of_the_directives() {
+    let mut site = Site::new();
+    site.tls.ecdh_curve = Some(at("secp384r1:secp521r1".to_owned()));
+    site.tls.ciphersuites = Some(at(
+        "TLS_AES_128_GCM_SHA256:TLS_AES_128_CCM_SHA256".to_owned()
+    ));
+    let host = site.build(&shared());
+    let provider = host.config.crypto_provider();
+    let groups: Vec<_> = provider
+        .kx_groups
+        .iter()
+        .map(|group| group.name())
+        .collect();
+    assert_eq!(groups, [rustls::NamedGroup::secp384r1]);
+    let tls13 = provider
+        .cipher_suites
+        .iter()
+        .filter(|suite| suite.tls13().is_some());
+    let tls13: Vec<_> = tls13.map(SupportedCipherSuite::suite).collect();
+    assert_eq!(tls13, [rustls::CipherSuite::TLS13_AES_128_GCM_SHA256]);
+    assert_eq!(
+        host.warnings[..2],
+        [
+            "\"TLS_AES_128_CCM_SHA256\" in \"ssl_conf_command Ciphersuites\" is not offered",
+            "\"secp521r1\" in \"ssl_ecdh_curve\" is not offered",
+        ]
+    );
+    for version in BOTH {
+        assert!(connect(&host, &client(version, None)).is_ok());
+    }
+    for (curves, message) in [
+        (
+            "secp521r1",
+            "invalid ssl_ecdh_curve \"secp521r1\": none of these is offered",
+        ),
+        (
+            "X25519:nope",
+            "invalid ssl_ecdh_curve \"X25519:nope\": unknown name \"nope\"",
+        ),
+        ("", "invalid ssl_ecdh_curve \"\": unknown name \"\""),
+    ] {
+        site.tls.ecdh_curve = Some(at(curves.to_owned()));
+        assert_eq!(site.refused().message, message);
+    }
 }
 
 #[test]

@@ -104,6 +104,8 @@ fn example(name: &str) -> Option<&'static str> {
         "ssl_verify_client" => "optional",
         "ssl_protocols" => "TLSv1.3",
         "ssl_ciphers" => "HIGH",
+        "ssl_conf_command" => "Ciphersuites TLS_AES_128_GCM_SHA256",
+        "ssl_ecdh_curve" => "X25519:prime256v1",
         "ssl_session_cache" => "none",
         _ => return None,
     })
