@@ -12,6 +12,7 @@ use regex::bytes::Regex;
 
 use super::client_rules::ClientRules;
 use super::mime::MimeTypes;
+use super::pem_source::PemSource;
 use super::server_names::ServerNames;
 use super::template::Template;
 
@@ -110,6 +111,9 @@ pub struct Core {
     pub master_process: bool,
     /// `user NAME [GROUP]`.
     pub user: Option<Located<(String, Option<String>)>>,
+    /// `ssl_watch`, in the main context or in `http`: the time between two
+    /// looks at the files that certificates come from. `None` for off.
+    pub ssl_watch: Option<Duration>,
     /// `error_log` of the main context, never empty.
     pub error_logs: Vec<ErrorLog>,
 }
@@ -543,11 +547,11 @@ impl fmt::Display for UpstreamAddress {
 #[derive(Debug, Clone)]
 pub struct Tls {
     /// `ssl_certificate` and `ssl_certificate_key`, paired in order.
-    pub certificates: Vec<(Located<PathBuf>, Located<PathBuf>)>,
+    pub certificates: Vec<(Located<PemSource>, Located<PemSource>)>,
     /// `ssl_client_certificate`.
-    pub client_certificate: Option<Located<PathBuf>>,
+    pub client_certificate: Option<Located<PemSource>>,
     /// `ssl_trusted_certificate`.
-    pub trusted_certificate: Option<Located<PathBuf>>,
+    pub trusted_certificate: Option<Located<PemSource>>,
     /// `ssl_verify_client`. Default off.
     pub verify_client: Located<VerifyClient>,
     /// `ssl_crl`.
@@ -562,6 +566,10 @@ pub struct Tls {
     pub protocols: TlsVersions,
     /// `ssl_ciphers`, in OpenSSL's language. Default `HIGH:!aNULL:!MD5`.
     pub ciphers: Located<String>,
+    /// `ssl_conf_command Ciphersuites`. Default: all three.
+    pub ciphersuites: Option<Located<String>>,
+    /// `ssl_ecdh_curve`. Default: all that there are.
+    pub ecdh_curve: Option<Located<String>>,
     /// `ssl_prefer_server_ciphers`. Default off.
     pub prefer_server_ciphers: bool,
     /// `ssl_session_tickets`. Default on.
@@ -570,6 +578,10 @@ pub struct Tls {
     pub session_cache: SessionCache,
     /// `ssl_session_timeout`. Default 5 min.
     pub session_timeout: Duration,
+    /// `ssl_session_ticket_key`: the first seals, all open. None: random keys.
+    pub session_ticket_keys: Vec<Located<PathBuf>>,
+    /// `ssl_reject_handshake`. Default off; on, there may be no certificate.
+    pub reject_handshake: bool,
 }
 
 /// `ssl_verify_client`.

@@ -117,7 +117,9 @@ pub(crate) async fn accept(
                 listener.hosts.find(name.as_bytes())
             });
             chosen.set(server);
-            gateway.tls_host(server).map(|host| host.config.clone())
+            // No configuration: unrecognized_name, before anything is said.
+            let host = gateway.tls_host(server).filter(|host| !host.rejects);
+            host.map(|host| host.config.clone())
         });
         // Before anything is awaited: the next handshake would overwrite it.
         let refusal = take_refusal();

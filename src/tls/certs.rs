@@ -1,4 +1,5 @@
-//! Certificates and keys from PEM files: read, matched, and warned about.
+//! Certificates and keys, from PEM files, from the configuration or from the
+//! environment: read, matched, and warned about.
 //!
 //! Everything here happens on the main thread while a configuration is built.
 //! A [`Loader`] lives for one such build and remembers every file by its path,
@@ -29,7 +30,9 @@ use zeroize::Zeroize;
 use super::client_auth::crl::{self, RevocationList};
 use super::client_auth::revocation::CrlFile;
 use super::identity;
-use crate::config::{Located, Position};
+use super::resumption::TicketKey;
+use super::watch::Watch;
+use crate::config::{Located, PemSource, Position};
 
 /// Why a TLS configuration cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,12 +66,38 @@ impl std::error::Error for TlsError {}
 /// What is worth knowing of a server certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateInfo {
-    /// The file.
-    pub path: PathBuf,
+    /// Where it came from.
+    pub path: PemSource,
     /// RFC 2253; empty where the name has no text.
     pub subject: String,
     /// Seconds since the epoch.
     pub not_after: i64,
+}
+
+impl CertificateInfo {
+    fn of(source: &PemSource, certificate: &X509Certificate<'_>) -> Self {
+        Self {
+            path: source.clone(),
+            subject: identity::rfc2253(certificate.subject()).unwrap_or_default(),
+            not_after: certificate.validity().not_after.timestamp(),
+        }
+    }
+
+    /// A line for the error log, if this certificate has ended or ends within
+    /// so many days.
+    #[must_use]
+    pub fn complaint(&self, now: UnixTime, days: i64) -> Option<String> {
+        let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        if self.not_after.saturating_sub(seconds) >= days.saturating_mul(DAY) {
+            return None;
+        }
+        let problem = validity_problem(i64::MIN, self.not_after, now)?;
+        let path = self.path.display();
+        Some(format!(
+            "certificate \"{}\" in \"{path}\" {problem}",
+            self.subject
+        ))
+    }
 }
 
 /// Days before its end from which a certificate is warned about.
@@ -86,12 +115,15 @@ const DAY: i64 = 86_400;
 #[derive(Debug)]
 pub struct Loader {
     now: UnixTime,
-    chains: HashMap<PathBuf, Arc<Chain>>,
-    keys: HashMap<PathBuf, Arc<dyn SigningKey>>,
-    pairs: HashMap<(PathBuf, PathBuf), (Arc<CertifiedKey>, CertificateInfo)>,
-    authorities: HashMap<PathBuf, Arc<[CertificateDer<'static>]>>,
+    chains: HashMap<PemSource, Arc<Chain>>,
+    keys: HashMap<PemSource, Arc<dyn SigningKey>>,
+    pairs: HashMap<(PemSource, PemSource), (Arc<CertifiedKey>, CertificateInfo)>,
+    authorities: HashMap<PemSource, Arc<[CertificateDer<'static>]>>,
     crls: HashMap<PathBuf, Arc<CrlFile>>,
+    ticket_keys: HashMap<PathBuf, Arc<TicketKey>>,
     warnings: Vec<String>,
+    watch: Watch,
+    expiring: Vec<CertificateInfo>,
     /// What other modules of this folder build from files and share the same way.
     pub(super) built: super::server::Built,
 }
@@ -142,7 +174,10 @@ impl Loader {
             pairs: HashMap::new(),
             authorities: HashMap::new(),
             crls: HashMap::new(),
+            ticket_keys: HashMap::new(),
             warnings: Vec::new(),
+            watch: Watch::default(),
+            expiring: Vec::new(),
             built: super::server::Built::default(),
         }
     }
@@ -154,8 +189,8 @@ impl Loader {
     /// A file cannot be read or understood, or the two do not belong together.
     pub(super) fn certified_key(
         &mut self,
-        certificate: &Located<PathBuf>,
-        key: &Located<PathBuf>,
+        certificate: &Located<PemSource>,
+        key: &Located<PemSource>,
     ) -> Result<(Arc<CertifiedKey>, CertificateInfo), TlsError> {
         let pair = (certificate.value.clone(), key.value.clone());
         if let Some(known) = self.pairs.get(&pair) {
@@ -190,7 +225,7 @@ impl Loader {
     /// would let nobody in, or be taken for none.
     pub(super) fn authorities(
         &mut self,
-        file: &Located<PathBuf>,
+        file: &Located<PemSource>,
     ) -> Result<Arc<[CertificateDer<'static>]>, TlsError> {
         if let Some(known) = self.authorities.get(&file.value) {
             return Ok(Arc::clone(known));
@@ -200,10 +235,20 @@ impl Loader {
             let message = format!("cannot load CA certificate \"{path}\": {reason}");
             TlsError::at(&file.position, message)
         };
-        let (bytes, _) = read(&file.value).map_err(|error| fail(&os_reason(&error)))?;
+        file.value
+            .file()
+            .into_iter()
+            .for_each(|path| self.watch.add(path));
+        let (bytes, _) = fetch(&file.value).map_err(|reason| fail(&reason))?;
         let certificates: Arc<[_]> = certificates(&bytes).map_err(|e| fail(&e))?.into();
         if certificates.is_empty() {
             return Err(fail("no certificate in it"));
+        }
+        for der in certificates.iter() {
+            if let Ok((_, parsed)) = X509Certificate::from_der(der) {
+                self.expiring
+                    .push(CertificateInfo::of(&file.value, &parsed));
+            }
         }
         self.authorities
             .insert(file.value.clone(), Arc::clone(&certificates));
@@ -224,6 +269,7 @@ impl Loader {
             let message = format!("cannot load CRL \"{path}\": {reason}");
             TlsError::at(&file.position, message)
         };
+        self.watch.add(&file.value);
         let (bytes, _) = read_up_to(&file.value, MAX_CRL_FILE).map_err(|e| fail(&os_reason(&e)))?;
         let found = crls(&bytes).map_err(|reason| fail(&reason))?;
         drop(bytes);
@@ -251,6 +297,41 @@ impl Loader {
         Ok(crls)
     }
 
+    /// The key in an `ssl_session_ticket_key` file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or has another length than such files have.
+    pub(super) fn ticket_key(
+        &mut self,
+        file: &Located<PathBuf>,
+    ) -> Result<Arc<TicketKey>, TlsError> {
+        if let Some(known) = self.ticket_keys.get(&file.value) {
+            return Ok(Arc::clone(known));
+        }
+        let path = file.value.display();
+        self.watch.add(&file.value);
+        let (bytes, mode) = read(&file.value).map_err(|error| {
+            let reason = os_reason(&error);
+            let message = format!("cannot load session ticket key \"{path}\": {reason}");
+            TlsError::at(&file.position, message)
+        })?;
+        let key = TicketKey::from_file(&bytes).ok_or_else(|| {
+            TlsError::at(&file.position, format!("\"{path}\" must be 48 or 80 bytes"))
+        })?;
+        if mode & 0o007 != 0 {
+            self.warn(format!(
+                "session ticket key \"{path}\" is readable by others than owner and group \
+                 (mode {:04o})",
+                mode & 0o7777
+            ));
+        }
+        let key = Arc::new(key);
+        self.ticket_keys
+            .insert(file.value.clone(), Arc::clone(&key));
+        Ok(key)
+    }
+
     /// For the operator, at load; each is said once.
     pub(super) fn warn(&mut self, warning: String) {
         self.warnings.push(warning);
@@ -261,7 +342,17 @@ impl Loader {
         std::mem::take(&mut self.warnings)
     }
 
-    fn chain(&mut self, file: &Located<PathBuf>) -> Result<Arc<Chain>, TlsError> {
+    /// The files that were read.
+    pub fn take_watch(&mut self) -> Watch {
+        std::mem::take(&mut self.watch)
+    }
+
+    /// The certificates that were read, of servers and of CAs.
+    pub fn take_expiring(&mut self) -> Vec<CertificateInfo> {
+        std::mem::take(&mut self.expiring)
+    }
+
+    fn chain(&mut self, file: &Located<PemSource>) -> Result<Arc<Chain>, TlsError> {
         let path = &file.value;
         if let Some(known) = self.chains.get(path) {
             return Ok(Arc::clone(known));
@@ -270,7 +361,10 @@ impl Loader {
             let message = format!("cannot load certificate \"{}\": {reason}", path.display());
             TlsError::at(&file.position, message)
         };
-        let (bytes, _) = read(path).map_err(|error| fail(&os_reason(&error)))?;
+        path.file()
+            .into_iter()
+            .for_each(|path| self.watch.add(path));
+        let (bytes, _) = fetch(path).map_err(|reason| fail(&reason))?;
         let certificates = certificates(&bytes).map_err(|reason| fail(&reason))?;
         let leaf = certificates
             .first()
@@ -279,11 +373,8 @@ impl Loader {
             X509Certificate::from_der(leaf).map_err(|_| fail("a certificate is malformed"))?;
         let not_after = leaf.validity().not_after.timestamp();
         let not_before = leaf.validity().not_before.timestamp();
-        let info = CertificateInfo {
-            path: path.clone(),
-            subject: identity::rfc2253(leaf.subject()).unwrap_or_default(),
-            not_after,
-        };
+        let info = CertificateInfo::of(path, &leaf);
+        self.expiring.push(info.clone());
         let public_key = PublicKey::from(leaf.public_key());
         if let Some(problem) = validity_problem(not_before, not_after, self.now) {
             self.warn(format!("certificate \"{}\" {problem}", path.display()));
@@ -297,7 +388,7 @@ impl Loader {
         Ok(chain)
     }
 
-    fn key(&mut self, file: &Located<PathBuf>) -> Result<Arc<dyn SigningKey>, TlsError> {
+    fn key(&mut self, file: &Located<PemSource>) -> Result<Arc<dyn SigningKey>, TlsError> {
         let path = &file.value;
         if let Some(known) = self.keys.get(path) {
             return Ok(Arc::clone(known));
@@ -307,7 +398,10 @@ impl Loader {
             let message = format!("cannot load certificate key \"{path}\": {reason}");
             TlsError::at(&file.position, message)
         };
-        let (bytes, mode) = read(path).map_err(|error| fail(&os_reason(&error)))?;
+        path.file()
+            .into_iter()
+            .for_each(|path| self.watch.add(path));
+        let (bytes, mode) = fetch(path).map_err(|reason| fail(&reason))?;
         let mut der = private_key(&bytes).map_err(|reason| fail(&reason))?;
         // The error of rustls is not shown: it might quote what it read.
         let key = any_supported_type(&der);
@@ -460,6 +554,78 @@ fn read_up_to(path: &Path, limit: u64) -> io::Result<(Secret, u32)> {
     Ok((content, metadata.permissions().mode()))
 }
 
+/// What a source holds, as PEM, and the permission bits of a file.
+///
+/// # Errors
+///
+/// Why not, in words that follow the source's name and show nothing of its
+/// content.
+fn fetch(source: &PemSource) -> Result<(Secret, u32), String> {
+    let value = match source {
+        PemSource::File(path) => return read(path).map_err(|error| os_reason(&error)),
+        PemSource::Data(_) | PemSource::Env { .. } => source.value(),
+    };
+    let value = value.ok_or("the environment variable is not set")?;
+    let pem = pem_of(&value).ok_or("the value is neither PEM nor base64 of PEM")?;
+    Ok((pem, 0))
+}
+
+/// PEM, PEM whose line ends have become the two characters `\n` (as `.env`
+/// files and consoles make them), or base64 of PEM (as Kubernetes keeps it).
+fn pem_of(value: &[u8]) -> Option<Secret> {
+    const BEGIN: &[u8] = b"-----BEGIN ";
+    let holds_pem = |bytes: &[u8]| memchr::memmem::find(bytes, BEGIN).is_some();
+    if !holds_pem(value) {
+        return base64(value).filter(|decoded| holds_pem(decoded));
+    }
+    let mut pem = Secret(Vec::with_capacity(value.len()));
+    let mut rest = value;
+    while let Some((&byte, after)) = rest.split_first() {
+        // Neither base64 nor a PEM header has a backslash of its own.
+        if let Some(after) = rest.strip_prefix(br"\n") {
+            pem.0.push(b'\n');
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix(br"\r") {
+            rest = after;
+        } else {
+            pem.0.push(byte);
+            rest = after;
+        }
+    }
+    Some(pem)
+}
+
+/// Base64 (RFC 4648 §4) with white space and without padding tolerated.
+fn base64(text: &[u8]) -> Option<Secret> {
+    // Reserved in advance: growing would leave copies behind that nobody wipes.
+    let mut decoded = Secret(Vec::with_capacity(text.len() / 4 * 3 + 3));
+    let (mut word, mut bits) = (0_u32, 0);
+    let trimmed = text.trim_ascii_end();
+    let end = trimmed.iter().rposition(|&byte| byte != b'=')? + 1;
+    if trimmed.len() - end > 2 {
+        return None;
+    }
+    for &byte in &trimmed[..end] {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            byte if byte.is_ascii_whitespace() => continue,
+            _ => return None,
+        };
+        word = word << 6 | u32::from(value);
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            decoded.0.push((word >> bits) as u8);
+            word &= (1 << bits) - 1;
+        }
+    }
+    Some(decoded)
+}
+
 /// The system's words, without Rust's "(os error 2)".
 fn os_reason(error: &io::Error) -> String {
     let text = error.to_string();
@@ -476,13 +642,13 @@ mod tests {
 
     use super::*;
 
-    fn located(path: PathBuf) -> Located<PathBuf> {
+    fn located(path: PathBuf) -> Located<PemSource> {
         let position = Position {
             file: "nginx.conf".into(),
             line: 7,
         };
         Located {
-            value: path,
+            value: path.into(),
             position,
         }
     }
@@ -494,7 +660,7 @@ mod tests {
             Self(tempfile::tempdir().expect("a directory"))
         }
 
-        fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Located<PathBuf> {
+        fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Located<PemSource> {
             let path = self.0.path().join(name);
             fs::write(&path, content).expect("written");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("set");
@@ -510,9 +676,13 @@ mod tests {
             assert!(output.status.success(), "{output:?}");
         }
 
-        fn at(&self, name: &str) -> Located<PathBuf> {
+        fn at(&self, name: &str) -> Located<PemSource> {
             let file = located(self.0.path().join(name));
-            fs::set_permissions(&file.value, fs::Permissions::from_mode(0o640)).expect("set");
+            fs::set_permissions(
+                file.value.file().expect("a file"),
+                fs::Permissions::from_mode(0o640),
+            )
+            .expect("set");
             file
         }
     }
@@ -551,7 +721,7 @@ mod tests {
         files.openssl("genpkey -algorithm RSA -out k.pem");
         files.openssl("req -new -key k.pem -subj /CN=v1 -out r.pem");
         files.openssl("x509 -req -in r.pem -signkey k.pem -days 365 -out c.pem");
-        let (bytes, _) = read(&files.at("c.pem").value).expect("read");
+        let (bytes, _) = fetch(&files.at("c.pem").value).expect("read");
         let der = certificates(&bytes).expect("PEM").remove(0);
         let (_, parsed) = X509Certificate::from_der(&der).expect("DER");
         assert_eq!(parsed.version(), x509_parser::x509::X509Version::V1);
@@ -590,8 +760,11 @@ mod tests {
         let secret = "c2VjcmV0c2VjcmV0";
         let broken = format!("-----BEGIN PRIVATE KEY-----\n{secret}\n-----END PRIVATE KEY-----\n");
         let cases = [
-            (files.0.path().join("none"), "No such file or directory"),
-            (files.0.path().to_owned(), "is a directory"),
+            (
+                files.0.path().join("none").into(),
+                "No such file or directory",
+            ),
+            (files.0.path().to_owned().into(), "is a directory"),
             (files.write("empty", "").value, "no private key in it"),
             (files.write("junk", "junk").value, "no private key in it"),
             (files.write("broken", broken).value, "the key is malformed"),
@@ -606,10 +779,13 @@ mod tests {
                 "the key is encrypted",
             ),
         ];
-        for (path, reason) in cases {
-            let error = Loader::new()
-                .certified_key(&good, &located(path.clone()))
-                .expect_err(reason);
+        for (source, reason) in cases {
+            let path: &PemSource = &source;
+            let key = Located {
+                value: source.clone(),
+                position: good.position.clone(),
+            };
+            let error = Loader::new().certified_key(&good, &key).expect_err(reason);
             let begin = format!("cannot load certificate key \"{}\": ", path.display());
             assert!(error.message.starts_with(&begin), "{error}");
             assert!(error.message.contains(reason), "{error}");
@@ -642,7 +818,11 @@ mod tests {
         let (certificate, key) = pair();
         let certificate = files.write("c.pem", certificate);
         let key = files.write("k.pem", key);
-        fs::set_permissions(&key.value, fs::Permissions::from_mode(0o644)).expect("set");
+        fs::set_permissions(
+            key.value.file().expect("a file"),
+            fs::Permissions::from_mode(0o644),
+        )
+        .expect("set");
         let mut loader = Loader::new();
         for _ in 0..3 {
             loader.certified_key(&certificate, &key).expect("loaded");
@@ -677,6 +857,26 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_in_its_last_days_is_complained_of() {
+        let info = CertificateInfo {
+            path: PathBuf::from("/c.pem").into(),
+            subject: "CN=a".to_owned(),
+            not_after: 1_000 * DAY,
+        };
+        let at = |seconds: i64| UnixTime::since_unix_epoch(Duration::from_secs(seconds as u64));
+        let complaint = |now| info.complaint(at(now), 14);
+        assert_eq!(complaint(986 * DAY), None);
+        assert_eq!(
+            complaint(986 * DAY + 1).as_deref(),
+            Some("certificate \"CN=a\" in \"/c.pem\" expires in 13 days")
+        );
+        assert_eq!(
+            complaint(1_002 * DAY).as_deref(),
+            Some("certificate \"CN=a\" in \"/c.pem\" expired 2 days ago")
+        );
+    }
+
+    #[test]
     fn a_file_is_read_once_in_one_build() {
         let files = Files::new();
         let (certificate, key) = pair();
@@ -684,10 +884,120 @@ mod tests {
         let key = files.write("k.pem", key);
         let mut loader = Loader::new();
         let first = loader.certified_key(&certificate, &key).expect("loaded");
-        fs::remove_file(&certificate.value).expect("removed");
+        fs::remove_file(certificate.value.file().expect("a file")).expect("removed");
         let second = loader
             .certified_key(&certificate, &key)
             .expect("remembered");
         assert!(Arc::ptr_eq(&first.0, &second.0));
+    }
+
+    #[test]
+    fn a_ticket_key_has_48_or_80_bytes_and_is_read_once() {
+        let files = Files::new();
+        let file = |bytes: usize| {
+            let file = files.write(&format!("{bytes}.key"), vec![7; bytes]);
+            Located {
+                value: file.value.file().expect("a file").to_owned(),
+                position: file.position,
+            }
+        };
+        let mut loader = Loader::new();
+        for good in [48, 80] {
+            let key = loader.ticket_key(&file(good)).expect("read");
+            assert!(Arc::ptr_eq(
+                &key,
+                &loader.ticket_key(&file(good)).expect("known")
+            ));
+        }
+        assert_eq!(loader.take_warnings(), Vec::<String>::new());
+        for bad in [0, 47, 49, 79, 81] {
+            let error = loader.ticket_key(&file(bad)).expect_err("refused");
+            let end = format!("{bad}.key\" must be 48 or 80 bytes in nginx.conf:7");
+            assert!(error.to_string().ends_with(&end), "{error}");
+        }
+    }
+
+    fn data(value: impl AsRef<[u8]>) -> Located<PemSource> {
+        let mut here = located(PathBuf::new());
+        let value = zeroize::Zeroizing::new(value.as_ref().to_vec());
+        here.value = PemSource::Data(Arc::new(value));
+        here
+    }
+
+    fn variable(name: &str, value: &str) -> Located<PemSource> {
+        let mut here = located(PathBuf::new());
+        let value = zeroize::Zeroizing::new(value.as_bytes().to_vec());
+        here.value = PemSource::Env {
+            name: name.into(),
+            given: Some(Arc::new(value)),
+        };
+        here
+    }
+
+    fn in_base64(text: &str) -> String {
+        let folder = tempfile::tempdir().expect("a directory");
+        let file = folder.path().join("text");
+        fs::write(&file, text).expect("written");
+        let output = std::process::Command::new("base64").arg(file).output();
+        String::from_utf8(output.expect("base64 runs").stdout).expect("ASCII")
+    }
+
+    #[test]
+    fn a_value_is_pem_or_pem_with_literal_line_ends_or_base64_of_pem() {
+        let (certificate, key) = pair();
+        let forms = |text: &str| {
+            let base64 = in_base64(text);
+            [
+                text.to_owned(),
+                text.replace('\n', r"\n"),
+                text.replace('\n', r"\r\n"),
+                base64.replace('\n', ""),
+                base64.trim_end().trim_end_matches('=').to_owned(),
+                base64,
+            ]
+        };
+        for (certificate, key) in forms(&certificate).iter().zip(forms(&key)) {
+            for (certificate, key) in [
+                (data(certificate), data(&key)),
+                (variable("CRT", certificate), variable("KEY", &key)),
+            ] {
+                let made = Loader::new().certified_key(&certificate, &key);
+                assert!(made.is_ok(), "{made:?}");
+                assert!(Loader::new().authorities(&certificate).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_no_key_is_refused_without_being_shown() {
+        let (certificate, key) = pair();
+        let good = data(&certificate);
+        let body = key.lines().nth(1).expect("a line").to_owned();
+        let cut = key.replace("-----END", "");
+        for value in [&body, "", "=", "====", "hunter2", "\u{e9}", &cut] {
+            for (source, name) in [
+                (variable("TLS_KEY", value), "env:TLS_KEY"),
+                (data(value), "data:..."),
+            ] {
+                let error = Loader::new()
+                    .certified_key(&good, &source)
+                    .expect_err("refused");
+                let begin = format!("cannot load certificate key \"{name}\": ");
+                assert!(error.message.starts_with(&begin), "{error}");
+                assert!(value.len() < 2 || !error.message.contains(value), "{error}");
+                assert!(!error.message.contains(&body), "{error}");
+            }
+        }
+        let mut unset = located(PathBuf::new());
+        unset.value = PemSource::Env {
+            name: "RINGWALL_NOT_SET".into(),
+            given: None,
+        };
+        let error = Loader::new().authorities(&unset).expect_err("refused");
+        assert_eq!(
+            error.message,
+            "cannot load CA certificate \"env:RINGWALL_NOT_SET\": \
+             the environment variable is not set"
+        );
     }
 }

@@ -166,6 +166,18 @@ pub fn tls12(string: &str) -> Result<Vec<SupportedCipherSuite>, CipherError> {
     Ok(chosen)
 }
 
+/// A TLS 1.3 suite by its name; `Some(None)` is one that OpenSSL has and nobody
+/// is offered here.
+pub(super) fn tls13_named(name: &str) -> Option<Option<SupportedCipherSuite>> {
+    if matches!(name, "TLS_AES_128_CCM_SHA256" | "TLS_AES_128_CCM_8_SHA256") {
+        return Some(None);
+    }
+    let found = TLS13
+        .into_iter()
+        .find(|known| openssl_name(known.suite()) == name)?;
+    Some(Some(found))
+}
+
 /// OpenSSL's name of a negotiated suite, as `$ssl_cipher` shows it. The TLS 1.3
 /// suites go by their IANA names there.
 pub fn openssl_name(suite: CipherSuite) -> &'static str {

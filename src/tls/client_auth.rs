@@ -49,7 +49,9 @@ use super::identity::Identity;
 use super::identity::details::Details;
 use super::identity::forms::{self, Proven};
 use super::identity::pem;
-use crate::config::{ClientIdentity, CrlExpired, Located, Tls, VerifyClient, VerifyFailure};
+use crate::config::{
+    ClientIdentity, CrlExpired, Located, PemSource, Tls, VerifyClient, VerifyFailure,
+};
 
 /// Certificates looked at behind the leaf. OpenSSL bounds the message instead
 /// (100 KiB); this bounds the parsing.
@@ -79,8 +81,8 @@ pub struct ClientAuth {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct PolicyKey {
     mode: VerifyClient,
-    client: Option<PathBuf>,
-    trusted: Option<PathBuf>,
+    client: Option<PemSource>,
+    trusted: Option<PemSource>,
     depth: u32,
     crl: Option<PathBuf>,
     crl_expired: CrlExpired,
@@ -100,13 +102,13 @@ impl ClientAuth {
         algorithms: WebPkiSupportedAlgorithms,
         loader: &mut Loader,
     ) -> Result<Arc<Self>, TlsError> {
-        let path = |file: &Option<Located<PathBuf>>| file.as_ref().map(|file| file.value.clone());
+        let path = |file: &Option<Located<PemSource>>| file.as_ref().map(|file| file.value.clone());
         let key = PolicyKey {
             mode: tls.verify_client.value,
             client: path(&tls.client_certificate),
             trusted: path(&tls.trusted_certificate),
             depth: tls.verify_depth,
-            crl: path(&tls.crl),
+            crl: tls.crl.as_ref().map(|file| file.value.clone()),
             crl_expired: tls.crl_expired,
             failure: tls.verify_failure,
         };

@@ -17,6 +17,7 @@ pub mod record;
 pub mod resumption;
 pub mod server;
 pub mod session;
+pub mod watch;
 
 use rustls::pki_types::UnixTime;
 use rustls::{NamedGroup, ProtocolVersion};

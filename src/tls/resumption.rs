@@ -20,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 pub use self::store::{ScopedStore, SessionStore};
-pub use self::tickets::{NoRandomness, TicketKeys, Ticketer};
+pub use self::tickets::{Keys, NoRandomness, TicketKey, TicketKeys, Ticketer};
 
 /// What a session is bound to: a digest over the client-certificate policy and
 /// the server's certificates.

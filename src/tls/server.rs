@@ -12,8 +12,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use aws_lc_rs::digest;
-use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self as provider, kx_group};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, StoresServerSessions,
 };
@@ -25,7 +25,7 @@ use super::ciphers::{self, CipherError};
 use super::client_auth::{ClientAuth, PolicyKey};
 use super::identity::details::AlternativeNames;
 use super::resumption::{NoRandomness, Scope, ScopedStore, SessionStore, TicketKeys, Ticketer};
-use crate::config::{SessionCache, Tls, TlsVersions};
+use crate::config::{Located, SessionCache, Tls, TlsVersions};
 
 /// A server block, ready to answer handshakes.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub struct TlsHost {
     pub uris: Arc<[Box<str>]>,
     /// One per `ssl_certificate`.
     pub certificates: Vec<CertificateInfo>,
+    /// `ssl_reject_handshake`: nobody is answered.
+    pub rejects: bool,
     /// For the operator. A file's warning is given with the first block that
     /// uses it.
     pub warnings: Vec<String>,
@@ -93,8 +95,11 @@ impl Shared {
 #[derive(Default)]
 pub(super) struct Built {
     pub(super) policies: HashMap<PolicyKey, Arc<ClientAuth>>,
-    providers: HashMap<(String, TlsVersions), Arc<CryptoProvider>>,
+    providers: HashMap<ProviderKey, Arc<CryptoProvider>>,
 }
+
+/// `ssl_ciphers`, `ssl_protocols`, `Ciphersuites` and `ssl_ecdh_curve`.
+type ProviderKey = (String, TlsVersions, Option<String>, Option<String>);
 
 impl fmt::Debug for Built {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -122,7 +127,7 @@ pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost,
         keys.push(key);
         certificates.push(info);
     }
-    if keys.is_empty() {
+    if keys.is_empty() && !tls.reject_handshake {
         let at = &tls.verify_client.position;
         return Err(TlsError::at(at, "no \"ssl_certificate\" is defined"));
     }
@@ -163,8 +168,16 @@ pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost,
     config.session_storage = session_storage(tls, shared, scope);
     config.send_tls13_tickets = TICKETS;
     if tls.session_tickets {
-        let keys = Arc::clone(&shared.keys);
-        let ticketer = Ticketer::new(keys, scope, tls.session_timeout);
+        let ticketer = if tls.session_ticket_keys.is_empty() {
+            Ticketer::new(Arc::clone(&shared.keys), scope, tls.session_timeout)
+        } else {
+            let keys: Result<Vec<_>, _> = tls
+                .session_ticket_keys
+                .iter()
+                .map(|file| loader.ticket_key(file))
+                .collect();
+            Ticketer::new(keys?, scope, tls.session_timeout)
+        };
         config.ticketer = Arc::new(ticketer);
     }
 
@@ -173,6 +186,7 @@ pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost,
         client_auth,
         uris,
         certificates,
+        rejects: tls.reject_handshake,
         warnings: loader.take_warnings(),
     })
 }
@@ -216,7 +230,13 @@ fn scope_of(client_auth: &ClientAuth, keys: &[Arc<CertifiedKey>]) -> Scope {
 /// aws-lc-rs with the suites of `ssl_ciphers`; one for all blocks that say the
 /// same.
 fn crypto_provider(tls: &Tls, loader: &mut Loader) -> Result<Arc<CryptoProvider>, TlsError> {
-    let key = (tls.ciphers.value.clone(), tls.protocols);
+    let value = |given: &Option<Located<String>>| given.as_ref().map(|given| given.value.clone());
+    let key = (
+        tls.ciphers.value.clone(),
+        tls.protocols,
+        value(&tls.ciphersuites),
+        value(&tls.ecdh_curve),
+    );
     if let Some(known) = loader.built.providers.get(&key) {
         return Ok(Arc::clone(known));
     }
@@ -231,20 +251,78 @@ fn crypto_provider(tls: &Tls, loader: &mut Loader) -> Result<Arc<CryptoProvider>
             return Err(TlsError::at(&tls.ciphers.position, message));
         }
     };
-    let tls13 = ciphers::TLS13.into_iter().filter(|_| tls.protocols.tls13);
+    let tls13 = match &tls.ciphersuites {
+        Some(list) => {
+            let what = "ssl_conf_command Ciphersuites";
+            listed(list, what, ciphers::tls13_named, loader)?
+        }
+        None => ciphers::TLS13.to_vec(),
+    };
+    let kx_groups = match &tls.ecdh_curve {
+        Some(list) if list.value != "auto" => listed(list, "ssl_ecdh_curve", group_named, loader)?,
+        _ => ALL_GROUPS.to_vec(),
+    };
+    let tls13 = tls13.into_iter().filter(|_| tls.protocols.tls13);
     let tls12 = tls12.into_iter().filter(|_| tls.protocols.tls12);
     let provider = Arc::new(CryptoProvider {
         cipher_suites: tls13.chain(tls12).collect(),
-        kx_groups: vec![
-            kx_group::X25519MLKEM768,
-            kx_group::X25519,
-            kx_group::SECP256R1,
-            kx_group::SECP384R1,
-        ],
+        kx_groups,
         ..provider::default_provider()
     });
     loader.built.providers.insert(key, Arc::clone(&provider));
     Ok(provider)
+}
+
+/// In the order of preference where nobody says otherwise.
+static ALL_GROUPS: [&dyn SupportedKxGroup; 4] = [
+    kx_group::X25519MLKEM768,
+    kx_group::X25519,
+    kx_group::SECP256R1,
+    kx_group::SECP384R1,
+];
+
+/// A group by OpenSSL's names, which it compares without case; `Some(None)` is
+/// one that OpenSSL has and nobody is offered here.
+fn group_named(name: &str) -> Option<Option<&'static dyn SupportedKxGroup>> {
+    Some(match name.to_ascii_lowercase().as_str() {
+        "x25519mlkem768" => Some(kx_group::X25519MLKEM768),
+        "x25519" => Some(kx_group::X25519),
+        "prime256v1" | "secp256r1" | "p-256" => Some(kx_group::SECP256R1),
+        "secp384r1" | "p-384" => Some(kx_group::SECP384R1),
+        "secp521r1" | "p-521" | "x448" | "secp256r1mlkem768" | "secp384r1mlkem1024" => None,
+        _ => return None,
+    })
+}
+
+/// The members of a list with colons, in its order; what is not offered here
+/// is warned about, and something must be left.
+fn listed<T>(
+    list: &Located<String>,
+    directive: &str,
+    named: impl Fn(&str) -> Option<Option<T>>,
+    loader: &mut Loader,
+) -> Result<Vec<T>, TlsError> {
+    let refuse = |reason: &str| {
+        let message = format!("invalid {directive} \"{}\": {reason}", list.value);
+        TlsError::at(&list.position, message)
+    };
+    let mut found = Vec::new();
+    let mut seen = Vec::new();
+    for name in list.value.split(':') {
+        match named(name) {
+            None => return Err(refuse(&format!("unknown name \"{name}\""))),
+            Some(_) if seen.contains(&name) => {}
+            Some(None) => {
+                loader.warn(format!("\"{name}\" in \"{directive}\" is not offered"));
+            }
+            Some(Some(one)) => found.push(one),
+        }
+        seen.push(name);
+    }
+    if found.is_empty() {
+        return Err(refuse("none of these is offered"));
+    }
+    Ok(found)
 }
 
 /// The certificates of a block. Usually one; RSA beside ECDSA for old clients.

@@ -10,6 +10,7 @@ mod support;
 mod abuse;
 mod authorization;
 mod bodies;
+mod certificate_sources;
 mod config_samples;
 mod demo;
 mod epoll;

@@ -6,11 +6,15 @@ use super::values::{
 use super::{Builder, Result, logs};
 use crate::config::error::Error;
 use crate::config::model::{Core, ErrorLog, EventMethod, Located, LogLevel};
+use crate::config::pem_source::secret;
 use crate::config::syntax::Directive;
 use crate::config::units;
 
 /// `worker_connections` where it is not given, as in Nginx.
 const DEFAULT_CONNECTIONS: usize = 512;
+
+/// `ssl_watch on` without an interval.
+const WATCH_INTERVAL: std::time::Duration = std::time::Duration::from_secs(5);
 
 pub(super) fn build(builder: &mut Builder<'_>, directives: &[Directive]) -> Result<Core> {
     let mut draft = Draft::default();
@@ -21,6 +25,14 @@ pub(super) fn build(builder: &mut Builder<'_>, directives: &[Directive]) -> Resu
                 set(&mut events, directive, ())?;
                 for inner in directive.children() {
                     draft.events_directive(inner)?;
+                }
+            }
+            b"http" => {
+                // About the process as a whole, wherever it stands.
+                for inner in directive.children() {
+                    if &*inner.name.value == b"ssl_watch" {
+                        draft.main_directive(builder, inner)?;
+                    }
                 }
             }
             _ => draft.main_directive(builder, directive)?,
@@ -44,6 +56,7 @@ struct Draft {
     daemon: Option<bool>,
     master_process: Option<bool>,
     user: Option<Located<(String, Option<String>)>>,
+    ssl_watch: Option<Option<std::time::Duration>>,
     error_logs: Vec<ErrorLog>,
 }
 
@@ -77,8 +90,27 @@ impl Draft {
                 };
                 set(&mut self.user, d, value)
             }
+            b"ssl_watch" => {
+                let interval = match d.args.get(1) {
+                    Some(word) => units::milliseconds(&word.value)
+                        .filter(|interval| !interval.is_zero())
+                        .ok_or_else(|| invalid_value(d))?,
+                    None => WATCH_INTERVAL,
+                };
+                let value = flag(d)?.then_some(interval);
+                set(&mut self.ssl_watch, d, value)
+            }
             b"error_log" => {
                 self.error_logs.push(logs::error_log(builder, d)?);
+                Ok(())
+            }
+            b"env" => {
+                // A bare name keeps a variable that is kept here in any case.
+                let text = d.text(0);
+                if let Some((name, value)) = text.split_once('=') {
+                    let value = secret(value.as_bytes());
+                    builder.environment.insert(name.into(), value);
+                }
                 Ok(())
             }
             // `http` has a builder of its own; the rest has no effect.
@@ -132,6 +164,7 @@ impl Draft {
             daemon: self.daemon.unwrap_or(true),
             master_process: self.master_process.unwrap_or(true),
             user: self.user,
+            ssl_watch: self.ssl_watch.flatten(),
             error_logs,
         }
     }

@@ -101,7 +101,7 @@ fn settings<'a>(
     let mut servers = Vec::new();
     for d in http.children() {
         match &*d.name.value {
-            b"log_format" | b"upstream" => {}
+            b"log_format" | b"ssl_watch" | b"upstream" => {}
             b"server" => servers.push(d),
             _ => {
                 if !scope.apply(builder, d)? && !is_without_effect(d) {
@@ -148,8 +148,18 @@ fn tls_settings(listeners: &Listeners, drafts: &[Draft]) -> Result<HashMap<Serve
             continue;
         };
         if !default.scope.tls.has_certificate() {
-            let message = "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive";
-            return Err(Error::at(&default.position, message));
+            // A default server that refuses every handshake has no certificate
+            // to lend, so all others need their own.
+            let others = servers.iter().filter_map(|&id| drafts.get(id));
+            let needy = std::iter::once(default)
+                .chain(others)
+                .map(|draft| (&draft.scope.tls, &draft.position))
+                .find(|(tls, _)| !tls.has_certificate() && !tls.rejects_handshakes());
+            if let Some((_, position)) = needy {
+                let message =
+                    "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive";
+                return Err(Error::at(position, message));
+            }
         }
         for &id in servers {
             let Some(draft) = drafts.get(id) else {
@@ -157,7 +167,7 @@ fn tls_settings(listeners: &Listeners, drafts: &[Draft]) -> Result<HashMap<Serve
             };
             settings.entry(id).or_insert_with(|| {
                 let mut own = draft.scope.tls.clone();
-                if !own.has_certificate() {
+                if !own.has_certificate() && !own.rejects_handshakes() {
                     own.borrow_certificates(&default.scope.tls);
                 }
                 own

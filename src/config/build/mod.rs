@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use super::error::Error;
 use super::model::{Config, LogFormat, LogLevel, Position, Remark};
+use super::pem_source::Secret;
 use super::source::{Resolver, path_of};
 use super::syntax::Tree;
 use super::template::{Template, Variable};
@@ -54,6 +55,7 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         session_zones: HashMap::new(),
         records_client_hello: Cell::new(false),
         upstreams: upstream::Upstreams::default(),
+        environment: HashMap::new(),
     };
     let core = core::build(&mut builder, &tree.directives)?;
     let http = http::build(&mut builder, &tree.directives, &core)?;
@@ -84,6 +86,8 @@ struct Builder<'a> {
     /// Whether a template names a variable of the ClientHello.
     records_client_hello: Cell<bool>,
     upstreams: upstream::Upstreams,
+    /// From `env NAME=VALUE;`.
+    environment: HashMap<Box<str>, Secret>,
 }
 
 impl Builder<'_> {

@@ -9,6 +9,7 @@ use crate::config::error::Error;
 use crate::config::model::{
     CrlExpired, Located, Position, SessionCache, Tls, TlsVersions, VerifyClient, VerifyFailure,
 };
+use crate::config::pem_source::{PemSource, secret};
 use crate::config::syntax::Directive;
 use crate::config::units;
 
@@ -21,10 +22,10 @@ const LEAST_CACHE: usize = 8 * 4096;
 /// As written in `http` or `server`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct TlsSettings {
-    certificates: Option<Vec<Located<PathBuf>>>,
-    keys: Option<Vec<Located<PathBuf>>>,
-    client_certificate: Option<Located<PathBuf>>,
-    trusted_certificate: Option<Located<PathBuf>>,
+    certificates: Option<Vec<Located<PemSource>>>,
+    keys: Option<Vec<Located<PemSource>>>,
+    client_certificate: Option<Located<PemSource>>,
+    trusted_certificate: Option<Located<PemSource>>,
     verify_client: Option<Located<VerifyClient>>,
     verify_depth: Option<u32>,
     crl: Option<Located<PathBuf>>,
@@ -32,10 +33,14 @@ pub(super) struct TlsSettings {
     verify_failure: Option<VerifyFailure>,
     protocols: Option<TlsVersions>,
     ciphers: Option<Located<String>>,
+    ciphersuites: Option<Located<String>>,
+    ecdh_curve: Option<Located<String>>,
     prefer_server_ciphers: Option<bool>,
     session_tickets: Option<bool>,
     session_cache: Option<SessionCache>,
     session_timeout: Option<Duration>,
+    session_ticket_keys: Option<Vec<Located<PathBuf>>>,
+    reject_handshake: Option<bool>,
 }
 
 impl TlsSettings {
@@ -43,18 +48,18 @@ impl TlsSettings {
     pub(super) fn apply(&mut self, builder: &mut Builder<'_>, d: &Directive) -> Result<bool> {
         match &*d.name.value {
             b"ssl_certificate" => {
-                let file = file(builder, d)?;
+                let file = pem(builder, d)?;
                 self.certificates.get_or_insert_default().push(file);
             }
             b"ssl_certificate_key" => {
-                let file = file(builder, d)?;
+                let file = pem(builder, d)?;
                 self.keys.get_or_insert_default().push(file);
             }
             b"ssl_client_certificate" => {
-                set(&mut self.client_certificate, d, file(builder, d)?)?;
+                set(&mut self.client_certificate, d, pem(builder, d)?)?;
             }
             b"ssl_trusted_certificate" => {
-                set(&mut self.trusted_certificate, d, file(builder, d)?)?;
+                set(&mut self.trusted_certificate, d, pem(builder, d)?)?;
             }
             b"ssl_verify_client" => {
                 let value = match d.arg(0) {
@@ -67,7 +72,7 @@ impl TlsSettings {
                 set(&mut self.verify_client, d, located(d, value))?;
             }
             b"ssl_verify_depth" => set(&mut self.verify_depth, d, small_number(d)?)?,
-            b"ssl_crl" => set(&mut self.crl, d, file(builder, d)?)?,
+            b"ssl_crl" => set(&mut self.crl, d, file(builder, d))?,
             b"ssl_crl_expired" => {
                 let value = match d.arg(0) {
                     b"allow" => CrlExpired::Allow,
@@ -92,6 +97,18 @@ impl TlsSettings {
                 let value = located(d, d.text(0).into_owned());
                 set(&mut self.ciphers, d, value)?;
             }
+            b"ssl_conf_command" => {
+                if !d.arg(0).eq_ignore_ascii_case(b"Ciphersuites") {
+                    let what = format!("with \"{}\" is not implemented", d.text(0));
+                    return Err(refuse_directive(d, &format!("{what} in this version")));
+                }
+                // Commands are run in order, so the last one holds.
+                self.ciphersuites = Some(located(d, d.text(1).into_owned()));
+            }
+            b"ssl_ecdh_curve" => {
+                let value = located(d, d.text(0).into_owned());
+                set(&mut self.ecdh_curve, d, value)?;
+            }
             b"ssl_prefer_server_ciphers" => set(&mut self.prefer_server_ciphers, d, flag(d)?)?,
             b"ssl_session_tickets" => set(&mut self.session_tickets, d, flag(d)?)?,
             b"ssl_session_cache" => {
@@ -99,6 +116,11 @@ impl TlsSettings {
                 set(&mut self.session_cache, d, value)?;
             }
             b"ssl_session_timeout" => set(&mut self.session_timeout, d, seconds(d)?)?,
+            b"ssl_session_ticket_key" => {
+                let file = file(builder, d);
+                self.session_ticket_keys.get_or_insert_default().push(file);
+            }
+            b"ssl_reject_handshake" => set(&mut self.reject_handshake, d, flag(d)?)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -108,13 +130,18 @@ impl TlsSettings {
         super::scope::inherit!(
             self, outer;
             certificates, keys, client_certificate, trusted_certificate, verify_client,
-            verify_depth, crl, crl_expired, verify_failure, protocols, ciphers, prefer_server_ciphers, session_tickets,
-            session_cache, session_timeout
+            verify_depth, crl, crl_expired, verify_failure, protocols, ciphers, ciphersuites,
+            ecdh_curve, prefer_server_ciphers, session_tickets, session_cache, session_timeout,
+            session_ticket_keys, reject_handshake
         );
     }
 
     pub(super) fn has_certificate(&self) -> bool {
         self.certificates.is_some()
+    }
+
+    pub(super) fn rejects_handshakes(&self) -> bool {
+        self.reject_handshake == Some(true)
     }
 
     /// Takes the certificates of the address's default server, as Nginx does
@@ -126,7 +153,7 @@ impl TlsSettings {
     }
 
     /// Pairs certificates with keys, in order.
-    pub(super) fn pairs(&self) -> Result<Vec<(Located<PathBuf>, Located<PathBuf>)>> {
+    pub(super) fn pairs(&self) -> Result<Vec<(Located<PemSource>, Located<PemSource>)>> {
         let certificates = self.certificates.as_deref().unwrap_or_default();
         let keys = self.keys.as_deref().unwrap_or_default();
         match certificates.last() {
@@ -179,10 +206,14 @@ impl TlsSettings {
                 value: DEFAULT_CIPHERS.to_owned(),
                 position: position.clone(),
             }),
+            ciphersuites: self.ciphersuites.clone(),
+            ecdh_curve: self.ecdh_curve.clone(),
             prefer_server_ciphers: self.prefer_server_ciphers.unwrap_or(false),
             session_tickets: self.session_tickets.unwrap_or(true),
             session_cache: self.session_cache.clone().unwrap_or(SessionCache::None),
             session_timeout: self.session_timeout.unwrap_or(Duration::from_secs(300)),
+            session_ticket_keys: self.session_ticket_keys.clone().unwrap_or_default(),
+            reject_handshake: self.rejects_handshakes(),
         })
     }
 }
@@ -194,19 +225,39 @@ fn located<T>(d: &Directive, value: T) -> Located<T> {
     }
 }
 
-fn file(builder: &Builder<'_>, d: &Directive) -> Result<Located<PathBuf>> {
+/// A file that is named as it is, without variables or other sources.
+fn file(builder: &Builder<'_>, d: &Directive) -> Located<PathBuf> {
+    located(d, builder.file_to_read(d.arg(0)))
+}
+
+fn pem(builder: &Builder<'_>, d: &Directive) -> Result<Located<PemSource>> {
     let value = d.arg(0);
     if has_variable(value) {
         let what = "with variables is not implemented in this version";
         return Err(refuse_directive(d, what));
     }
-    for scheme in ["data:", "engine:", "store:"] {
+    for scheme in ["engine:", "store:"] {
         if value.starts_with(scheme.as_bytes()) {
             let what = format!("with \"{scheme}\" is not implemented in this version");
             return Err(refuse_directive(d, &what));
         }
     }
-    Ok(located(d, builder.file_to_read(value)))
+    let source = if let Some(data) = value.strip_prefix(b"data:") {
+        PemSource::Data(secret(data))
+    } else if let Some(name) = value.strip_prefix(b"env:") {
+        let name = std::str::from_utf8(name).ok().filter(|name| {
+            // What no variable can be called, and what getenv(3) would stop at.
+            !name.is_empty() && !name.contains(['=', '\0'])
+        });
+        let name = name.ok_or_else(|| refuse_directive(d, "names no environment variable"))?;
+        PemSource::Env {
+            name: name.into(),
+            given: builder.environment.get(name).cloned(),
+        }
+    } else {
+        PemSource::File(builder.file_to_read(value))
+    };
+    Ok(located(d, source))
 }
 
 fn protocols(builder: &mut Builder<'_>, d: &Directive) -> Result<TlsVersions> {

@@ -72,6 +72,12 @@ pub(super) const ROWS: &[Row] = &[
     ),
     words("worker_rlimit_nofile", M, ONE, "limit on open files"),
     words(
+        "env",
+        M,
+        ONE,
+        "`NAME=VALUE` for `env:NAME`; every variable is kept",
+    ),
+    words(
         "worker_shutdown_timeout",
         M,
         ONE,
@@ -93,6 +99,12 @@ pub(super) const ROWS: &[Row] = &[
     block("events", M, (0, 0), "connection processing"),
     words("worker_connections", E, ONE, "connections per worker"),
     words("use", E, ONE, "`io_uring` or `epoll`"),
+    words(
+        "ssl_watch",
+        M.with(H),
+        (1, 2),
+        "reload when a certificate, key or CA file changes; interval (5s)",
+    ),
     // Virtual hosts and routing.
     block("http", M, (0, 0), "everything about HTTP"),
     block("server", H, (0, 0), "a virtual host"),
@@ -260,8 +272,18 @@ pub(super) const ROWS: &[Row] = &[
         "how long a connection is used at all",
     ),
     // TLS.
-    words("ssl_certificate", HS, ONE, "certificate chain, PEM"),
-    words("ssl_certificate_key", HS, ONE, "its private key, PEM"),
+    words(
+        "ssl_certificate",
+        HS,
+        ONE,
+        "certificate chain, PEM: a file, `data:…` or `env:NAME`",
+    ),
+    words(
+        "ssl_certificate_key",
+        HS,
+        ONE,
+        "its private key, PEM: a file, `data:…` or `env:NAME`",
+    ),
     words(
         "ssl_client_certificate",
         HS,
@@ -338,6 +360,18 @@ pub(super) const ROWS: &[Row] = &[
         ONE,
         "cipher suites, in OpenSSL's language",
     ),
+    words(
+        "ssl_conf_command",
+        HS,
+        (2, 2),
+        "`Ciphersuites` and the suites of TLS 1.3",
+    ),
+    words(
+        "ssl_ecdh_curve",
+        HS,
+        ONE,
+        "`auto`, or of X25519MLKEM768, X25519, prime256v1, secp384r1",
+    ),
     flag(
         "ssl_prefer_server_ciphers",
         HS,
@@ -356,4 +390,15 @@ pub(super) const ROWS: &[Row] = &[
         "how long a session may be resumed",
     ),
     flag("ssl_session_tickets", HS, "resumption by tickets"),
+    words(
+        "ssl_session_ticket_key",
+        HS,
+        ONE,
+        "file with the key of tickets, 48 or 80 bytes; the first seals, all open",
+    ),
+    flag(
+        "ssl_reject_handshake",
+        HS,
+        "refuse handshakes for these names; needs no certificate",
+    ),
 ];

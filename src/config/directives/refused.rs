@@ -196,8 +196,8 @@ pub(super) const GROUPS: &[Group] = &[
         LATER,
         HS,
         "\
-         ssl_conf_command ssl_key_log ssl_ocsp_cache ssl_ocsp_responder \
-         ssl_password_file ssl_session_ticket_key ssl_certificate_compression ssl_ech_file",
+         ssl_key_log ssl_ocsp_cache ssl_ocsp_responder \
+         ssl_password_file ssl_certificate_compression ssl_ech_file",
     ),
     group(
         "is no longer part of Nginx; use the \"listen ... ssl\" directive instead",

@@ -87,7 +87,6 @@ pub(super) const GROUPS: &[Group] = &[
         FLAG,
         "pcre_jit ssl_object_cache_inheritable",
     ),
-    group("workers share one environment", M, ONE, "env"),
     group("there are no loadable modules", M, ONE, "load_module"),
     group(
         "there are no thread pools to size",
@@ -249,12 +248,7 @@ pub(super) const GROUPS: &[Group] = &[
         HSL.with(Contexts::LIMIT_EXCEPT),
         "auth_basic",
     ),
-    fixed(
-        &["off"],
-        LATER,
-        HS,
-        "http2 http3 ssl_early_data ssl_ocsp ssl_reject_handshake",
-    ),
+    fixed(&["off"], LATER, HS, "http2 http3 ssl_early_data ssl_ocsp"),
     fixed(&["off"], CACHES, HSL, "proxy_cache"),
     fixed(
         &["off"],
@@ -279,7 +273,6 @@ pub(super) const GROUPS: &[Group] = &[
          proxy_next_upstream_tries",
     ),
     fixed(&["all"], LATER, HSL, "satisfy"),
-    fixed(&["auto"], LATER, HS, "ssl_ecdh_curve"),
     fixed(
         &["error timeout", "timeout error"],
         LATER,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-use aws_lc_rs::rand;
+use aws_lc_rs::{hmac, rand};
 use rustls::server::ProducesTickets;
 
 use super::{MAX_SESSION, Scope, lock, unix_now, within};
@@ -43,7 +43,8 @@ struct Ring {
     previous: Option<Arc<TicketKey>>,
 }
 
-struct TicketKey {
+/// One key with the name by which tickets refer to it.
+pub struct TicketKey {
     name: [u8; NAME],
     aead: RandomizedNonceKey,
     born: u64,
@@ -104,46 +105,20 @@ impl TicketKeys {
         if session.len() > MAX_SESSION {
             return None;
         }
-        let ring = self.ring(now)?;
-        let key = &ring.current;
-        key.sealed.fetch_add(1, Ordering::Relaxed);
-        let mut body = Vec::with_capacity(ISSUED + session.len() + AES_256_GCM.tag_len());
-        body.extend_from_slice(&now.to_be_bytes());
-        body.extend_from_slice(session);
-        let nonce = key
-            .aead
-            .seal_in_place_append_tag(Aad::from(scope.0), &mut body)
-            .ok()?;
-        let mut ticket = Vec::with_capacity(NAME + NONCE_LEN + body.len());
-        ticket.extend_from_slice(&key.name);
-        ticket.extend_from_slice(nonce.as_ref());
-        ticket.extend_from_slice(&body);
-        Some(ticket)
+        self.ring(now)?.current.seal(scope, session, now)
     }
 
     fn open(&self, scope: Scope, ticket: &[u8], lifetime: u64, now: u64) -> Option<Vec<u8>> {
-        let (name, rest) = ticket.split_at_checked(NAME)?;
-        let (nonce, body) = rest.split_at_checked(NONCE_LEN)?;
-        if body.len() > ISSUED + MAX_SESSION + AES_256_GCM.tag_len() {
-            return None;
-        }
         let ring = self.ring(now)?;
         let period = self.period.load(Ordering::Relaxed);
         let previous = ring
             .previous
             .iter()
             .filter(|key| now < key.born.saturating_add(period.saturating_mul(2)));
-        let key = std::iter::once(&ring.current)
+        std::iter::once(&ring.current)
             .chain(previous)
-            .find(|key| key.name == name)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let mut body = body.to_vec();
-        let plain = key
-            .aead
-            .open_in_place(nonce, Aad::from(scope.0), &mut body)
-            .ok()?;
-        let (issued, session) = plain.split_first_chunk::<ISSUED>()?;
-        within(u64::from_be_bytes(*issued), now, lifetime).then(|| session.to_vec())
+            .find(|key| ticket.starts_with(&key.name))?
+            .open(scope, ticket, lifetime, now)
     }
 }
 
@@ -153,7 +128,69 @@ impl fmt::Debug for TicketKeys {
     }
 }
 
+impl fmt::Debug for TicketKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TicketKey").finish_non_exhaustive()
+    }
+}
+
 impl TicketKey {
+    /// From the content of an `ssl_session_ticket_key` file as Nginx has it: a
+    /// name, an HMAC secret, and an AES secret of 128 or 256 bits. Tickets are
+    /// sealed by AES-256-GCM here, with a key derived from both secrets; the
+    /// same file gives the same key on every host. `None`: another length.
+    #[must_use]
+    pub fn from_file(content: &[u8]) -> Option<Self> {
+        if !matches!(content.len(), 48 | 80) {
+            return None;
+        }
+        let (&name, secrets) = content.split_first_chunk::<NAME>()?;
+        let secrets = hmac::Key::new(hmac::HMAC_SHA256, secrets);
+        let derived = hmac::sign(&secrets, b"ringwall session ticket key 1");
+        Some(Self {
+            name,
+            aead: RandomizedNonceKey::new(&AES_256_GCM, derived.as_ref()).ok()?,
+            born: 0,
+            sealed: AtomicU64::new(0),
+        })
+    }
+
+    fn seal(&self, scope: Scope, session: &[u8], now: u64) -> Option<Vec<u8>> {
+        if session.len() > MAX_SESSION {
+            return None;
+        }
+        self.sealed.fetch_add(1, Ordering::Relaxed);
+        let mut body = Vec::with_capacity(ISSUED + session.len() + AES_256_GCM.tag_len());
+        body.extend_from_slice(&now.to_be_bytes());
+        body.extend_from_slice(session);
+        let nonce = self
+            .aead
+            .seal_in_place_append_tag(Aad::from(scope.0), &mut body)
+            .ok()?;
+        let mut ticket = Vec::with_capacity(NAME + NONCE_LEN + body.len());
+        ticket.extend_from_slice(&self.name);
+        ticket.extend_from_slice(nonce.as_ref());
+        ticket.extend_from_slice(&body);
+        Some(ticket)
+    }
+
+    /// Opens a ticket that bears this key's name.
+    fn open(&self, scope: Scope, ticket: &[u8], lifetime: u64, now: u64) -> Option<Vec<u8>> {
+        let (_, rest) = ticket.split_at_checked(NAME)?;
+        let (nonce, body) = rest.split_at_checked(NONCE_LEN)?;
+        if body.len() > ISSUED + MAX_SESSION + AES_256_GCM.tag_len() {
+            return None;
+        }
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut body = body.to_vec();
+        let plain = self
+            .aead
+            .open_in_place(nonce, Aad::from(scope.0), &mut body)
+            .ok()?;
+        let (issued, session) = plain.split_first_chunk::<ISSUED>()?;
+        within(u64::from_be_bytes(*issued), now, lifetime).then(|| session.to_vec())
+    }
+
     fn new(now: u64) -> Result<Self, NoRandomness> {
         let mut name = [0; NAME];
         let mut secret = [0; 32];
@@ -176,10 +213,51 @@ impl TicketKey {
     }
 }
 
+/// Whose keys a server block's tickets are under.
+#[derive(Debug)]
+pub enum Keys {
+    /// This process's own.
+    Own(Arc<TicketKeys>),
+    /// From files, shared by several hosts: the first seals, all open. They
+    /// rotate when the operator replaces the files and reloads.
+    Files(Vec<Arc<TicketKey>>),
+}
+
+impl From<Arc<TicketKeys>> for Keys {
+    fn from(keys: Arc<TicketKeys>) -> Self {
+        Self::Own(keys)
+    }
+}
+
+impl From<Vec<Arc<TicketKey>>> for Keys {
+    fn from(keys: Vec<Arc<TicketKey>>) -> Self {
+        Self::Files(keys)
+    }
+}
+
+impl Keys {
+    fn seal(&self, scope: Scope, session: &[u8], now: u64) -> Option<Vec<u8>> {
+        match self {
+            Self::Own(keys) => keys.seal(scope, session, now),
+            Self::Files(keys) => keys.first()?.seal(scope, session, now),
+        }
+    }
+
+    fn open(&self, scope: Scope, ticket: &[u8], lifetime: u64, now: u64) -> Option<Vec<u8>> {
+        match self {
+            Self::Own(keys) => keys.open(scope, ticket, lifetime, now),
+            Self::Files(keys) => keys
+                .iter()
+                .find(|key| ticket.starts_with(&key.name))?
+                .open(scope, ticket, lifetime, now),
+        }
+    }
+}
+
 /// Makes and reads the tickets of one server block.
 #[derive(Debug)]
 pub struct Ticketer {
-    keys: Arc<TicketKeys>,
+    keys: Keys,
     scope: Scope,
     /// Seconds.
     lifetime: u64,
@@ -187,9 +265,12 @@ pub struct Ticketer {
 
 impl Ticketer {
     /// Tickets of `scope` that live for `timeout`, at most a week.
-    pub fn new(keys: Arc<TicketKeys>, scope: Scope, timeout: Duration) -> Self {
+    pub fn new(keys: impl Into<Keys>, scope: Scope, timeout: Duration) -> Self {
+        let keys = keys.into();
         let lifetime = timeout.as_secs().min(MAX_LIFETIME);
-        keys.honour(lifetime);
+        if let Keys::Own(keys) = &keys {
+            keys.honour(lifetime);
+        }
         Self {
             keys,
             scope,
@@ -239,6 +320,39 @@ mod tests {
             Some(&b"session"[..])
         );
         assert_eq!(keys.open(B, &ticket, 300, NOW), None);
+    }
+
+    fn from_files(files: &[Vec<u8>]) -> Keys {
+        let key = |file: &Vec<u8>| Arc::new(TicketKey::from_file(file).expect("a key"));
+        Keys::Files(files.iter().map(key).collect())
+    }
+
+    #[test]
+    fn hosts_with_the_same_key_files_open_one_anothers_tickets() {
+        let [old, new] = [vec![1; 48], vec![2; 80]];
+        let here = from_files(std::slice::from_ref(&old));
+        let there = from_files(&[new.clone(), old]);
+        let ticket = here.seal(A, b"session", NOW).expect("sealed");
+        let opened = there.open(A, &ticket, 300, NOW + 1);
+        assert_eq!(opened.as_deref(), Some(&b"session"[..]));
+        let ticket = there.seal(A, b"session", NOW).expect("sealed");
+        assert_eq!(here.open(A, &ticket, 300, NOW), None, "the first seals");
+        assert!(from_files(&[new]).open(A, &ticket, 300, NOW).is_some());
+    }
+
+    #[test]
+    fn a_ticket_under_a_key_file_keeps_to_its_scope_and_its_age() {
+        let keys = from_files(&[(0..48).collect()]);
+        let ticket = keys.seal(A, b"session", NOW).expect("sealed");
+        assert_eq!(keys.open(B, &ticket, 300, NOW), None);
+        assert_eq!(keys.open(A, &ticket, 300, NOW + 300), None);
+        // The same name with another secret is another key.
+        let mut other: Vec<u8> = (0..48).collect();
+        other[47] ^= 1;
+        assert_eq!(from_files(&[other]).open(A, &ticket, 300, NOW), None);
+        for cut in 0..ticket.len() {
+            assert_eq!(keys.open(A, &ticket[..cut], 300, NOW), None);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Whole handshakes in memory, over TLS 1.2 and 1.3, against rustls' client.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use rustls::{
 };
 
 use super::*;
-use crate::config::{CrlExpired, Located, Position, VerifyClient, VerifyFailure};
+use crate::config::{CrlExpired, Located, PemSource, Position, VerifyClient, VerifyFailure};
 use crate::tls::client_auth::tests::{Ca, Holder, by_the_guide, ca, leaf, leaf_with, openssl, pem};
 use crate::tls::client_auth::{RefusalReason, refusal_behind};
 
@@ -29,7 +29,7 @@ fn at<T>(value: T) -> Located<T> {
     Located { value, position }
 }
 
-fn write(dir: &Path, name: &str, tag: &str, der: &[u8]) -> Located<PathBuf> {
+fn write(dir: &Path, name: &str, tag: &str, der: &[u8]) -> Located<PemSource> {
     // `openssl` would do, but a thousand handshakes need no process each.
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
@@ -53,7 +53,7 @@ fn write(dir: &Path, name: &str, tag: &str, der: &[u8]) -> Located<PathBuf> {
     let path = dir.join(name);
     let pem = format!("-----BEGIN {tag}-----\n{text}\n-----END {tag}-----\n");
     std::fs::write(&path, pem).expect("written");
-    at(path)
+    at(path.into())
 }
 
 impl Site {
@@ -76,10 +76,14 @@ impl Site {
                 tls13: true,
             },
             ciphers: at("HIGH:!aNULL:!MD5".to_owned()),
+            ciphersuites: None,
+            ecdh_curve: None,
             prefer_server_ciphers: false,
             session_tickets: true,
             session_cache: SessionCache::Shared("SSL".into(), 1 << 20),
             session_timeout: Duration::from_secs(600),
+            session_ticket_keys: Vec::new(),
+            reject_handshake: false,
         };
         Self { dir, tls }
     }
@@ -273,7 +277,7 @@ fn a_v1_client_by_the_guide_is_admitted_over_both_versions() {
             der: pem(&path("client.crt")),
             key: key.expect("one"),
         };
-        site.tls.client_certificate = Some(at(path("ca.crt")));
+        site.tls.client_certificate = Some(at(path("ca.crt").into()));
         site.tls.verify_client = at(VerifyClient::On);
         let host = site.build(&shared());
         for version in BOTH {
@@ -475,7 +479,7 @@ fn of_several_certificates_the_client_gets_one_it_can_use() {
     let dir = site.dir.path().to_owned();
     openssl(&dir, "genpkey -algorithm RSA -out r.key");
     openssl(&dir, "req -new -x509 -key r.key -out r.crt -subj /CN=rsa");
-    let rsa = (at(dir.join("r.crt")), at(dir.join("r.key")));
+    let rsa = (at(dir.join("r.crt").into()), at(dir.join("r.key").into()));
     site.tls.certificates.insert(0, rsa);
     let host = site.build(&shared());
     assert_eq!(host.certificates.len(), 2);
@@ -527,7 +531,7 @@ fn what_cannot_work_is_refused_with_its_place() {
     site.tls.certificates.clear();
     assert_eq!(site.refused().message, "no \"ssl_certificate\" is defined");
     let mut site = Site::new();
-    site.tls.trusted_certificate = Some(at(site.dir.path().join("none")));
+    site.tls.trusted_certificate = Some(at(site.dir.path().join("none").into()));
     let error = site.refused().message;
     assert!(error.contains("cannot load CA certificate"), "{error}");
     assert!(error.ends_with("No such file or directory"), "{error}");
@@ -538,13 +542,60 @@ fn what_cannot_work_is_refused_with_its_place() {
         &dir,
         "x509 -req -in client.csr -signkey client.key -out v1.crt",
     );
-    site.tls.client_certificate = Some(at(dir.join("v1.crt")));
+    site.tls.client_certificate = Some(at(dir.join("v1.crt").into()));
     site.tls.verify_client = at(VerifyClient::Optional);
     let error = site.refused().message;
     assert!(
         error.contains("is not an X.509 version 3 certificate"),
         "{error}"
     );
+}
+
+#[test]
+fn curves_and_tls13_suites_are_those_of_the_directives() {
+    let mut site = Site::new();
+    site.tls.ecdh_curve = Some(at("secp384r1:secp521r1".to_owned()));
+    site.tls.ciphersuites = Some(at(
+        "TLS_AES_128_GCM_SHA256:TLS_AES_128_CCM_SHA256".to_owned()
+    ));
+    let host = site.build(&shared());
+    let provider = host.config.crypto_provider();
+    let groups: Vec<_> = provider
+        .kx_groups
+        .iter()
+        .map(|group| group.name())
+        .collect();
+    assert_eq!(groups, [rustls::NamedGroup::secp384r1]);
+    let tls13 = provider
+        .cipher_suites
+        .iter()
+        .filter(|suite| suite.tls13().is_some());
+    let tls13: Vec<_> = tls13.map(SupportedCipherSuite::suite).collect();
+    assert_eq!(tls13, [rustls::CipherSuite::TLS13_AES_128_GCM_SHA256]);
+    assert_eq!(
+        host.warnings[..2],
+        [
+            "\"TLS_AES_128_CCM_SHA256\" in \"ssl_conf_command Ciphersuites\" is not offered",
+            "\"secp521r1\" in \"ssl_ecdh_curve\" is not offered",
+        ]
+    );
+    for version in BOTH {
+        assert!(connect(&host, &client(version, None)).is_ok());
+    }
+    for (curves, message) in [
+        (
+            "secp521r1",
+            "invalid ssl_ecdh_curve \"secp521r1\": none of these is offered",
+        ),
+        (
+            "X25519:nope",
+            "invalid ssl_ecdh_curve \"X25519:nope\": unknown name \"nope\"",
+        ),
+        ("", "invalid ssl_ecdh_curve \"\": unknown name \"\""),
+    ] {
+        site.tls.ecdh_curve = Some(at(curves.to_owned()));
+        assert_eq!(site.refused().message, message);
+    }
 }
 
 #[test]
@@ -597,7 +648,10 @@ fn a_thousand_blocks_that_share_files_build_in_well_under_a_second() {
 fn a_private_key_is_not_shown_by_debug() {
     let site = Site::new();
     let host = site.build(&shared());
-    let key = std::fs::read_to_string(&site.tls.certificates[0].1.value).expect("read");
+    let key = {
+        let file = site.tls.certificates[0].1.value.file().expect("a file");
+        std::fs::read_to_string(file).expect("read")
+    };
     let line = key.lines().nth(1).expect("a line");
     let PrivateKeyDer::Pkcs8(der) = rustls_pemfile::private_key(&mut key.as_bytes())
         .expect("PEM")

@@ -84,7 +84,10 @@ fn example(name: &str) -> Option<&'static str> {
         | "ssl_crl"
         | "ssl_trusted_certificate"
         | "ssl_certificate"
-        | "ssl_certificate_key" => "file",
+        | "ssl_certificate_key"
+        | "ssl_session_ticket_key" => "file",
+        "env" => "A=b",
+        "ssl_watch" => "on 2s",
         "use" => "epoll",
         "listen" => "80",
         "server_name" => "a",
@@ -107,6 +110,8 @@ fn example(name: &str) -> Option<&'static str> {
         "ssl_verify_failure" => "http",
         "ssl_protocols" => "TLSv1.3",
         "ssl_ciphers" => "HIGH",
+        "ssl_conf_command" => "Ciphersuites TLS_AES_128_GCM_SHA256",
+        "ssl_ecdh_curve" => "X25519:prime256v1",
         "ssl_session_cache" => "none",
         _ => return None,
     })

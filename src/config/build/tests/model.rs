@@ -52,10 +52,13 @@ fn the_guides_file_means_what_it_says() {
     assert_eq!(&*server.name, "test.woorifisa.site");
     let tls = server.tls.as_ref().unwrap();
     assert_eq!(
-        tls.certificates[0].0.value,
+        tls.certificates[0].0.value.file().unwrap(),
         Path::new("/etc/pki/server.crt")
     );
-    assert_eq!(tls.certificates[0].1.value, Path::new("/p/conf/server.key"));
+    assert_eq!(
+        tls.certificates[0].1.value.file().unwrap(),
+        Path::new("/p/conf/server.key")
+    );
     assert_eq!(tls.certificates[0].1.position.line, 11);
     assert_eq!(tls.verify_client.value, VerifyClient::On);
     assert_eq!(tls.verify_depth, 1);
@@ -356,6 +359,24 @@ fn addresses_belong_to_their_first_server_unless_one_says_default() {
 }
 
 #[test]
+fn a_server_that_rejects_handshakes_needs_no_certificate_and_lends_none() {
+    let config = http(
+        "server { listen 443 ssl; ssl_reject_handshake on; }
+         server { listen 443 ssl; server_name a; ssl_certificate a; ssl_certificate_key k; }",
+    )
+    .unwrap();
+    let tls = |id: usize| config.servers[id].tls.as_ref().unwrap();
+    assert!(tls(0).reject_handshake && tls(0).certificates.is_empty());
+    assert!(!tls(1).reject_handshake);
+    let message = refusal(http(
+        "server { listen 443 ssl; ssl_reject_handshake on; }
+         server { listen 443 ssl; server_name a; }",
+    ));
+    assert!(message.starts_with("no \"ssl_certificate\""), "{message}");
+    assert!(message.ends_with(":2"), "{message}");
+}
+
+#[test]
 fn a_server_on_a_tls_address_has_tls_whoever_said_so() {
     let config = http(
         "ssl_certificate_key k;
@@ -367,7 +388,10 @@ fn a_server_on_a_tls_address_has_tls_whoever_said_so() {
     let tls = |id: usize| config.servers[id].tls.as_ref();
     assert_eq!(tls(0).unwrap().certificates.len(), 1);
     let borrowed = tls(1).unwrap();
-    assert_eq!(borrowed.certificates[0].0.value, Path::new("/p/conf/a"));
+    assert_eq!(
+        borrowed.certificates[0].0.value.file().unwrap(),
+        Path::new("/p/conf/a")
+    );
     assert_eq!(borrowed.verify_client.value, VerifyClient::Optional);
     assert!(tls(2).is_none());
     let warned = http(

@@ -170,6 +170,10 @@ fn refusals_inside_a_server_are_worded_as_in_nginx() {
             "ssl_protocols TLSv1;",
             "\"ssl_protocols\" directive names no version that is offered: TLSv1.2, TLSv1.3",
         ),
+        (
+            "ssl_conf_command Options KTLS;",
+            "\"ssl_conf_command\" directive with \"Options\" is not implemented in this version",
+        ),
         ("ssl_protocols TLSv9;", "invalid value \"TLSv9\""),
         (
             "gzip on;",
@@ -215,6 +219,10 @@ fn refusals_inside_a_server_are_worded_as_in_nginx() {
         ),
         (
             "listen 443 ssl;",
+            "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive",
+        ),
+        (
+            "listen 443 ssl; ssl_reject_handshake off;",
             "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive",
         ),
         (
