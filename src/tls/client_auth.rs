@@ -373,6 +373,12 @@ impl ClientAuth {
                 let path = self
                     .authorities
                     .check_v1(&leaf, self.depth, &self.algorithms, now)
+                    .map_err(|reason| match reason {
+                        RefusalReason::UnknownIssuer if presents_root(leaf.issuer, presented) => {
+                            RefusalReason::SelfSignedInChain
+                        }
+                        reason => reason,
+                    })
                     .map_err(|reason| self.without_authority(reason))?;
                 return self.check_v1_revocation(&leaf, &path, now);
             }
@@ -404,7 +410,9 @@ impl ClientAuth {
                 RefusalReason::UnknownIssuer if parsed.issuer() == parsed.subject() => {
                     RefusalReason::SelfSigned
                 }
-                RefusalReason::UnknownIssuer if ends_in_root(&parsed, &chain, presented) => {
+                RefusalReason::UnknownIssuer
+                    if presents_root(&top_issuer(&parsed, &chain), presented) =>
+                {
                     RefusalReason::SelfSignedInChain
                 }
                 RefusalReason::UnknownIssuer if !chain.is_empty() => {
@@ -579,19 +587,18 @@ impl ClientAuth {
     }
 }
 
-/// Whether a chain without a known root goes up to one that was presented.
-fn ends_in_root(
-    leaf: &EndEntityCert<'_>,
-    chain: &[CertificateDer<'_>],
-    presented: &[CertificateDer<'_>],
-) -> bool {
-    let top = chain
-        .last()
-        .and_then(|der| EndEntityCert::try_from(der).ok());
-    let issuer = top.as_ref().map_or(leaf.issuer(), |top| top.issuer());
+/// The name of whoever should have signed the last certificate of a chain.
+fn top_issuer(leaf: &EndEntityCert<'_>, chain: &[CertificateDer<'_>]) -> Vec<u8> {
+    match chain.last().map(EndEntityCert::try_from) {
+        Some(Ok(top)) => top.issuer().to_vec(),
+        _ => leaf.issuer().to_vec(),
+    }
+}
+
+/// Whether a root of this name was presented.
+fn presents_root(name: &[u8], presented: &[CertificateDer<'_>]) -> bool {
     presented.iter().take(MAX_PRESENTED).any(|der| {
-        EndEntityCert::try_from(der)
-            .is_ok_and(|one| one.subject() == issuer && one.issuer() == issuer)
+        EndEntityCert::try_from(der).is_ok_and(|one| one.subject() == name && one.issuer() == name)
     })
 }
 
