@@ -107,6 +107,9 @@ pub struct Core {
     pub master_process: bool,
     /// `user NAME [GROUP]`.
     pub user: Option<Located<(String, Option<String>)>>,
+    /// `ssl_watch`, in the main context or in `http`: the time between two
+    /// looks at the files that certificates come from. `None` for off.
+    pub ssl_watch: Option<Duration>,
     /// `error_log` of the main context, never empty.
     pub error_logs: Vec<ErrorLog>,
 }

@@ -13,4 +13,5 @@ pub mod probe;
 pub mod process;
 mod snapshot;
 mod supervisor;
+mod ticker;
 mod worker;

@@ -9,8 +9,9 @@ use std::path::Path;
 use crate::config::{self, Config, LoadOptions, LogLevel, LogTarget, Position, Remark};
 use crate::proxy::gateway::Gateway;
 use crate::telemetry::writer::{LogFiles, LogSink};
-use crate::tls::certs::{Loader, TlsError};
+use crate::tls::certs::{CertificateInfo, Loader, TlsError};
 use crate::tls::server::{self, Shared, TlsHost};
+use crate::tls::watch::Watch;
 
 use super::pidfile::describe;
 
@@ -72,6 +73,10 @@ pub(super) struct Loaded {
     tls: Vec<Option<TlsHost>>,
     /// For the operator, in the order found.
     pub(super) remarks: Vec<Remark>,
+    /// The files that all this was read from.
+    pub(super) watch: Watch,
+    /// Whose end is to be told of.
+    pub(super) certificates: Vec<CertificateInfo>,
 }
 
 impl Builder {
@@ -110,6 +115,8 @@ impl Builder {
             config,
             tls,
             remarks,
+            watch: loader.take_watch(),
+            certificates: loader.take_expiring(),
         })
     }
 

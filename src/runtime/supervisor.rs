@@ -6,24 +6,40 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::consts::{
+    SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH,
+};
 use signal_hook::iterator::Signals;
 
 use crate::config::{Config, ListenAddress};
 use crate::proxy::gateway::{Gateway, level};
 use crate::telemetry::error_log::Level;
 use crate::telemetry::writer::LogFiles;
+use crate::tls;
+use crate::tls::certs::CertificateInfo;
+use crate::tls::watch::{Sight, Watch};
 
 use super::affinity;
 use super::listeners::{self, Listening};
 use super::probe::Driver;
 use super::snapshot::{Builder, Loaded, Refusal};
+use super::ticker::Ticker;
 use super::worker::{Command, Handle, NewListener};
 
 /// How often a drain is looked at.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 /// Time for workers to leave when they are told to stop at once.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Between two looks at files that are changing: a pair of files is replaced
+/// one after the other.
+const SETTLING: Duration = Duration::from_millis(200);
+/// Between two ticks where there is nothing to watch.
+const IDLE_TICK: Duration = Duration::from_secs(3600);
+/// Between two complaints of certificates that end soon.
+const DAILY: Duration = Duration::from_secs(86_400);
+/// Days left from which a certificate is complained of daily.
+const COMPLAIN_DAYS: i64 = 14;
 
 /// Everything that the main thread owns.
 #[derive(Debug)]
@@ -39,6 +55,11 @@ pub(super) struct Supervisor {
     /// Configurations that were published before. They are kept until no
     /// worker holds them, so that it is this thread that frees them.
     retired: Vec<Arc<Gateway>>,
+    watch: Watch,
+    certificates: Vec<CertificateInfo>,
+    /// When certificates were complained of.
+    complained: Option<Instant>,
+    ticker: Option<Ticker>,
 }
 
 #[derive(Debug)]
@@ -65,12 +86,14 @@ impl Supervisor {
         mut builder: Builder,
         logs: LogFiles,
         driver: Driver,
-        loaded: Loaded,
+        mut loaded: Loaded,
     ) -> Result<Self, Refusal> {
         let mut listening = Vec::new();
         let workers = worker_count(&loaded.config);
         listeners::reconcile(&mut listening, &loaded.config, workers, true)
             .map_err(Refusal::new)?;
+        let watch = std::mem::take(&mut loaded.watch);
+        let certificates = std::mem::take(&mut loaded.certificates);
         let gateway = builder.finish(loaded, &logs)?;
         Ok(Self {
             builder,
@@ -81,6 +104,10 @@ impl Supervisor {
             workers: Vec::new(),
             leaving: Vec::new(),
             retired: Vec::new(),
+            watch,
+            certificates,
+            complained: None,
+            ticker: None,
         })
     }
 
@@ -92,6 +119,7 @@ impl Supervisor {
     /// A thread cannot be made, or not even epoll can be had.
     pub(super) fn start(&mut self) -> io::Result<Option<io::Error>> {
         self.logs.start()?;
+        self.ticker = Some(Ticker::start(IDLE_TICK)?);
         let Err(error) = self.adjust_workers() else {
             return Ok(None);
         };
@@ -124,11 +152,19 @@ impl Supervisor {
     /// # Errors
     /// The handlers cannot be installed.
     pub(super) fn run(mut self, mut signals: Signals) {
+        let mut period = Some(self.tick());
         let end = loop {
+            if let (Some(ticker), Some(period)) = (&self.ticker, period.take()) {
+                ticker.every(period);
+            }
             let mut end = None;
             for signal in signals.wait() {
                 match signal {
-                    SIGHUP => self.reload(),
+                    SIGHUP => {
+                        self.reload();
+                        period = Some(self.tick());
+                    }
+                    SIGALRM => period = Some(self.tick()),
                     SIGUSR1 => self.reopen(),
                     SIGQUIT => end = end.or(Some(End::Graceful)),
                     SIGTERM | SIGINT => end = Some(End::Fast),
@@ -156,6 +192,45 @@ impl Supervisor {
             Level::Notice,
             format_args!("signal 1 (SIGHUP) received, reconfiguring"),
         );
+        self.reconfigure();
+    }
+
+    /// What is to be done now and then; yields the time until the next tick.
+    fn tick(&mut self) -> Duration {
+        let mut settling = false;
+        if self.published.load().config.core.ssl_watch.is_some() {
+            match self.watch.look() {
+                Sight::Unchanged => {}
+                Sight::Settling => settling = true,
+                Sight::Changed => {
+                    self.log(
+                        Level::Notice,
+                        format_args!("watched files have changed, reconfiguring"),
+                    );
+                    self.reconfigure();
+                }
+            }
+        }
+        if self.complained.is_none_or(|last| last.elapsed() >= DAILY) {
+            self.complained = Some(Instant::now());
+            let now = tls::now();
+            let complaints = self
+                .certificates
+                .iter()
+                .filter_map(|certificate| certificate.complaint(now, COMPLAIN_DAYS));
+            for complaint in complaints {
+                self.log(Level::Error, format_args!("{complaint}"));
+            }
+        }
+        let interval = self.published.load().config.core.ssl_watch;
+        match interval {
+            Some(_) if settling => SETTLING,
+            Some(interval) => interval.min(IDLE_TICK),
+            None => IDLE_TICK,
+        }
+    }
+
+    fn reconfigure(&mut self) {
         match self.try_reload() {
             Ok(()) => self.log(Level::Notice, format_args!("reconfigured")),
             // Whatever was wrong, the old state is still whole and in force.
@@ -167,12 +242,16 @@ impl Supervisor {
     }
 
     fn try_reload(&mut self) -> Result<(), Refusal> {
-        let loaded = self.builder.load()?;
+        let mut loaded = self.builder.load()?;
         let workers = worker_count(&loaded.config);
         listeners::reconcile(&mut self.listening, &loaded.config, workers, false)
             .map_err(Refusal::new)?;
         let remarks = loaded.remarks.clone();
+        let watch = std::mem::take(&mut loaded.watch);
+        let certificates = std::mem::take(&mut loaded.certificates);
         let gateway = self.builder.finish(loaded, &self.logs)?;
+        self.watch = watch;
+        self.certificates = certificates;
         let old = self.published.swap(Arc::new(gateway));
         self.retired.push(old);
         for remark in &remarks {
@@ -302,7 +381,7 @@ impl Supervisor {
 /// The handlers cannot be installed.
 pub(super) fn signals() -> io::Result<Signals> {
     Signals::new([
-        SIGHUP, SIGUSR1, SIGUSR2, SIGQUIT, SIGTERM, SIGINT, SIGCHLD, SIGWINCH,
+        SIGHUP, SIGUSR1, SIGUSR2, SIGQUIT, SIGTERM, SIGINT, SIGCHLD, SIGWINCH, SIGALRM,
     ])
 }
 

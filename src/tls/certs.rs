@@ -28,6 +28,7 @@ use zeroize::Zeroize;
 
 use super::identity;
 use super::resumption::TicketKey;
+use super::watch::Watch;
 use crate::config::{Located, PemSource, Position};
 
 /// Why a TLS configuration cannot be used.
@@ -70,6 +71,32 @@ pub struct CertificateInfo {
     pub not_after: i64,
 }
 
+impl CertificateInfo {
+    fn of(source: &PemSource, certificate: &X509Certificate<'_>) -> Self {
+        Self {
+            path: source.clone(),
+            subject: identity::rfc2253(certificate.subject()).unwrap_or_default(),
+            not_after: certificate.validity().not_after.timestamp(),
+        }
+    }
+
+    /// A line for the error log, if this certificate has ended or ends within
+    /// so many days.
+    #[must_use]
+    pub fn complaint(&self, now: UnixTime, days: i64) -> Option<String> {
+        let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        if self.not_after.saturating_sub(seconds) >= days.saturating_mul(DAY) {
+            return None;
+        }
+        let problem = validity_problem(i64::MIN, self.not_after, now)?;
+        let path = self.path.display();
+        Some(format!(
+            "certificate \"{}\" in \"{path}\" {problem}",
+            self.subject
+        ))
+    }
+}
+
 /// Days before its end from which a certificate is warned about.
 const WARN_DAYS: i64 = 30;
 /// The largest file that is read, bytes. A bundle of every public CA takes a
@@ -87,6 +114,8 @@ pub struct Loader {
     authorities: HashMap<PemSource, Arc<[CertificateDer<'static>]>>,
     ticket_keys: HashMap<PathBuf, Arc<TicketKey>>,
     warnings: Vec<String>,
+    watch: Watch,
+    expiring: Vec<CertificateInfo>,
     /// What other modules of this folder build from files and share the same way.
     pub(super) built: super::server::Built,
 }
@@ -138,6 +167,8 @@ impl Loader {
             authorities: HashMap::new(),
             ticket_keys: HashMap::new(),
             warnings: Vec::new(),
+            watch: Watch::default(),
+            expiring: Vec::new(),
             built: super::server::Built::default(),
         }
     }
@@ -195,10 +226,20 @@ impl Loader {
             let message = format!("cannot load CA certificate \"{path}\": {reason}");
             TlsError::at(&file.position, message)
         };
+        file.value
+            .file()
+            .into_iter()
+            .for_each(|path| self.watch.add(path));
         let (bytes, _) = fetch(&file.value).map_err(|reason| fail(&reason))?;
         let certificates: Arc<[_]> = certificates(&bytes).map_err(|e| fail(&e))?.into();
         if certificates.is_empty() {
             return Err(fail("no certificate in it"));
+        }
+        for der in certificates.iter() {
+            if let Ok((_, parsed)) = X509Certificate::from_der(der) {
+                self.expiring
+                    .push(CertificateInfo::of(&file.value, &parsed));
+            }
         }
         self.authorities
             .insert(file.value.clone(), Arc::clone(&certificates));
@@ -218,6 +259,7 @@ impl Loader {
             return Ok(Arc::clone(known));
         }
         let path = file.value.display();
+        self.watch.add(&file.value);
         let (bytes, mode) = read(&file.value).map_err(|error| {
             let reason = os_reason(&error);
             let message = format!("cannot load session ticket key \"{path}\": {reason}");
@@ -249,6 +291,16 @@ impl Loader {
         std::mem::take(&mut self.warnings)
     }
 
+    /// The files that were read.
+    pub fn take_watch(&mut self) -> Watch {
+        std::mem::take(&mut self.watch)
+    }
+
+    /// The certificates that were read, of servers and of CAs.
+    pub fn take_expiring(&mut self) -> Vec<CertificateInfo> {
+        std::mem::take(&mut self.expiring)
+    }
+
     fn chain(&mut self, file: &Located<PemSource>) -> Result<Arc<Chain>, TlsError> {
         let path = &file.value;
         if let Some(known) = self.chains.get(path) {
@@ -258,6 +310,9 @@ impl Loader {
             let message = format!("cannot load certificate \"{}\": {reason}", path.display());
             TlsError::at(&file.position, message)
         };
+        path.file()
+            .into_iter()
+            .for_each(|path| self.watch.add(path));
         let (bytes, _) = fetch(path).map_err(|reason| fail(&reason))?;
         let certificates = certificates(&bytes).map_err(|reason| fail(&reason))?;
         let leaf = certificates
@@ -267,11 +322,8 @@ impl Loader {
             X509Certificate::from_der(leaf).map_err(|_| fail("a certificate is malformed"))?;
         let not_after = leaf.validity().not_after.timestamp();
         let not_before = leaf.validity().not_before.timestamp();
-        let info = CertificateInfo {
-            path: path.clone(),
-            subject: identity::rfc2253(leaf.subject()).unwrap_or_default(),
-            not_after,
-        };
+        let info = CertificateInfo::of(path, &leaf);
+        self.expiring.push(info.clone());
         let public_key = PublicKey::from(leaf.public_key());
         if let Some(problem) = validity_problem(not_before, not_after, self.now) {
             self.warn(format!("certificate \"{}\" {problem}", path.display()));
@@ -295,6 +347,9 @@ impl Loader {
             let message = format!("cannot load certificate key \"{path}\": {reason}");
             TlsError::at(&file.position, message)
         };
+        path.file()
+            .into_iter()
+            .for_each(|path| self.watch.add(path));
         let (bytes, mode) = fetch(path).map_err(|reason| fail(&reason))?;
         let mut der = private_key(&bytes).map_err(|reason| fail(&reason))?;
         // The error of rustls is not shown: it might quote what it read.
@@ -711,6 +766,26 @@ mod tests {
         assert_eq!(
             problem(from - 2 * DAY).as_deref(),
             Some("is not valid yet, but in 2 days")
+        );
+    }
+
+    #[test]
+    fn a_certificate_in_its_last_days_is_complained_of() {
+        let info = CertificateInfo {
+            path: PathBuf::from("/c.pem").into(),
+            subject: "CN=a".to_owned(),
+            not_after: 1_000 * DAY,
+        };
+        let at = |seconds: i64| UnixTime::since_unix_epoch(Duration::from_secs(seconds as u64));
+        let complaint = |now| info.complaint(at(now), 14);
+        assert_eq!(complaint(986 * DAY), None);
+        assert_eq!(
+            complaint(986 * DAY + 1).as_deref(),
+            Some("certificate \"CN=a\" in \"/c.pem\" expires in 13 days")
+        );
+        assert_eq!(
+            complaint(1_002 * DAY).as_deref(),
+            Some("certificate \"CN=a\" in \"/c.pem\" expired 2 days ago")
         );
     }
 

@@ -16,6 +16,7 @@ pub mod record;
 pub mod resumption;
 pub mod server;
 pub mod session;
+pub mod watch;
 
 use rustls::ProtocolVersion;
 use rustls::pki_types::UnixTime;

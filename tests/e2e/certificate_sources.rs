@@ -1,9 +1,13 @@
 //! Certificates and keys come from files, from the configuration and from the
 //! environment; what is wrong with one is said without showing any of it.
 
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 
 use crate::support::client::{TlsClient, Trust};
+use crate::support::eventually;
+use crate::support::pki::OpenSsl;
 use crate::support::ringwall::{CERTIFICATES, HOST, MUTUAL, Site, binary, http, whole};
 
 /// A server whose certificate, key and CA are three variables.
@@ -140,4 +144,76 @@ fn hosts_that_share_a_ticket_key_file_resume_one_anothers_sessions() {
             assert_eq!(connection.resumed(), round > 0, "{version:?} {round}");
         }
     }
+}
+
+#[test]
+fn a_swapped_folder_of_certificates_is_seen_and_no_request_fails() {
+    let (site, pki) = Site::with_pki();
+    let at = |name: &str| site.file(name);
+    let renewed = pki.ca.server(&[HOST]);
+    for (folder, identity) in [("v1", &pki.server), ("v2", &renewed)] {
+        std::fs::create_dir(at(folder)).expect("made");
+        identity.write(&at(folder), "tls");
+    }
+    // As the kubelet lays out a secret.
+    symlink("v1", at("..data")).expect("linked");
+    symlink("..data/tls.crt", at("tls.crt")).expect("linked");
+    symlink("..data/tls.key", at("tls.key")).expect("linked");
+    let ringwall = site.start(&whole(
+        "worker_processes 1;",
+        "",
+        &format!(
+            "ssl_watch on 100ms; server {{ listen 127.0.0.1:@TLS@ ssl; server_name {HOST};\n\
+             ssl_certificate @DIR@/tls.crt; ssl_certificate_key @DIR@/tls.key;\n\
+             location / {{ return 200 served; }} }}"
+        ),
+    ));
+    let address = ringwall.address("TLS");
+    let client = TlsClient::new(&pki.ca).without_sessions();
+    let mut old = client.connect(address, HOST).expect("let in");
+    let served = || {
+        let mut connection = client.connect(address, HOST).expect("let in");
+        assert_eq!(connection.get(HOST, "/").text(), "served");
+        connection.server_certificate()
+    };
+    assert_eq!(served(), pki.server.chain()[0]);
+
+    // A key that does not belong to the certificate changes nothing.
+    let file = |name: &str| ringwall.site.file(name);
+    std::fs::create_dir(file("bad")).expect("made");
+    std::fs::copy(file("v2/tls.crt"), file("bad/tls.crt")).expect("copied");
+    std::fs::copy(file("v1/tls.key"), file("bad/tls.key")).expect("copied");
+    swap(&file("..data"), "bad");
+    ringwall.complaint_with(&[
+        "key values mismatch",
+        "the old configuration stays in force",
+    ]);
+    assert_eq!(served(), pki.server.chain()[0]);
+
+    swap(&file("..data"), "v2");
+    eventually("new connections get the new certificate", || {
+        (served() == renewed.chain()[0]).then_some(())
+    });
+    assert_eq!(old.get(HOST, "/").text(), "served");
+    let mismatches = ringwall.complaints().matches("key values mismatch").count();
+    assert_eq!(mismatches, 1, "{}", ringwall.complaints());
+}
+
+/// Points a link elsewhere in one step, as the kubelet does.
+fn swap(link: &Path, target: &str) {
+    let new = link.with_file_name("new-link");
+    symlink(target, &new).expect("linked");
+    std::fs::rename(new, link).expect("swapped");
+}
+
+#[test]
+fn a_certificate_in_its_last_days_is_complained_of_in_the_error_log() {
+    let site = Site::new();
+    let openssl = OpenSsl::in_dir(site.path());
+    openssl.run("genpkey -algorithm RSA -out server.key");
+    openssl.run("req -new -x509 -key server.key -out server.crt -days 9 -subj /CN=brief");
+    let ringwall = site.start(&http(&format!(
+        "server {{ listen 127.0.0.1:@TLS@ ssl; {CERTIFICATES} return 204; }}"
+    )));
+    ringwall.complaint_with(&["[error]", "certificate \"CN=brief\" in", "expires in "]);
 }

@@ -13,6 +13,9 @@ use crate::config::units;
 /// `worker_connections` where it is not given, as in Nginx.
 const DEFAULT_CONNECTIONS: usize = 512;
 
+/// `ssl_watch on` without an interval.
+const WATCH_INTERVAL: std::time::Duration = std::time::Duration::from_secs(5);
+
 pub(super) fn build(builder: &mut Builder<'_>, directives: &[Directive]) -> Result<Core> {
     let mut draft = Draft::default();
     let mut events = None;
@@ -22,6 +25,14 @@ pub(super) fn build(builder: &mut Builder<'_>, directives: &[Directive]) -> Resu
                 set(&mut events, directive, ())?;
                 for inner in directive.children() {
                     draft.events_directive(inner)?;
+                }
+            }
+            b"http" => {
+                // About the process as a whole, wherever it stands.
+                for inner in directive.children() {
+                    if &*inner.name.value == b"ssl_watch" {
+                        draft.main_directive(builder, inner)?;
+                    }
                 }
             }
             _ => draft.main_directive(builder, directive)?,
@@ -45,6 +56,7 @@ struct Draft {
     daemon: Option<bool>,
     master_process: Option<bool>,
     user: Option<Located<(String, Option<String>)>>,
+    ssl_watch: Option<Option<std::time::Duration>>,
     error_logs: Vec<ErrorLog>,
 }
 
@@ -77,6 +89,16 @@ impl Draft {
                     position: d.position.clone(),
                 };
                 set(&mut self.user, d, value)
+            }
+            b"ssl_watch" => {
+                let interval = match d.args.get(1) {
+                    Some(word) => units::milliseconds(&word.value)
+                        .filter(|interval| !interval.is_zero())
+                        .ok_or_else(|| invalid_value(d))?,
+                    None => WATCH_INTERVAL,
+                };
+                let value = flag(d)?.then_some(interval);
+                set(&mut self.ssl_watch, d, value)
             }
             b"error_log" => {
                 self.error_logs.push(logs::error_log(builder, d)?);
@@ -142,6 +164,7 @@ impl Draft {
             daemon: self.daemon.unwrap_or(true),
             master_process: self.master_process.unwrap_or(true),
             user: self.user,
+            ssl_watch: self.ssl_watch.flatten(),
             error_logs,
         }
     }

@@ -99,7 +99,7 @@ fn settings<'a>(
     let mut servers = Vec::new();
     for d in http.children() {
         match &*d.name.value {
-            b"log_format" | b"upstream" => {}
+            b"log_format" | b"ssl_watch" | b"upstream" => {}
             b"server" => servers.push(d),
             _ => {
                 if !scope.apply(builder, d)? && !is_without_effect(d) {

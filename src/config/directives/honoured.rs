@@ -99,6 +99,12 @@ pub(super) const ROWS: &[Row] = &[
     block("events", M, (0, 0), "connection processing"),
     words("worker_connections", E, ONE, "connections per worker"),
     words("use", E, ONE, "`io_uring` or `epoll`"),
+    words(
+        "ssl_watch",
+        M.with(H),
+        (1, 2),
+        "reload when a certificate, key or CA file changes; interval (5s)",
+    ),
     // Virtual hosts and routing.
     block("http", M, (0, 0), "everything about HTTP"),
     block("server", H, (0, 0), "a virtual host"),

@@ -86,6 +86,7 @@ fn example(name: &str) -> Option<&'static str> {
         | "ssl_certificate_key"
         | "ssl_session_ticket_key" => "file",
         "env" => "A=b",
+        "ssl_watch" => "on 2s",
         "use" => "epoll",
         "listen" => "80",
         "server_name" => "a",
