@@ -167,16 +167,17 @@ pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost,
 
     config.session_storage = session_storage(tls, shared, scope);
     config.send_tls13_tickets = TICKETS;
+    // Read also where tickets are off, as in Nginx: a bad file is an error.
+    let ticket_keys = tls
+        .session_ticket_keys
+        .iter()
+        .map(|file| loader.ticket_key(file))
+        .collect::<Result<Vec<_>, _>>()?;
     if tls.session_tickets {
-        let ticketer = if tls.session_ticket_keys.is_empty() {
+        let ticketer = if ticket_keys.is_empty() {
             Ticketer::new(Arc::clone(&shared.keys), scope, tls.session_timeout)
         } else {
-            let keys: Result<Vec<_>, _> = tls
-                .session_ticket_keys
-                .iter()
-                .map(|file| loader.ticket_key(file))
-                .collect();
-            Ticketer::new(keys?, scope, tls.session_timeout)
+            Ticketer::new(ticket_keys, scope, tls.session_timeout)
         };
         config.ticketer = Arc::new(ticketer);
     }

@@ -1,5 +1,6 @@
 //! Which files a configuration was built from, and whether they have changed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The files that were read, as they were when they were.
 #[derive(Debug, Default)]
 pub struct Watch {
-    files: Vec<(PathBuf, Stamp)>,
+    files: BTreeMap<PathBuf, Stamp>,
     /// What was seen last, if that was a change: is it over?
     unsettled: Option<Vec<Stamp>>,
 }
@@ -45,16 +46,15 @@ impl Watch {
     /// To be called before the file is read: what happens to it afterwards is
     /// then seen.
     pub(super) fn add(&mut self, path: &Path) {
-        if !self.files.iter().any(|(known, _)| known == path) {
-            self.files.push((path.to_owned(), stamp(path)));
+        if !self.files.contains_key(path) {
+            self.files.insert(path.to_owned(), stamp(path));
         }
     }
 
     /// Compares the files with what was seen before.
     pub fn look(&mut self) -> Sight {
-        let now: Vec<Stamp> = self.files.iter().map(|(path, _)| stamp(path)).collect();
-        let before = self.files.iter().map(|(_, stamp)| stamp);
-        if before.eq(&now) {
+        let now: Vec<Stamp> = self.files.keys().map(|path| stamp(path)).collect();
+        if self.files.values().eq(&now) {
             self.unsettled = None;
             return Sight::Unchanged;
         }
@@ -63,7 +63,7 @@ impl Watch {
             return Sight::Settling;
         }
         self.unsettled = None;
-        for ((_, known), stamp) in self.files.iter_mut().zip(now) {
+        for (known, stamp) in self.files.values_mut().zip(now) {
             *known = stamp;
         }
         Sight::Changed
