@@ -27,7 +27,7 @@ pub(crate) struct Accepted {
     /// `None`: HTTP without TLS, to be told so or (`ssl_permissive`) to be
     /// served. Otherwise the client is one
     /// that its server block lets in.
-    pub(crate) tls: Option<TlsFacts>,
+    pub(crate) tls: Option<Box<TlsFacts>>,
 }
 
 /// Why there is no connection.
@@ -223,7 +223,7 @@ async fn admit(
             };
             Ok(Accepted {
                 transport,
-                tls: Some(facts),
+                tls: Some(Box::new(facts)),
             })
         }
         Err(refusal) => {

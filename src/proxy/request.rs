@@ -26,7 +26,8 @@ pub(crate) struct ClientConnection {
     /// What the client connected to; asked for only when needed, because it
     /// costs a system call.
     pub(crate) local: OnceCell<Option<SocketAddr>>,
-    pub(crate) tls: Option<TlsFacts>,
+    /// Boxed: the task of every connection has room for it, and several times.
+    pub(crate) tls: Option<Box<TlsFacts>>,
     /// Requests served before the present one.
     pub(crate) requests: u64,
 }
