@@ -150,8 +150,12 @@ fn offer_in(message: &[u8]) -> Result<Offer, Error> {
         while !extensions.is_empty() {
             let kind = extensions.u16()?;
             let mut content = Reader(extensions.vector16()?);
-            if kind == EXTENSION_SUPPORTED_GROUPS {
-                curves = openssl_names::groups(content.vector16()?);
+            // A list that cannot be read names no group; whether the client
+            // may go on with it is for the handshake to say.
+            if kind == EXTENSION_SUPPORTED_GROUPS
+                && let Ok(groups) = content.vector16()
+            {
+                curves = openssl_names::groups(groups);
             }
         }
     }
