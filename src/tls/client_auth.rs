@@ -265,16 +265,7 @@ impl ClientAuth {
             return; // of version 1: signed by a configured CA itself
         };
         let chain = self.chain_of(&client.leaf, &parsed, presented);
-        let check_path = |path: &VerifiedPath<'_>| self.check_path(path, now);
-        let path = parsed.verify_for_usage(
-            self.algorithms.all,
-            self.authorities.anchors(),
-            &chain,
-            now,
-            webpki::KeyUsage::client_auth(),
-            None,
-            Some(&check_path),
-        );
+        let path = self.path(&parsed, &chain, now);
         // A leaf that is configured itself has no path.
         client.chain = path.map_or_else(
             |_| Box::default(),
@@ -354,6 +345,26 @@ impl ClientAuth {
             .collect()
     }
 
+    /// The path from a leaf to an authority by which it is verified, apart
+    /// from revocation.
+    fn path<'p>(
+        &'p self,
+        leaf: &'p EndEntityCert<'p>,
+        chain: &'p [CertificateDer<'p>],
+        now: UnixTime,
+    ) -> Result<VerifiedPath<'p>, webpki::Error> {
+        let check_path = |path: &VerifiedPath<'_>| self.check_path(path, now);
+        leaf.verify_for_usage(
+            self.algorithms.all,
+            self.authorities.anchors(),
+            chain,
+            now,
+            webpki::KeyUsage::client_auth(),
+            None,
+            Some(&check_path),
+        )
+    }
+
     /// The whole judgement of a chain.
     fn verify(
         &self,
@@ -385,17 +396,8 @@ impl ClientAuth {
             Err(error) => return Err(RefusalReason::of(&error)),
         };
         let chain = self.chain_of(leaf, &parsed, presented);
-        let check_path = |path: &VerifiedPath<'_>| self.check_path(path, now);
-        let path = parsed
-            .verify_for_usage(
-                self.algorithms.all,
-                self.authorities.anchors(),
-                &chain,
-                now,
-                webpki::KeyUsage::client_auth(),
-                None,
-                Some(&check_path),
-            )
+        let path = self
+            .path(&parsed, &chain, now)
             .map_err(|error| match RefusalReason::of(&error) {
                 // As `openssl req -x509` makes them: its own CA.
                 RefusalReason::InvalidPurpose
