@@ -175,8 +175,6 @@ pub struct Listener {
     pub reuseport: bool,
     /// `ipv6only=`. Default on.
     pub ipv6only: bool,
-    /// `deferred`.
-    pub deferred: bool,
     /// `so_keepalive=on|off`.
     pub so_keepalive: Option<bool>,
     /// Index of the wildcard listener (`*:443` for `192.0.2.1:443`) whose socket

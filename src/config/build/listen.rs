@@ -24,7 +24,6 @@ struct ListenOptions {
     backlog: Option<i32>,
     reuseport: bool,
     ipv6only: Option<bool>,
-    deferred: bool,
     so_keepalive: Option<bool>,
     /// Options of the socket, which one server alone may give.
     set: bool,
@@ -222,7 +221,6 @@ impl Listeners {
                     backlog: draft.options.backlog.unwrap_or(DEFAULT_BACKLOG),
                     reuseport: draft.options.reuseport,
                     ipv6only: draft.options.ipv6only.unwrap_or(true),
-                    deferred: draft.options.deferred,
                     so_keepalive: draft.options.so_keepalive,
                     covered_by,
                     position: draft.position,
@@ -344,7 +342,10 @@ fn options(builder: &mut Builder<'_>, d: &Directive) -> Result<ListenOptions> {
             (b"default_server" | b"default", None) => options.default_server = true,
             (b"bind", None) => options.set = true,
             (b"reuseport", None) => (options.reuseport, options.set) = (true, true),
-            (b"deferred", None) => (options.deferred, options.set) = (true, true),
+            (b"deferred", None) => {
+                tuning(builder, d, word, "connections are accepted as they come");
+                options.set = true;
+            }
             (b"backlog", Some(value)) => {
                 let backlog = units::number(value).and_then(|n| i32::try_from(n).ok());
                 let Some(backlog) = backlog.filter(|&n| n > 0) else {
@@ -381,12 +382,12 @@ fn options(builder: &mut Builder<'_>, d: &Directive) -> Result<ListenOptions> {
                 if units::size(value).is_none_or(|size| size == 0) {
                     return Err(invalid_parameter(d, word));
                 }
-                tuning(builder, d, word);
+                tuning(builder, d, word, "the kernel sizes its own buffers");
                 options.set = true;
             }
             (b"fastopen" | b"setfib", Some(value)) => {
                 units::number(value).ok_or_else(|| invalid_parameter(d, word))?;
-                tuning(builder, d, word);
+                tuning(builder, d, word, "the kernel sizes its own buffers");
                 options.set = true;
             }
             (b"http2" | b"quic" | b"proxy_protocol" | b"multipath", None)
@@ -397,11 +398,9 @@ fn options(builder: &mut Builder<'_>, d: &Directive) -> Result<ListenOptions> {
     Ok(options)
 }
 
-fn tuning(builder: &mut Builder<'_>, d: &Directive, word: &[u8]) {
+fn tuning(builder: &mut Builder<'_>, d: &Directive, word: &[u8], reason: &str) {
     let word = String::from_utf8_lossy(word);
-    let text = format!(
-        "\"{word}\" of \"listen\" directive has no effect here: the kernel sizes its own buffers"
-    );
+    let text = format!("\"{word}\" of \"listen\" directive has no effect here: {reason}");
     if !builder.remarks.iter().any(|remark| remark.text == text) {
         builder.notice(&d.position, text);
     }

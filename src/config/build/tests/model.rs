@@ -591,3 +591,14 @@ fn how_clients_are_judged_is_inherited_and_needs_no_ca_where_any_will_do() {
     assert_eq!(of(1).crl_expired, CrlExpired::Allow);
     assert_eq!(of(1).verify_failure, VerifyFailure::Alert);
 }
+
+#[test]
+fn a_listen_parameter_without_effect_is_said_not_swallowed() {
+    let config = http("server { listen 80 deferred; }").unwrap();
+    let said = |remark: &Remark| {
+        remark.text
+            == "\"deferred\" of \"listen\" directive has no effect here: \
+                connections are accepted as they come"
+    };
+    assert!(config.remarks.iter().any(said), "{:?}", config.remarks);
+}
