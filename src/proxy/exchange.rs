@@ -94,6 +94,11 @@ pub(crate) trait BodySource {
 
     /// Nothing of it is left to read.
     fn is_finished(&self) -> bool;
+
+    /// What comes behind this request is another protocol's: from here on
+    /// [`BodySource::next`] yields it as it comes, without limits of time or
+    /// size, until the client ends its side.
+    fn switch_protocols(&mut self);
 }
 
 /// A request's answer. The head is written field by field into a buffer; it
@@ -132,6 +137,14 @@ pub(crate) trait ResponseSink {
 
     /// Ends the body and sends all that is left of the response.
     async fn finish(&mut self) -> Result<(), TransportError>;
+
+    /// Ends the head of a 101: what is written from here on goes out as it is,
+    /// until [`ResponseSink::end_sending`].
+    fn switch_protocols(&mut self);
+
+    /// Sends what is buffered and tells the client that no more will come; the
+    /// client may still send.
+    async fn end_sending(&mut self) -> Result<(), TransportError>;
 
     /// Whether any byte of the final response may have left.
     fn is_committed(&self) -> bool;

@@ -200,6 +200,11 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
                 peer_is_to_blame: false,
                 may_retry: false,
             },
+            Broken::Tunnel => Trouble {
+                failure: Failure::Aborted,
+                peer_is_to_blame: false,
+                may_retry: false,
+            },
         });
     }
 }

@@ -11,6 +11,7 @@ use crate::net::buffers::{Buffer, Class, Segments};
 use super::exchange::{BodyError, BodySize, BodySource, Piece, ResponseSink};
 use super::output::Output;
 use super::transport::{Rx, TransportError, Tx};
+use super::tunnel::wanted_after;
 
 /// A request's body as it comes.
 pub(crate) struct H1Body<'t> {
@@ -33,6 +34,9 @@ pub(crate) struct H1Body<'t> {
 enum BodyState {
     Length(u64),
     Chunked(ChunkedDecoder),
+    /// Another protocol's bytes, until the client ends them; and the buffer to
+    /// wait for them with.
+    Switched(Class),
     Finished,
 }
 
@@ -99,13 +103,25 @@ impl<'t> H1Body<'t> {
     }
 
     async fn fill(&mut self) -> Result<(), BodyError> {
+        let want = match self.state {
+            BodyState::Switched(want) => want,
+            _ => Class::Large,
+        };
         self.is_busy = true;
-        let filled = self.rx.fill(Class::Large, self.timeout).await;
+        let filled = self.rx.fill(want, self.timeout).await;
         self.is_busy = false;
-        match filled {
-            Ok(0) => Err(BodyError::Closed),
-            Ok(_) => Ok(()),
-            Err(error) => Err(BodyError::Transport(error)),
+        match (filled, &mut self.state) {
+            (Ok(0), BodyState::Switched(_)) => {
+                self.state = BodyState::Finished;
+                Ok(())
+            }
+            (Ok(0), _) => Err(BodyError::Closed),
+            (Ok(read), BodyState::Switched(want)) => {
+                *want = wanted_after(read);
+                Ok(())
+            }
+            (Ok(_), _) => Ok(()),
+            (Err(error), _) => Err(BodyError::Transport(error)),
         }
     }
 
@@ -115,6 +131,16 @@ impl<'t> H1Body<'t> {
         let input = &mut *self.rx.input;
         match &mut self.state {
             BodyState::Finished => Ok((0, Lent::default())),
+            BodyState::Switched(_) => {
+                let length = input.plain().len();
+                Ok((
+                    length,
+                    Lent {
+                        consumed: length,
+                        finishes: false,
+                    },
+                ))
+            }
             BodyState::Length(left) => {
                 let length = input
                     .plain()
@@ -149,7 +175,7 @@ impl BodySource for H1Body<'_> {
     fn size(&self) -> BodySize {
         match self.state {
             BodyState::Length(length) => BodySize::Known(length),
-            BodyState::Chunked(_) => BodySize::Unknown,
+            BodyState::Chunked(_) | BodyState::Switched(_) => BodySize::Unknown,
             BodyState::Finished => BodySize::None,
         }
     }
@@ -181,7 +207,9 @@ impl BodySource for H1Body<'_> {
                 .allowance
                 .checked_sub(length as u64)
                 .ok_or(BodyError::TooLarge)?;
-            self.received += length as u64;
+            if !matches!(self.state, BodyState::Switched(_)) {
+                self.received += length as u64;
+            }
             if lent.finishes {
                 self.state = BodyState::Finished;
             }
@@ -204,6 +232,11 @@ impl BodySource for H1Body<'_> {
 
     fn is_finished(&self) -> bool {
         matches!(self.state, BodyState::Finished)
+    }
+
+    fn switch_protocols(&mut self) {
+        self.state = BodyState::Switched(Class::Small);
+        self.set_limits(Duration::MAX, 0);
     }
 }
 
@@ -394,6 +427,17 @@ impl ResponseSink for H1Sink<'_> {
         }
         self.state = SinkState::Finished;
         self.flush_out().await
+    }
+
+    fn switch_protocols(&mut self) {
+        self.keep_alive = false;
+        self.out.put(b"Connection: upgrade\r\n\r\n");
+        self.state = SinkState::UntilClose;
+    }
+
+    async fn end_sending(&mut self) -> Result<(), TransportError> {
+        self.finish().await?;
+        self.tx.finish(self.send_timeout).await
     }
 
     fn is_committed(&self) -> bool {

@@ -25,6 +25,7 @@ mod respond;
 mod route;
 mod serve;
 mod transport;
+mod tunnel;
 mod upstream;
 mod variables;
 pub mod worker;

@@ -164,12 +164,7 @@ impl Transport {
     /// socket with unread input resets it and can destroy the response on
     /// its way (RFC 9112 §9.6). Zero does not wait.
     pub(crate) async fn close(mut self, linger: Duration) {
-        if let Some(session) = &self.session {
-            let mut alert = Vec::with_capacity(64);
-            // A key that is used up cannot say goodbye; closing says it.
-            let _ = session.borrow_mut().seal_close_notify(&mut alert);
-            let _ = self.tx().send_raw(&alert, CLOSE_TIMEOUT).await;
-        }
+        let _ = self.tx().close_notify(CLOSE_TIMEOUT).await;
         if linger.is_zero() {
             return;
         }
@@ -402,6 +397,23 @@ impl Tx<'_> {
         let (result, buffer) = sent.map_err(|_| TransportError::TimedOut)?;
         result.map_err(TransportError::Io)?;
         Ok(buffer)
+    }
+
+    /// Ends this direction: TLS close_notify, then FIN. The peer may send on.
+    pub(crate) async fn finish(&mut self, timeout: Duration) -> Result<(), TransportError> {
+        self.close_notify(timeout).await?;
+        self.sender.finish();
+        Ok(())
+    }
+
+    async fn close_notify(&mut self, timeout: Duration) -> Result<(), TransportError> {
+        let Some(session) = self.session else {
+            return Ok(());
+        };
+        let mut alert = Vec::with_capacity(64);
+        // A key that is used up cannot say goodbye; closing says it.
+        let _ = session.borrow_mut().seal_close_notify(&mut alert);
+        self.send_raw(&alert, timeout).await
     }
 
     /// Sends what the record layer owes the peer: the answer to a KeyUpdate.

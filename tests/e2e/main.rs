@@ -30,4 +30,5 @@ mod scanners;
 mod sessions;
 mod smuggling;
 mod tls;
+mod upgrade;
 mod upstreams;

@@ -4,11 +4,14 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::find;
 
@@ -397,6 +400,27 @@ impl Peer {
         }
     }
 
+    /// What is buffered, else whatever comes next, undecoded.
+    pub(crate) fn some(&mut self) -> io::Result<Vec<u8>> {
+        if self.buffer.is_empty() {
+            self.fill()?;
+        }
+        Ok(std::mem::take(&mut self.buffer))
+    }
+
+    /// Ends our side and leaves the proxy's open.
+    pub(crate) fn end_sending(&mut self) -> io::Result<()> {
+        self.wire.shutdown()
+    }
+
+    /// Reads nothing until the proxy has hung up.
+    pub(crate) fn idle(&mut self) -> io::Result<()> {
+        while !self.wire.is_hung_up()? {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
     /// Sends bytes at once.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.wire.write_all(bytes)
@@ -450,6 +474,17 @@ impl Wire {
             Self::Inet(stream) => stream.write_all(bytes),
             Self::Unix(stream) => stream.write_all(bytes),
         }
+    }
+
+    fn is_hung_up(&self) -> io::Result<bool> {
+        let fd: BorrowedFd<'_> = match self {
+            Self::Inet(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        };
+        let mut poll = [PollFd::new(&fd, PollFlags::RDHUP)];
+        rustix::event::poll(&mut poll, Some(&Timespec::default()))?;
+        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        Ok(poll[0].revents().intersects(gone))
     }
 
     fn shutdown(&self) -> io::Result<()> {

@@ -17,7 +17,8 @@ use super::log;
 use super::output::Output;
 use super::pool::Connection;
 use super::request::{Attempt, Request};
-use super::transport::TransportError;
+use super::transport::{Rx, TransportError, Tx};
+use response::Answered;
 
 /// Whether the upstream connection can serve another request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,9 @@ pub(super) enum Broken {
     Upstream,
     /// The client failed; with the status that it may be told.
     Client(Option<u16>),
+    /// A connection that had changed protocols broke off, which says nothing
+    /// about how the backend answers requests.
+    Tunnel,
 }
 
 impl Broken {
@@ -47,7 +51,7 @@ impl Broken {
             Self::Untouched(Cause::Send(error) | Cause::Receive(error)) => {
                 matches!(error, TransportError::Io(_))
             }
-            Self::Upstream | Self::Client(_) => false,
+            Self::Upstream | Self::Client(_) | Self::Tunnel => false,
         }
     }
 }
@@ -108,7 +112,9 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
             let sent = tx.send(buffer, range, proxy.send_timeout).await;
             sent.map_err(|error| Broken::Untouched(Cause::Send(error)))?;
         }
-        return response::respond(request, proxy, peer, &mut rx, sink).await;
+        let answered = response::respond(request, proxy, peer, &mut rx, sink).await?;
+        let (upstream, client) = ((&mut rx, &mut tx), (body, sink));
+        return conclude(request, proxy, peer, answered, true, upstream, client).await;
     }
     if body.awaits_continue() {
         // Answered here and not by the backend, as Nginx does: the backend
@@ -119,11 +125,14 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
         BodySize::Known(_) => UpstreamFraming::Length,
         _ => UpstreamFraming::Chunked,
     };
-    let upload = body::upload(output, body, framing, &mut tx, proxy.send_timeout);
+    let upload = body::upload(output, &mut *body, framing, &mut tx, proxy.send_timeout);
     let response = response::respond(request, proxy, peer, &mut rx, sink);
     let outcome = while_uploading(pin!(response), pin!(upload)).await;
     match outcome {
-        Ok((result, uploaded)) => result.map(|reuse| if uploaded { reuse } else { Reuse::No }),
+        Ok((answered, sent)) => {
+            let (upstream, client) = ((&mut rx, &mut tx), (body, sink));
+            conclude(request, proxy, peer, answered?, sent, upstream, client).await
+        }
         Err(error) => {
             log::request_error(
                 request,
@@ -131,6 +140,38 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
                 format_args!("{error} while reading client request body"),
             );
             Err(Broken::Client(error.status()))
+        }
+    }
+}
+
+/// After the answer: whether the connection can be used again, or what has
+/// been agreed on in its place. `sent` says whether all of the request was.
+async fn conclude<B: BodySource, S: ResponseSink>(
+    request: &mut Request<'_>,
+    proxy: &Proxy,
+    peer: &UpstreamPeer,
+    answered: Answered,
+    sent: bool,
+    upstream: (&mut Rx<'_>, &mut Tx<'_>),
+    client: (&mut B, &mut S),
+) -> Result<Reuse, Broken> {
+    match answered {
+        Answered::Response(reuse) if sent => Ok(reuse),
+        Answered::Response(_) => Ok(Reuse::No),
+        Answered::Switching(head) if sent && request::asks_for_upgrade(request, proxy) => {
+            // Boxed: rare, and every other request would have room for it.
+            Box::pin(response::switch(
+                request, proxy, peer, &head, upstream, client,
+            ))
+            .await
+        }
+        Answered::Switching(_) if sent => {
+            let what = "101 to a request that asked for no upgrade";
+            Err(response::invalid(request, peer, &what))
+        }
+        Answered::Switching(_) => {
+            let what = "101 before the end of the request";
+            Err(response::invalid(request, peer, &what))
         }
     }
 }

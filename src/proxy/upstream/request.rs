@@ -2,15 +2,15 @@
 
 use smallvec::SmallVec;
 
-use crate::config::{Part, Proxy, ProxyHttpVersion, Template};
+use crate::config::{Part, Proxy, ProxyHttpVersion, SetHeader, Template};
 use crate::http::h1::encode::{self, Sink};
-use crate::http::head::FieldId;
+use crate::http::head::{FieldId, Version};
 use crate::http::headers::{ConnectionOptions, is_hop_by_hop, is_ordinary_name, same_field_name};
 use crate::http::uri::escape_uri;
 use crate::proxy::exchange::BodySize;
 use crate::proxy::output::Output;
 use crate::proxy::request::Request;
-use crate::proxy::variables::expand;
+use crate::proxy::variables::{expand, expand_to_vec};
 
 /// Writes the request's head as the backend gets it: what the configuration
 /// sets, then what the client sent, less what is between the client and us,
@@ -80,6 +80,21 @@ pub(super) fn write_head(request: &Request<'_>, proxy: &Proxy, size: BodySize, o
         }
     }
     out.put(b"\r\n");
+}
+
+/// Whether the client asked to speak another protocol and the backend was told
+/// (RFC 9110 §7.8). Only then is a 101 an answer.
+pub(super) fn asks_for_upgrade(request: &Request<'_>, proxy: &Proxy) -> bool {
+    let asked = request.head.version == Version::Http11
+        && request
+            .head
+            .field(request.head_bytes(), FieldId::Upgrade)
+            .is_some_and(|value| !value.is_empty());
+    let told = |header: &SetHeader| {
+        FieldId::of(&header.name) == FieldId::Upgrade
+            && !expand_to_vec(&header.value, request).is_empty()
+    };
+    asked && proxy.http_version == ProxyHttpVersion::Http11 && proxy.set_headers.iter().any(told)
 }
 
 fn write_set_header(name: &[u8], value: &Template, request: &Request<'_>, out: &mut Output) {

@@ -1,5 +1,6 @@
 //! A backend's answer, on its way to the client.
 
+use std::cell::Cell;
 use std::fmt;
 
 use crate::config::{Proxy, UpstreamPeer};
@@ -9,10 +10,10 @@ use crate::http::head::{FieldId, Method, ResponseHead, Version};
 use crate::http::headers::{ConnectionOptions, is_hop_by_hop};
 use crate::net::buffers::Class;
 use crate::proxy::body::{self, RelayError};
-use crate::proxy::exchange::{BodySize, ResponseSink};
+use crate::proxy::exchange::{BodySize, BodySource, ResponseSink};
 use crate::proxy::request::Request;
-use crate::proxy::transport::{Rx, TransportError};
-use crate::proxy::{log, redirect, respond as answers};
+use crate::proxy::transport::{Rx, TransportError, Tx};
+use crate::proxy::{log, redirect, respond as answers, tunnel};
 use crate::telemetry::error_log::Level;
 
 use super::{Broken, Cause, HEAD_PHASE, Reuse, closed_early, record, upstream_failed};
@@ -28,20 +29,32 @@ const RESPONSE_HEAD: HeadLimits = HeadLimits {
 /// Interim responses (1xx) that a backend may send before the final one.
 const MAX_INTERIM: usize = 16;
 
-/// Receives the response's head, sends ours, relays the body.
+/// What the backend answered with.
+pub(super) enum Answered {
+    /// A response, which has reached the client.
+    Response(Reuse),
+    /// A 101, whose head is still in the receive buffer.
+    Switching(ResponseHead),
+}
+
+/// Receives the response's head, sends ours, relays the body. A 101 is left to
+/// the caller, who knows whether all of the request has been sent.
 pub(super) async fn respond<S: ResponseSink>(
     request: &mut Request<'_>,
     proxy: &Proxy,
     peer: &UpstreamPeer,
     rx: &mut Rx<'_>,
     sink: &mut S,
-) -> Result<Reuse, Broken> {
+) -> Result<Answered, Broken> {
     let mut head = ResponseHead::default();
     receive_head(request, proxy, peer, rx, &mut head).await?;
     record(request, |attempt| {
         attempt.head_received = Some(attempt.started.elapsed());
         attempt.status = Some(head.status);
     });
+    if head.status == 101 {
+        return Ok(Answered::Switching(head));
+    }
     let input = rx.input.plain();
     let framing = match framing::of_response(&head, input, request.method()) {
         Ok(framing) => framing.kind(),
@@ -84,10 +97,18 @@ pub(super) async fn respond<S: ResponseSink>(
     // next request must not be answered by them.
     let clean = rx.input.is_empty() && !rx.input.is_closed();
     let reuse = persistent && clean && framing != Kind::UntilClose;
-    Ok(if reuse { Reuse::Yes } else { Reuse::No })
+    Ok(Answered::Response(if reuse {
+        Reuse::Yes
+    } else {
+        Reuse::No
+    }))
 }
 
-fn invalid(request: &Request<'_>, peer: &UpstreamPeer, error: &dyn fmt::Display) -> Broken {
+pub(super) fn invalid(
+    request: &Request<'_>,
+    peer: &UpstreamPeer,
+    error: &dyn fmt::Display,
+) -> Broken {
     log::upstream_error(
         request,
         Level::Error,
@@ -111,13 +132,7 @@ async fn receive_head(
     loop {
         if !rx.input.plain().is_empty() {
             match parse_response(rx.input.plain(), &RESPONSE_HEAD, head) {
-                Ok(Status::Complete) if head.status == 101 => {
-                    return Err(invalid(
-                        request,
-                        peer,
-                        &"101 to a request that asked for no upgrade",
-                    ));
-                }
+                Ok(Status::Complete) if head.status == 101 => return Ok(()),
                 Ok(Status::Complete) if head.status < 200 && interim < MAX_INTERIM => {
                     interim += 1;
                     rx.input.consume(head.len);
@@ -159,6 +174,30 @@ fn send_response_head<S: ResponseSink>(
     bytes: &[u8],
     sink: &mut S,
 ) {
+    send_fields(request, proxy, head, options, bytes, sink);
+    let announced = || {
+        let value = head.field(bytes, FieldId::ContentLength)?;
+        std::str::from_utf8(value).ok()?.parse().ok()
+    };
+    sink.end_head(match framing {
+        Kind::Length(length) => BodySize::Known(length),
+        Kind::Chunked | Kind::UntilClose => BodySize::Unknown,
+        Kind::Empty if request.method() == Method::Head || head.status == 304 => {
+            announced().map_or(BodySize::None, BodySize::Announced)
+        }
+        Kind::Empty => BodySize::None,
+    });
+}
+
+/// The status line and all fields but those that say how the body is framed.
+fn send_fields<S: ResponseSink>(
+    request: &mut Request<'_>,
+    proxy: &Proxy,
+    head: &ResponseHead,
+    options: &ConnectionOptions<'_>,
+    bytes: &[u8],
+    sink: &mut S,
+) {
     request.answer.status = head.status;
     answers::start(request, sink, head.status);
     let records = request.view.gateway.records_response_fields();
@@ -174,7 +213,8 @@ fn send_response_head<S: ResponseSink>(
             field.id,
             FieldId::ContentLength | FieldId::Server | FieldId::Date | FieldId::XAccel
         );
-        if ours || is_hop_by_hop(field.id) || options.names(name, |_| false) {
+        let switches = head.status == 101 && field.id == FieldId::Upgrade;
+        if ours || (is_hop_by_hop(field.id) && !switches) || options.names(name, |_| false) {
             continue;
         }
         let rewritten = match field.id {
@@ -188,16 +228,42 @@ fn send_response_head<S: ResponseSink>(
         sink.field(name, value);
     }
     answers::add_headers(request, sink, head.status);
-    let announced = || {
-        let value = head.field(bytes, FieldId::ContentLength)?;
-        std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// Sends a 101 on and carries what both sides say from there on.
+pub(super) async fn switch<B: BodySource, S: ResponseSink>(
+    request: &mut Request<'_>,
+    proxy: &Proxy,
+    peer: &UpstreamPeer,
+    head: &ResponseHead,
+    (rx, tx): (&mut Rx<'_>, &mut Tx<'_>),
+    (body, sink): (&mut B, &mut S),
+) -> Result<Reuse, Broken> {
+    let input = rx.input.plain();
+    let options = ConnectionOptions::of(&head.fields, input);
+    send_fields(request, proxy, head, &options, input, sink);
+    sink.switch_protocols();
+    body.switch_protocols();
+    rx.input.consume(head.len);
+    let limits = tunnel::Limits {
+        idle: proxy.read_timeout,
+        send: proxy.send_timeout,
     };
-    sink.end_head(match framing {
-        Kind::Length(length) => BodySize::Known(length),
-        Kind::Chunked | Kind::UntilClose => BodySize::Unknown,
-        Kind::Empty if request.method() == Method::Head || head.status == 304 => {
-            announced().map_or(BodySize::None, BodySize::Announced)
-        }
-        Kind::Empty => BodySize::None,
-    });
+    let received = Cell::new(0);
+    let result = tunnel::tunnel((body, sink), (rx, tx), limits, &received).await;
+    record(request, |attempt| attempt.received = received.get());
+    result.map(|()| Reuse::No).map_err(|error| {
+        let level = if error.is_clients() {
+            Level::Info
+        } else {
+            Level::Error
+        };
+        log::upstream_error(
+            request,
+            level,
+            Some(peer),
+            format_args!("{error} while proxying upgraded connection"),
+        );
+        Broken::Tunnel
+    })
 }
