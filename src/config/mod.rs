@@ -11,6 +11,7 @@
 //! among [`Config::remarks`]. Nothing in this folder opens a socket or reads a
 //! key; files and host names are reached through [`Source`] and [`Resolver`].
 
+mod address_rules;
 mod build;
 mod client_rules;
 pub mod directives;
@@ -28,6 +29,7 @@ mod units;
 
 use std::path::PathBuf;
 
+pub use address_rules::{AddressRules, InvalidNetwork, Network};
 pub use client_rules::{ClientMatcher, ClientRule, ClientRules, RuleEffect, UriPattern};
 pub use error::Error;
 pub use locations::FoundLocation;

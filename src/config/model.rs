@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use regex::bytes::Regex;
 
+use super::address_rules::AddressRules;
 use super::client_rules::ClientRules;
 use super::mime::MimeTypes;
 use super::pem_source::PemSource;
@@ -282,6 +283,8 @@ pub struct Location {
     pub client_rules: Option<Arc<ClientRules>>,
     /// `ssl_client_required`: only with a verified certificate. Default off.
     pub client_required: bool,
+    /// `allow`, `deny`, `auth_basic`; `None` where everybody is let in.
+    pub access: Option<Box<Access>>,
     /// `client_max_body_size`, bytes; 0 is unlimited. Default 1 MiB.
     pub client_max_body_size: u64,
     /// `client_body_timeout`, between two reads. Default 60 s.
@@ -308,6 +311,40 @@ pub struct Location {
     pub error_logs: Vec<ErrorLog>,
     /// `log_not_found`. Default on.
     pub log_not_found: bool,
+}
+
+/// Who is let in, beyond what TLS says.
+#[derive(Debug)]
+pub struct Access {
+    /// `satisfy`. Default `all`.
+    pub satisfy: Satisfy,
+    /// `allow` and `deny`.
+    pub rules: Option<Arc<AddressRules>>,
+    /// `auth_basic` with `auth_basic_user_file`.
+    pub auth_basic: Option<AuthBasic>,
+    /// `auth_delay`: how long a 401 is held back. Default 0.
+    pub auth_delay: Duration,
+}
+
+/// `satisfy`: how many of the checks a client must pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Satisfy {
+    /// Every one.
+    #[default]
+    All,
+    /// One is enough.
+    Any,
+}
+
+/// `auth_basic REALM` and `auth_basic_user_file FILE`.
+#[derive(Debug)]
+pub struct AuthBasic {
+    /// A value of `off` asks for nothing.
+    pub realm: Template,
+    /// Read when a request needs it.
+    pub user_file: Template,
+    /// What a relative `user_file` is relative to.
+    pub folder: PathBuf,
 }
 
 /// What answers a request.

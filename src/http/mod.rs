@@ -6,6 +6,7 @@
 //! place, [`h1::framing`].
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
+pub mod credentials;
 pub mod date;
 pub mod error;
 pub mod h1;

@@ -21,6 +21,15 @@ impl ClientAddr {
         }
     }
 
+    /// The address as the socket has it: an IPv4 client of an IPv6 socket has an
+    /// IPv6 address.
+    pub fn raw_ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Inet(address) => Some(address.ip()),
+            Self::Unix => None,
+        }
+    }
+
     /// The port; `None` for Unix sockets.
     pub fn port(&self) -> Option<u16> {
         match self {

@@ -7,6 +7,7 @@
 pub mod addr;
 pub mod buffers;
 pub mod deadlines;
+pub mod handoff;
 pub mod listener;
 pub mod socket;
 pub mod spawn;

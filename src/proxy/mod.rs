@@ -7,6 +7,8 @@
 //! between threads is the immutable [`gateway::Gateway`].
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
+mod access;
+mod auth_basic;
 mod balance;
 mod body;
 pub mod connection;

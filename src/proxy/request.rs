@@ -116,6 +116,8 @@ pub(crate) struct Answer {
     /// On the wire.
     pub(crate) bytes: u64,
     pub(crate) complete: bool,
+    /// Values of `WWW-Authenticate`.
+    pub(crate) challenges: Vec<Vec<u8>>,
     /// Fields sent and received, where a template asks for them.
     pub(crate) sent_fields: RecordedFields,
     pub(crate) upstream_fields: RecordedFields,

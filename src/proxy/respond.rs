@@ -30,6 +30,9 @@ pub(crate) fn start(request: &Request<'_>, sink: &mut impl ResponseSink, status:
         b"Date",
         request.worker.clock.borrow_mut().http_date().as_bytes(),
     );
+    for challenge in &request.answer.challenges {
+        sink.field(b"WWW-Authenticate", challenge);
+    }
 }
 
 /// `return`.

@@ -9,6 +9,7 @@ use crate::http::uri::escape_uri;
 use crate::telemetry::error_log::Level;
 use crate::tls::authorization::judge;
 
+use super::access;
 use super::exchange::{BodySize, BodySource, ResponseSink};
 use super::forward::{Failure, forward};
 use super::log;
@@ -91,9 +92,13 @@ async fn answer<B: BodySource, S: ResponseSink>(
     }
 
     // Phase 3, authorization: who may, by the rules that hold now. 496 without
-    // a certificate where one is demanded, 403 by the rules; both before the
-    // client learns what the location is or a byte reaches a backend.
+    // a certificate where one is demanded, 403 by the rules or by address, 401
+    // without a password; all before the client learns what the location is or
+    // a byte reaches a backend.
     authorize(request, location)?;
+    if let Some(rules) = &location.access {
+        access::check(request, rules).await?;
+    }
 
     // Phase 4, limits: what is known to be too much is refused before a byte
     // of it is read. 413.

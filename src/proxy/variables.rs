@@ -94,7 +94,11 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
                 decimal(out, port.into());
             }
         }
-        Variable::RemoteUser => {}
+        Variable::RemoteUser => {
+            if let Some((user, _)) = super::auth_basic::credentials(request) {
+                out.put(&user);
+            }
+        }
         Variable::Request => out.put(head.line.of(bytes)),
         Variable::RequestCompletion => out.put(if request.answer.complete { b"OK" } else { b"" }),
         Variable::RequestId => out.put(request.id.get_or_init(random_id)),

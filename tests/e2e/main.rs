@@ -8,6 +8,7 @@
 mod support;
 
 mod abuse;
+mod access;
 mod authorization;
 mod bodies;
 mod certificate_sources;

@@ -5,6 +5,7 @@
 //! fills a [`scope::Scope`], takes from the enclosing one what it does not say
 //! itself, and becomes a part of the model.
 
+mod access;
 mod authorization;
 mod check;
 mod connection;

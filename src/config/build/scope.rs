@@ -1,5 +1,6 @@
 //! The settings that pass from `http` to `server` to `location`.
 
+use super::access::AccessSettings;
 use super::authorization::Authorization;
 use super::connection::Connection;
 use super::proxy::ProxySettings;
@@ -21,6 +22,7 @@ pub(super) use inherit;
 /// What one block says, and after [`Scope::inherit`] what holds in it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Scope {
+    pub(super) access: AccessSettings,
     pub(super) authorization: Authorization,
     pub(super) connection: Connection,
     pub(super) response: Response,
@@ -31,7 +33,8 @@ pub(super) struct Scope {
 impl Scope {
     /// Takes a directive; `false` when it is not an inheritable setting.
     pub(super) fn apply(&mut self, builder: &mut Builder<'_>, d: &Directive) -> Result<bool> {
-        Ok(self.authorization.apply(d)?
+        Ok(self.access.apply(builder, d)?
+            || self.authorization.apply(d)?
             || self.connection.apply(d)?
             || self.response.apply(builder, d)?
             || self.proxy.apply(builder, d)?
@@ -39,6 +42,7 @@ impl Scope {
     }
 
     pub(super) fn inherit(&mut self, outer: &Self) {
+        self.access.inherit(&outer.access);
         self.authorization.inherit(&outer.authorization);
         self.connection.inherit(&outer.connection);
         self.response.inherit(&outer.response);

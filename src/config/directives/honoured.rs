@@ -177,6 +177,44 @@ pub(super) const ROWS: &[Row] = &[
         HS,
         "drop fields with invalid names",
     ),
+    // Who is let in.
+    words(
+        "allow",
+        HSL.with(LMT),
+        ONE,
+        "an address, a network, `unix:` or `all` that is let in; the first rule decides",
+    ),
+    words(
+        "deny",
+        HSL.with(LMT),
+        ONE,
+        "an address, a network, `unix:` or `all` that is kept out",
+    ),
+    words(
+        "auth_basic",
+        HSL.with(LMT),
+        ONE,
+        "realm for which a user name and a password are demanded, or `off`",
+    ),
+    words(
+        "auth_basic_user_file",
+        HSL.with(LMT),
+        ONE,
+        "users and their hashed passwords: apr1, crypt `$1$`, `$5$`, `$6$`, bcrypt, `{SHA}`, \
+         `{SSHA}`, `{PLAIN}`",
+    ),
+    words(
+        "auth_delay",
+        HSL,
+        ONE,
+        "how long a 401 is held back, against guessing",
+    ),
+    words(
+        "satisfy",
+        HSL,
+        ONE,
+        "`all` or `any` of address, password and subrequest must agree",
+    ),
     // Responses and logs.
     words(
         "server_tokens",

@@ -79,7 +79,7 @@ pub(super) const GROUPS: &[Group] = &[
         HSL,
         "\
          index etag if_modified_since max_ranges keepalive_time keepalive_disable \
-         keepalive_min_timeout early_hints auth_delay",
+         keepalive_min_timeout early_hints",
     ),
     group(LATER, HS, "max_headers"),
     group(LATER, L, "alias internal limit_except post_action"),
@@ -93,7 +93,6 @@ pub(super) const GROUPS: &[Group] = &[
     ),
     group(LATER, H, "map geo split_clients num_map"),
     // Access and limits.
-    group(LATER, HSL.with(LMT), "allow deny auth_basic_user_file"),
     group(
         LATER,
         HSL,

@@ -242,12 +242,6 @@ pub(super) const GROUPS: &[Group] = &[
          reset_timedout_connection server_name_in_redirect limit_req_dry_run limit_conn_dry_run \
          auth_request mirror",
     ),
-    fixed(
-        &["off"],
-        LATER,
-        HSL.with(Contexts::LIMIT_EXCEPT),
-        "auth_basic",
-    ),
     fixed(&["off"], LATER, HS, "http2 http3 ssl_early_data ssl_ocsp"),
     fixed(&["off"], CACHES, HSL, "proxy_cache"),
     fixed(
@@ -272,7 +266,6 @@ pub(super) const GROUPS: &[Group] = &[
          limit_rate limit_rate_after proxy_limit_rate proxy_next_upstream_timeout \
          proxy_next_upstream_tries",
     ),
-    fixed(&["all"], LATER, HSL, "satisfy"),
     fixed(
         &["error timeout", "timeout error"],
         LATER,
