@@ -30,7 +30,7 @@ use rustls::crypto::{
     WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
     verify_tls13_signature_with_raw_key,
 };
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, PeerMisbehaved, SignatureScheme,
@@ -373,6 +373,7 @@ impl ClientAuth {
         now: UnixTime,
     ) -> Result<(), RefusalReason> {
         if let Some(pinned) = self.authorities.pinned(leaf) {
+            EndEntityCert::try_from(leaf).map_err(|error| RefusalReason::of(&error))?;
             pinned.check_pinned(now)?;
             self.check_revocation(&pinned.judged(), &pinned.as_issuer(), now)?;
             return check_purpose(leaf);
@@ -750,10 +751,9 @@ impl ClientCertVerifier for ClientAuth {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let verdict = if V1Leaf::is_v1(cert) {
-            self.verify_tls12_v1(message, cert, dss)
-        } else {
-            verify_tls12_signature(message, cert, dss, &self.algorithms)
+        let verdict = match self.key_unread(cert) {
+            Some(key) => self.verify_tls12_raw(message, key, dss),
+            None => verify_tls12_signature(message, cert, dss, &self.algorithms),
         };
         verdict.inspect_err(|error| record_signature(cert, error))
     }
@@ -764,12 +764,11 @@ impl ClientCertVerifier for ClientAuth {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let verdict = if V1Leaf::is_v1(cert) {
-            let leaf = V1Leaf::read(cert).map_err(RefusalReason::to_rustls)?;
-            let key = leaf.public_key();
-            verify_tls13_signature_with_raw_key(message, &key, dss, &self.algorithms)
-        } else {
-            verify_tls13_signature(message, cert, dss, &self.algorithms)
+        let verdict = match self.key_unread(cert) {
+            Some(key) => key.map_err(RefusalReason::to_rustls).and_then(|key| {
+                verify_tls13_signature_with_raw_key(message, &key, dss, &self.algorithms)
+            }),
+            None => verify_tls13_signature(message, cert, dss, &self.algorithms),
         };
         verdict.inspect_err(|error| record_signature(cert, error))
     }
@@ -780,17 +779,33 @@ impl ClientCertVerifier for ClientAuth {
 }
 
 impl ClientAuth {
+    /// The key of a certificate that rustls would refuse to read, where its
+    /// handshake may go on nevertheless: that of a v1 leaf, and that of one
+    /// whose holder is to be told by HTTP what is wrong with it.
+    fn key_unread<'c>(
+        &self,
+        cert: &'c CertificateDer<'_>,
+    ) -> Option<Result<SubjectPublicKeyInfoDer<'c>, RefusalReason>> {
+        if V1Leaf::is_v1(cert) {
+            return Some(V1Leaf::read(cert).map(|leaf| leaf.public_key()));
+        }
+        let told = self.failure == VerifyFailure::Http && EndEntityCert::try_from(cert).is_err();
+        told.then(|| match X509Certificate::from_der(cert) {
+            Ok((_, parsed)) => Ok(parsed.public_key().raw.to_vec().into()),
+            Err(_) => Err(RefusalReason::BadEncoding),
+        })
+    }
+
     /// As rustls' `verify_tls12_signature`, which insists on parsing the
     /// certificate: TLS 1.2's schemes leave the curve open, so every algorithm
     /// of the scheme is tried.
-    fn verify_tls12_v1(
+    fn verify_tls12_raw(
         &self,
         message: &[u8],
-        cert: &CertificateDer<'_>,
+        key: Result<SubjectPublicKeyInfoDer<'_>, RefusalReason>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let leaf = V1Leaf::read(cert).map_err(RefusalReason::to_rustls)?;
-        let key = leaf.public_key();
+        let key = key.map_err(RefusalReason::to_rustls)?;
         let key = RawPublicKeyEntity::try_from(&key)
             .map_err(|_| rustls::Error::from(CertificateError::BadEncoding))?;
         let (_, candidates) = self

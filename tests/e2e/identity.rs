@@ -9,11 +9,11 @@ use rcgen::{DnType, DnValue, SanType};
 use rustls::version::{TLS12, TLS13};
 
 use crate::support::client::{Connection, TlsClient, Trust};
-use crate::support::eventually;
+use crate::support::nginx::Nginx;
 use crate::support::origin::{Origin, ok};
 use crate::support::pki::{Authority, Identity, OpenSsl, Pki};
-use crate::support::ringwall::{CERTIFICATES, HOST, Ringwall, Site, http, is_listening};
-use crate::support::tools::{self, Background};
+use crate::support::ringwall::{CERTIFICATES, HOST, Ringwall, Site, http};
+use crate::support::tools;
 
 /// Variables whose values a certificate decides.
 const OF_CERTIFICATE: [&str; 13] = [
@@ -61,8 +61,7 @@ const SUBJECTS: [&str; 9] = [
 /// Nginx and ringwall side by side, with the same server block.
 struct Pair {
     ringwall: Ringwall,
-    nginx: u16,
-    _nginx: Background,
+    nginx: Nginx,
 }
 
 impl Pair {
@@ -81,30 +80,10 @@ impl Pair {
                  return 200 \"{page}\"; }}"
             )
         };
-        let folders: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|name| format!("{name}_temp_path @DIR@/{name};\n"))
-            .concat();
-        let configuration = format!(
-            "daemon off; master_process off; pid @DIR@/nginx.pid;\n\
-             error_log @DIR@/nginx.log info; events {{ }}\n\
-             http {{ access_log off; {folders} {} }}",
-            server("NGINX")
-        );
-        let path = site.write("nginx.conf", &configuration);
-        let nginx = site.port("NGINX");
-        let program = if Path::new("/usr/sbin/nginx").exists() {
-            "/usr/sbin/nginx"
-        } else {
-            "nginx"
-        };
-        let prefix = site.path().display().to_string();
-        let path = path.display().to_string();
-        let process = Background::start(site.path(), program, &["-p", &prefix, "-c", &path]);
-        eventually("nginx listens", || is_listening(nginx).then_some(()));
+        let nginx = Nginx::start(&mut site, &server("NGINX"));
         Self {
             ringwall: site.start(&http(&server("TLS"))),
             nginx,
-            _nginx: process,
         }
     }
 
@@ -115,8 +94,7 @@ impl Pair {
             assert_eq!(response.status, 200);
             response.text()
         };
-        let nginx = std::net::SocketAddr::from(([127, 0, 0, 1], self.nginx));
-        (ask(self.ringwall.address("TLS")), ask(nginx))
+        (ask(self.ringwall.address("TLS")), ask(self.nginx.address()))
     }
 
     /// The same by `openssl s_client` with these arguments; `@PORT@` in them is
@@ -138,7 +116,10 @@ impl Pair {
                 .unwrap_or_else(|| panic!("{arguments}: {output:?}"));
             body.to_owned()
         };
-        (ask(self.ringwall.address("TLS").port()), ask(self.nginx))
+        (
+            ask(self.ringwall.address("TLS").port()),
+            ask(self.nginx.address().port()),
+        )
     }
 }
 

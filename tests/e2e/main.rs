@@ -33,3 +33,4 @@ mod smuggling;
 mod tls;
 mod upgrade;
 mod upstreams;
+mod verification;

@@ -19,8 +19,18 @@ pub(crate) struct Authority {
 impl Authority {
     /// A self-signed root.
     pub(crate) fn new(common_name: &str) -> Self {
-        let key = KeyPair::generate().expect("a key");
-        let issuer = CertifiedIssuer::self_signed(authority(common_name), key).expect("a root");
+        Self::with(common_name, KeyPair::generate().expect("a key"), |_| {})
+    }
+
+    /// A self-signed root with this key and changes.
+    pub(crate) fn with(
+        common_name: &str,
+        key: KeyPair,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Self {
+        let mut params = authority(common_name);
+        change(&mut params);
+        let issuer = CertifiedIssuer::self_signed(params, key).expect("a root");
         Self { issuer }
     }
 
@@ -84,7 +94,7 @@ impl Authority {
             .distinguished_name
             .push(DnType::CommonName, names[0].clone());
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(params)
+        self.sign(params, &KeyPair::generate().expect("a key"))
     }
 
     /// A client certificate.
@@ -98,20 +108,29 @@ impl Authority {
         common_name: &str,
         change: impl FnOnce(&mut CertificateParams),
     ) -> Identity {
+        self.client_keyed(common_name, &KeyPair::generate().expect("a key"), change)
+    }
+
+    /// A client certificate for this key with changes.
+    pub(crate) fn client_keyed(
+        &self,
+        common_name: &str,
+        key: &KeyPair,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Identity {
         let mut params = CertificateParams::new(Vec::new()).expect("no names to refuse");
         params
             .distinguished_name
             .push(DnType::CommonName, common_name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         change(&mut params);
-        self.sign(params)
+        self.sign(params, key)
     }
 
-    fn sign(&self, mut params: CertificateParams) -> Identity {
+    fn sign(&self, mut params: CertificateParams, key: &KeyPair) -> Identity {
         // Strict clients (urllib3) demand it.
         params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a leaf");
+        let certificate = params.signed_by(key, &self.issuer).expect("a leaf");
         Identity {
             certificate_pem: certificate.pem(),
             key_pem: key.serialize_pem(),

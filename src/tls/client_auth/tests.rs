@@ -344,6 +344,35 @@ fn a_self_signed_certificate_is_accepted_only_where_it_is_listed() {
 }
 
 #[test]
+fn an_unknown_critical_extension_is_refused_even_of_a_listed_certificate() {
+    let root = ca("root");
+    let odd = |params: &mut CertificateParams| {
+        let mut extension =
+            rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99_999, 1], vec![5, 0]);
+        extension.set_criticality(true);
+        params.custom_extensions = vec![extension];
+    };
+    let below = leaf_with("c", &root, odd).der;
+    assert_eq!(
+        judge(&policy(&[root.der()]), &[&below]),
+        Err(RefusalReason::CriticalExtension)
+    );
+    let mut itself = params("c");
+    odd(&mut itself);
+    let itself = itself.self_signed(&key()).expect("signed");
+    for failure in [VerifyFailure::Alert, VerifyFailure::Http] {
+        let mut listed = policy(&[itself.der()]);
+        listed.failure = failure;
+        assert_eq!(
+            judge(&listed, &[itself.der()]),
+            Err(RefusalReason::CriticalExtension)
+        );
+        let refused = listed.admit(Some(&[itself.der().clone()]), true, now());
+        assert!(refused.is_err());
+    }
+}
+
+#[test]
 fn a_v1_leaf_signed_by_a_configured_ca_is_accepted() {
     for algorithm in [EC, "-algorithm RSA"] {
         let dir = tempfile::tempdir().expect("a directory");
