@@ -354,6 +354,10 @@ pub enum Handler {
     None,
     /// `return`.
     Return(Return),
+    /// `metrics`.
+    Metrics,
+    /// `stub_status`.
+    StubStatus,
     /// `proxy_pass`.
     Proxy(Box<Proxy>),
 }

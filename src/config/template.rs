@@ -41,6 +41,14 @@ pub enum Variable {
     Connection,
     /// `$connection_requests`.
     ConnectionRequests,
+    /// `$connections_active`: of the process, as `stub_status` has them.
+    ConnectionsActive,
+    /// `$connections_reading`.
+    ConnectionsReading,
+    /// `$connections_waiting`.
+    ConnectionsWaiting,
+    /// `$connections_writing`.
+    ConnectionsWriting,
     /// `$content_length`.
     ContentLength,
     /// `$content_type`.
@@ -388,6 +396,10 @@ impl Variable {
             "bytes_sent" => Self::BytesSent,
             "connection" => Self::Connection,
             "connection_requests" => Self::ConnectionRequests,
+            "connections_active" => Self::ConnectionsActive,
+            "connections_reading" => Self::ConnectionsReading,
+            "connections_waiting" => Self::ConnectionsWaiting,
+            "connections_writing" => Self::ConnectionsWriting,
             "content_length" => Self::ContentLength,
             "content_type" => Self::ContentType,
             "uri" | "document_uri" => Self::Uri,
@@ -462,10 +474,6 @@ impl Variable {
 const NOT_IMPLEMENTED: &[&str] = &[
     "ancient_browser",
     "connection_time",
-    "connections_active",
-    "connections_reading",
-    "connections_waiting",
-    "connections_writing",
     "date_gmt",
     "date_local",
     "document_root",

@@ -6,7 +6,7 @@
 //! skips the gaps where TLS record headers will go, and lending a descriptor
 //! that monoio only shows as a number.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::mem;
 use std::ops::{Deref, DerefMut, Range};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -60,6 +60,7 @@ impl Class {
 }
 
 thread_local! {
+    static ALLOCATED: [Cell<u64>; 3] = const { [const { Cell::new(0) }; 3] };
     static POOL: RefCell<[Vec<Box<[u8]>>; 3]> = const { RefCell::new([const { Vec::new() }; 3]) };
     #[allow(clippy::vec_box, reason = "the box is what moves to and from an operation")]
     static SEGMENTS: RefCell<Vec<Box<SegmentStorage>>> = const { RefCell::new(Vec::new()) };
@@ -77,7 +78,13 @@ impl Buffer {
     /// From the pool, or freshly allocated and zeroed.
     pub fn take(class: Class) -> Self {
         let pooled = POOL.with_borrow_mut(|pool| pool[class as usize].pop());
-        let storage = pooled.unwrap_or_else(|| vec![0; class.size()].into_boxed_slice());
+        let storage = pooled.unwrap_or_else(|| {
+            ALLOCATED.with(|counts| {
+                let count = &counts[class as usize];
+                count.set(count.get() + 1);
+            });
+            vec![0; class.size()].into_boxed_slice()
+        });
         Self { storage }
     }
 
@@ -127,6 +134,23 @@ impl Drop for Buffer {
                 }
             });
         }
+    }
+}
+
+/// How this worker's pool does, by class, smallest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Buffers that had to be allocated, ever.
+    pub allocated: [u64; 3],
+    /// Buffers that wait to be taken.
+    pub unused: [usize; 3],
+}
+
+/// Of the calling thread.
+pub fn usage() -> Usage {
+    Usage {
+        allocated: ALLOCATED.with(|counts| [0, 1, 2].map(|class| counts[class].get())),
+        unused: POOL.with_borrow(|pool| [0, 1, 2].map(|class| pool[class].len())),
     }
 }
 

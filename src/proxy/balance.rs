@@ -87,6 +87,12 @@ impl Balancer {
         choose_among(peers, false, tried, now).or_else(|| choose_among(peers, true, tried, now))
     }
 
+    /// Whether the peer gets nothing because it failed.
+    pub(crate) fn is_benched(&self, index: usize, now: Instant) -> bool {
+        let peers = self.peers.borrow();
+        peers.len() > 1 && peers.get(index).is_some_and(|peer| peer.is_benched(now))
+    }
+
     /// The peer answered.
     pub(crate) fn succeeded(&self, index: usize) {
         if let Some(peer) = self.peers.borrow_mut().get_mut(index) {

@@ -15,6 +15,7 @@ use crate::net::addr::ClientAddr;
 use crate::net::buffers::Class;
 use crate::net::socket::Socket;
 use crate::telemetry::error_log::Level;
+use crate::telemetry::metrics::Phase;
 use crate::tls;
 
 use super::exchange::{BodySource, ResponseSink};
@@ -22,6 +23,7 @@ use super::gateway::Gateway;
 use super::h1::{H1Body, H1Sink, RequestKind};
 use super::handshake::{self, Accepted};
 use super::log;
+use super::measure;
 use super::request::{Answer, ClientConnection, Request};
 use super::respond;
 use super::route;
@@ -52,7 +54,7 @@ pub fn serve_connection(
     client: ClientAddr,
     address: Rc<ListenAddress>,
 ) -> impl Future<Output = ()> {
-    let registration = worker.register();
+    let registration = worker.register(Phase::Waiting);
     serve_registered(worker, registration, socket, client, address)
 }
 
@@ -84,16 +86,21 @@ async fn serve_registered(
         requests: 0,
     };
     let mut transport = if listener.ssl {
+        registration.enter(Phase::Handshaking);
+        let begun = Instant::now();
         let _slot = handshake_slot(&worker).await;
         let timeout = default.connection.client_header_timeout;
         // Boxed, as is what serves a request: an idle connection then carries
         // neither of them.
         match Box::pin(handshake::accept(socket, &view.gateway, listener, timeout)).await {
-            Ok(Accepted { transport, tls }) => {
+            Ok(accepted) => {
+                measure::accepted(&worker.metrics, &accepted, begun);
+                let Accepted { transport, tls, .. } = accepted;
                 connection.tls = tls;
                 transport
             }
             Err(rejected) => {
+                measure::rejected(&worker.metrics, &rejected);
                 let logs: &[ErrorLog] = view
                     .gateway
                     .server(rejected.server)
@@ -125,6 +132,7 @@ async fn serve_registered(
             Rc::new(listener.address.clone())
         },
         worker,
+        registration,
         view: Rc::clone(&view),
         index,
         connection,
@@ -172,6 +180,7 @@ fn by_local_address(
 /// A connection past its handshake.
 struct HttpConnection {
     worker: Rc<Worker>,
+    registration: Registration,
     view: Rc<View>,
     address: Rc<ListenAddress>,
     /// Of the listener, in the configuration that `view` shows.
@@ -242,6 +251,8 @@ impl HttpConnection {
                 return Next::Close(Duration::ZERO);
             }
         };
+        self.registration.enter(Phase::Writing);
+        self.worker.metrics.requests.increment();
         let (buffer, base) = transport.input.detach(length);
         let bytes = buffer.get(base..).unwrap_or_default();
         let host = head
@@ -324,6 +335,7 @@ impl HttpConnection {
         drop(sink);
         request.answer.bytes = transport.take_sent();
         log::access(&request);
+        measure::answered(&request);
         *idle_timeout = Some(request.location.keepalive_timeout);
         next
     }
@@ -351,6 +363,7 @@ impl HttpConnection {
             fields: MAX_FIELDS,
         };
         head.clear();
+        self.registration.enter(Phase::Waiting);
         let mut waiting = idle_timeout;
         match waiting {
             Some(_) if self.worker.is_draining() && transport.input.is_empty() => {
@@ -361,6 +374,7 @@ impl HttpConnection {
         }
         loop {
             if !transport.input.plain().is_empty() {
+                self.registration.enter(Phase::Reading);
                 if waiting.take().is_some() {
                     // From the first byte on the whole head has its time, and
                     // no byte prolongs it.

@@ -69,6 +69,7 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
     let mut last = Failure::Status(502);
     while let Some(index) = upstream.balancer.choose(&tried, Instant::now()) {
         tried.push(index);
+        let attempt = upstream.metrics.begin(index);
         let Some(peer) = upstream.config.peers.get(index) else {
             break;
         };
@@ -82,6 +83,9 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
                 peer_is_to_blame,
                 may_retry,
             }) => {
+                if peer_is_to_blame {
+                    attempt.failed();
+                }
                 if peer_is_to_blame
                     && upstream.balancer.failed(index, Instant::now()) == AfterFailure::Disabled
                 {

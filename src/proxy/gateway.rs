@@ -11,7 +11,9 @@ use crate::config::{
 use crate::config::{Part, Template, Variable};
 use crate::http::headers::same_field_name;
 use crate::telemetry::error_log::{ErrorLog, Level};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::writer::LogSink;
+use crate::tls::certs::CertificateInfo;
 use crate::tls::server::TlsHost;
 
 /// A configuration ready to serve.
@@ -25,6 +27,10 @@ pub struct Gateway {
     pub hostname: Box<str>,
     /// Counts publications, from 1.
     pub generation: u64,
+    /// Of the process.
+    pub metrics: Arc<Metrics>,
+    /// Whose end is to be told of.
+    pub certificates: Vec<CertificateInfo>,
     access_sinks: Vec<(LogTarget, LogSink)>,
     error_logs: Vec<(Vec<model::ErrorLog>, Arc<ErrorLog>)>,
     records_response_fields: bool,
@@ -88,6 +94,8 @@ impl Gateway {
             tls,
             hostname,
             generation,
+            metrics: Arc::default(),
+            certificates: Vec::new(),
             access_sinks,
             error_logs,
             records_response_fields,
@@ -136,6 +144,12 @@ impl Gateway {
     /// The access logs, each once.
     pub(crate) fn access_sinks(&self) -> &[(LogTarget, LogSink)] {
         &self.access_sinks
+    }
+
+    /// Where errors go; a log that several directives name comes several times.
+    pub(crate) fn error_sinks(&self) -> impl Iterator<Item = &LogSink> {
+        let logs = self.error_logs.iter().flat_map(|(_, log)| &log.sinks);
+        logs.map(|(sink, _)| sink)
     }
 
     /// Whether this request field carries a verified identity to a backend

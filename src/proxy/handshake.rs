@@ -12,12 +12,14 @@ use crate::net::socket::Socket;
 use crate::telemetry::error_log::{Level, Text};
 use crate::tls;
 use crate::tls::ciphers::openssl_name;
-use crate::tls::client_auth::{Refusal, take_refusal};
+use crate::tls::client_auth::{Refusal, RefusalReason, take_refusal};
 use crate::tls::client_hello::{self, Offer};
+use crate::tls::resumption::{self, Source};
 use crate::tls::session::{Established, Handshake, HandshakeError};
 
 use super::gateway::Gateway;
 use super::input::Input;
+use super::measure::Obstacle;
 use super::request::TlsFacts;
 use super::transport::Transport;
 
@@ -28,6 +30,8 @@ pub(crate) struct Accepted {
     /// served. Otherwise the client is one
     /// that its server block lets in.
     pub(crate) tls: Option<Box<TlsFacts>>,
+    /// What the session was resumed by, if it was.
+    pub(crate) resumed_by: Option<Source>,
 }
 
 /// Why there is no connection.
@@ -37,6 +41,9 @@ pub(crate) struct Rejected {
     pub(crate) server: ServerId,
     pub(crate) level: Level,
     pub(crate) message: String,
+    pub(crate) obstacle: Obstacle,
+    /// What is wrong with the client's certificate, if that is why.
+    pub(crate) refusal: Option<RefusalReason>,
 }
 
 /// Drives the handshake to its end or to the deadline, which counts from now
@@ -59,10 +66,13 @@ pub(crate) async fn accept(
     let mut out = Vec::new();
     let chosen = Cell::new(listener.hosts.default);
     let mut undecided = gateway.is_permissive(listener);
-    let reject = |level, message: String| Rejected {
+    let mut resumed_by = None;
+    let reject = |level, message: String, obstacle| Rejected {
         server: chosen.get(),
         level,
         message,
+        obstacle,
+        refusal: None,
     };
     let mut sent_name: Option<Box<str>> = None;
     let mut offer = None;
@@ -72,6 +82,7 @@ pub(crate) async fn accept(
                 reject(
                     Level::Info,
                     "client sent too large a message while SSL handshaking".into(),
+                    Obstacle::Protocol,
                 )
             })?;
         }
@@ -80,6 +91,7 @@ pub(crate) async fn accept(
             return Err(reject(
                 Level::Info,
                 "client timed out (110: Connection timed out) while SSL handshaking".into(),
+                Obstacle::Timeout,
             ));
         };
         buffer = back;
@@ -88,6 +100,7 @@ pub(crate) async fn accept(
                 return Err(reject(
                     Level::Info,
                     "peer closed connection in SSL handshake".into(),
+                    Obstacle::Closed,
                 ));
             }
             Ok(read) => filled += read,
@@ -95,6 +108,7 @@ pub(crate) async fn accept(
                 return Err(reject(
                     Level::Info,
                     format!("recv() failed ({error}) while SSL handshaking"),
+                    Obstacle::Network,
                 ));
             }
         }
@@ -108,6 +122,7 @@ pub(crate) async fn accept(
         }
         // What an earlier handshake on this thread left is not about this one.
         take_refusal();
+        resumption::take_source();
         if gateway.config.records_client_hello && offer.is_none() && !handshake.has_client_hello() {
             offer = client_hello::offer(incoming).map(Box::new);
         }
@@ -123,12 +138,14 @@ pub(crate) async fn accept(
         });
         // Before anything is awaited: the next handshake would overwrite it.
         let refusal = take_refusal();
+        resumed_by = resumption::take_source().or(resumed_by);
         if !out.is_empty() {
             let sent = send(&mut socket, &deadline, &mut out).await;
             if let (Ok(_), Err(error)) = (&result, sent) {
                 return Err(reject(
                     Level::Info,
                     format!("send() failed ({error}) while SSL handshaking"),
+                    Obstacle::Network,
                 ));
             }
         }
@@ -137,7 +154,11 @@ pub(crate) async fn accept(
                 let consumed = progress.consumed.min(filled);
                 if let Some(established) = progress.done {
                     let rest = buffer.get(consumed..filled).unwrap_or_default();
-                    return admit(socket, gateway, chosen.get(), established, offer, rest).await;
+                    let admitted = admit(socket, gateway, chosen.get(), established, offer, rest);
+                    return admitted.await.map(|accepted| Accepted {
+                        resumed_by,
+                        ..accepted
+                    });
                 }
                 buffer.copy_within(consumed..filled, 0);
                 filled -= consumed;
@@ -148,7 +169,10 @@ pub(crate) async fn accept(
             Err(error) => {
                 let (level, message) = describe(&error, refusal.as_ref(), sent_name.as_deref());
                 lingering_close(socket, &deadline, buffer).await;
-                return Err(reject(level, message));
+                return Err(Rejected {
+                    refusal: certificate_refusal(&error, refusal.as_ref()),
+                    ..reject(level, message, obstacle(&error, refusal.as_ref()))
+                });
             }
         }
     }
@@ -160,6 +184,7 @@ fn plaintext(socket: Socket, received: &[u8]) -> Accepted {
     Accepted {
         transport: Transport::new(socket, None, input),
         tls: None,
+        resumed_by: None,
     }
 }
 
@@ -173,13 +198,15 @@ async fn admit(
     mut offer: Option<Box<Offer>>,
     rest: &[u8],
 ) -> Result<Accepted, Rejected> {
-    let reject = |level, message| Rejected {
+    let reject = |message, refusal: Option<RefusalReason>| Rejected {
         server,
-        level,
+        level: Level::Error,
         message,
+        obstacle: refusal.map_or(Obstacle::Protocol, |_| Obstacle::Certificate),
+        refusal,
     };
     let Some(host) = gateway.tls_host(server) else {
-        return Err(reject(Level::Error, "the server block has no TLS".into()));
+        return Err(reject("the server block has no TLS".into(), None));
     };
     let chain = established.peer_certificates.as_deref();
     let now = tls::now();
@@ -224,13 +251,14 @@ async fn admit(
             Ok(Accepted {
                 transport,
                 tls: Some(Box::new(facts)),
+                resumed_by: None,
             })
         }
         Err(refusal) => {
             let name = established.server_name.as_deref();
             transport.refuse().await;
             transport.close(ALERT_LINGER).await;
-            Err(reject(Level::Error, with_name(&refusal, name)))
+            Err(reject(with_name(&refusal, name), Some(refusal.reason)))
         }
     }
 }
@@ -249,6 +277,21 @@ fn describe(
         return (Level::Error, with_name(&Refusal::no_certificate(), name));
     }
     (Level::Info, format!("{error} while SSL handshaking"))
+}
+
+fn certificate_refusal(error: &HandshakeError, refusal: Option<&Refusal>) -> Option<RefusalReason> {
+    let missing = error
+        .is_missing_client_certificate()
+        .then_some(RefusalReason::NoCertificate);
+    refusal.map(|refusal| refusal.reason).or(missing)
+}
+
+fn obstacle(error: &HandshakeError, refusal: Option<&Refusal>) -> Obstacle {
+    match error {
+        _ if certificate_refusal(error, refusal).is_some() => Obstacle::Certificate,
+        HandshakeError::UnknownName => Obstacle::Name,
+        _ => Obstacle::Protocol,
+    }
 }
 
 fn with_name(refusal: &dyn fmt::Display, name: Option<&str>) -> String {

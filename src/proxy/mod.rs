@@ -19,6 +19,7 @@ mod h1;
 mod handshake;
 mod input;
 mod log;
+mod measure;
 mod output;
 mod pool;
 mod redirect;

@@ -116,6 +116,11 @@ impl Pool {
         });
     }
 
+    /// Connections that wait for a request.
+    pub(crate) fn len(&self) -> usize {
+        self.idle.borrow().len()
+    }
+
     /// Closes all: the worker drains.
     pub(crate) fn clear(&self) {
         self.idle.borrow_mut().clear();

@@ -131,7 +131,11 @@ pub(crate) async fn error(
     fixed(request, status, content_type, &page, None, sink).await
 }
 
-async fn fixed(
+/// A whole answer with this body.
+///
+/// # Errors
+/// When the client cannot be written to.
+pub(crate) async fn fixed(
     request: &mut Request<'_>,
     status: u16,
     content_type: &[u8],

@@ -13,6 +13,7 @@ use super::access;
 use super::exchange::{BodySize, BodySource, ResponseSink};
 use super::forward::{Failure, forward};
 use super::log;
+use super::measure;
 use super::request::Request;
 use super::respond;
 use super::route::{self, Route};
@@ -133,6 +134,8 @@ async fn answer<B: BodySource, S: ResponseSink>(
             .await
             .map_err(|_| Failure::Aborted),
         Handler::Proxy(proxy) => forward(request, proxy, body, sink).await,
+        Handler::Metrics => measure::metrics(request, sink).await,
+        Handler::StubStatus => measure::stub_status(request, sink).await,
         Handler::None => {
             if location.log_not_found {
                 log::request_error(

@@ -45,6 +45,7 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
     };
     let details = || client.and_then(|client| client.details());
     let pem = || client.map_or("", |client| client.pem());
+    let status = || request.view.gateway.metrics.status();
     match variable {
         Variable::Arg(name) => out.put(argument(request.query(), name.as_bytes())),
         Variable::Args => out.put(request.query()),
@@ -57,6 +58,10 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         Variable::BytesSent => decimal(out, request.answer.bytes),
         Variable::Connection => decimal(out, request.connection.serial),
         Variable::ConnectionRequests => decimal(out, request.connection.requests + 1),
+        Variable::ConnectionsActive => decimal(out, status().active),
+        Variable::ConnectionsReading => decimal(out, status().reading),
+        Variable::ConnectionsWaiting => decimal(out, status().waiting),
+        Variable::ConnectionsWriting => decimal(out, status().writing),
         Variable::ContentLength => put_field(request, FieldId::ContentLength, out),
         Variable::ContentType => put_field(request, FieldId::ContentType, out),
         Variable::Cookie(name) => out.put(cookie(request, name.as_bytes())),

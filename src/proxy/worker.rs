@@ -14,9 +14,11 @@ use crate::config::{Upstream, UpstreamId};
 use crate::net::deadlines;
 use crate::telemetry::access_log::AccessBuffer;
 use crate::telemetry::clock::Clock;
+use crate::telemetry::metrics::{Phase, WorkerMetrics};
 
 use super::balance::Balancer;
 use super::gateway::Gateway;
+use super::measure::{self, UpstreamCells, ViewMetrics};
 use super::pool::Pool;
 
 /// Connections of the process, for `$connection` and the error log's `*N`.
@@ -29,6 +31,8 @@ pub struct Worker {
     view: RefCell<Rc<View>>,
     /// Refreshed by the worker's ticker and at every request.
     pub(crate) clock: RefCell<Clock>,
+    /// Written by this worker only.
+    pub metrics: Arc<WorkerMetrics>,
     draining: Cell<bool>,
     connections: Cell<usize>,
     handshakes: Cell<usize>,
@@ -41,6 +45,7 @@ pub(crate) struct View {
     pub(crate) gateway: Arc<Gateway>,
     upstreams: Vec<UpstreamState>,
     pub(crate) access: Vec<RefCell<AccessBuffer>>,
+    pub(crate) metrics: ViewMetrics,
 }
 
 /// An upstream as this worker sees it.
@@ -49,16 +54,20 @@ pub(crate) struct UpstreamState {
     pub(crate) config: Arc<Upstream>,
     pub(crate) balancer: Balancer,
     pub(crate) pool: Pool,
+    pub(crate) metrics: UpstreamCells,
 }
 
 impl Worker {
     /// A worker that follows what is published.
     pub fn new(published: Arc<ArcSwap<Gateway>>) -> Rc<Self> {
-        let view = Rc::new(View::new(published.load_full(), None));
+        let gateway = published.load_full();
+        let metrics = gateway.metrics.register(measure::labels());
+        let view = Rc::new(View::new(gateway, None, &metrics));
         Rc::new(Self {
             published,
             view: RefCell::new(view),
             clock: RefCell::new(Clock::new()),
+            metrics,
             draining: Cell::new(false),
             connections: Cell::new(0),
             handshakes: Cell::new(0),
@@ -72,7 +81,7 @@ impl Worker {
         let published = self.published.load();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(&published, &view.gateway) {
-            let new = View::new(Arc::clone(&published), Some(&view));
+            let new = View::new(Arc::clone(&published), Some(&view), &self.metrics);
             view.flush_logs();
             *view = Rc::new(new);
         }
@@ -91,7 +100,9 @@ impl Worker {
             self.last_sweep.set(now);
             for upstream in &view.upstreams {
                 upstream.pool.sweep(now);
+                upstream.metrics.sample(upstream, now);
             }
+            measure::sample(&self.metrics);
         }
     }
 
@@ -121,13 +132,16 @@ impl Worker {
     }
 
     /// Counts a client connection for as long as the result lives, and gives
-    /// it its number.
-    pub(crate) fn register(self: &Rc<Self>) -> Registration {
+    /// it its number. It begins in this phase.
+    pub(crate) fn register(self: &Rc<Self>, phase: Phase) -> Registration {
+        self.metrics.handled.increment();
+        self.metrics.move_phase(None, Some(phase));
         self.connections.set(self.connections.get() + 1);
         let serial = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
         Registration {
             worker: Rc::clone(self),
             serial,
+            phase: Cell::new(phase),
         }
     }
 
@@ -146,10 +160,20 @@ impl Worker {
 pub(crate) struct Registration {
     worker: Rc<Worker>,
     pub(crate) serial: u64,
+    phase: Cell<Phase>,
+}
+
+impl Registration {
+    /// What the connection is busy with from now on.
+    pub(crate) fn enter(&self, phase: Phase) {
+        let before = self.phase.replace(phase);
+        self.worker.metrics.move_phase(Some(before), Some(phase));
+    }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        self.worker.metrics.move_phase(Some(self.phase.get()), None);
         self.worker
             .connections
             .set(self.worker.connections.get() - 1);
@@ -167,7 +191,7 @@ impl Drop for HandshakeSlot {
 }
 
 impl View {
-    fn new(gateway: Arc<Gateway>, older: Option<&Self>) -> Self {
+    fn new(gateway: Arc<Gateway>, older: Option<&Self>, metrics: &WorkerMetrics) -> Self {
         let old: HashMap<&str, &UpstreamState> = older
             .iter()
             .flat_map(|view| &view.upstreams)
@@ -182,6 +206,7 @@ impl View {
                 config: Arc::clone(config),
                 balancer: Balancer::new(&config.peers),
                 pool,
+                metrics: UpstreamCells::new(metrics, config),
             }
         });
         let upstreams = upstreams.collect();
@@ -191,6 +216,7 @@ impl View {
             .map(|(_, sink)| RefCell::new(AccessBuffer::new(sink.clone())));
         let access = access.collect();
         Self {
+            metrics: ViewMetrics::new(metrics, &gateway),
             gateway,
             upstreams,
             access,

@@ -5,9 +5,11 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::config::{self, Config, LoadOptions, LogLevel, LogTarget, Position, Remark};
 use crate::proxy::gateway::Gateway;
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::writer::{LogFiles, LogSink};
 use crate::tls::certs::{CertificateInfo, Loader, TlsError};
 use crate::tls::server::{self, Shared, TlsHost};
@@ -64,6 +66,7 @@ pub(super) struct Builder {
     options: LoadOptions,
     shared: Shared,
     generation: u64,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// A configuration with its keys, not yet with its logs.
@@ -76,7 +79,7 @@ pub(super) struct Loaded {
     /// The files that all this was read from.
     pub(super) watch: Watch,
     /// Whose end is to be told of.
-    pub(super) certificates: Vec<CertificateInfo>,
+    certificates: Vec<CertificateInfo>,
 }
 
 impl Builder {
@@ -85,6 +88,7 @@ impl Builder {
             options,
             shared: Shared::new()?,
             generation: 0,
+            metrics: Arc::default(),
         })
     }
 
@@ -136,13 +140,15 @@ impl Builder {
             self.generation + 1,
             &mut open,
         );
-        let gateway = gateway.map_err(|(target, error)| {
+        let mut gateway = gateway.map_err(|(target, error)| {
             let path = match &target {
                 LogTarget::File(path) => path.display().to_string(),
                 LogTarget::Stderr => "stderr".to_owned(),
             };
             Refusal::new(format!("open() \"{path}\" failed ({})", describe(&error)))
         })?;
+        gateway.metrics = Arc::clone(&self.metrics);
+        gateway.certificates = loaded.certificates;
         self.generation += 1;
         Ok(gateway)
     }

@@ -16,7 +16,6 @@ use crate::proxy::gateway::{Gateway, level};
 use crate::telemetry::error_log::Level;
 use crate::telemetry::writer::LogFiles;
 use crate::tls;
-use crate::tls::certs::CertificateInfo;
 use crate::tls::watch::{Sight, Watch};
 
 use super::affinity;
@@ -56,7 +55,6 @@ pub(super) struct Supervisor {
     /// worker holds them, so that it is this thread that frees them.
     retired: Vec<Arc<Gateway>>,
     watch: Watch,
-    certificates: Vec<CertificateInfo>,
     /// When certificates were complained of.
     complained: Option<Instant>,
     ticker: Option<Ticker>,
@@ -93,8 +91,8 @@ impl Supervisor {
         listeners::reconcile(&mut listening, &loaded.config, workers, true)
             .map_err(Refusal::new)?;
         let watch = std::mem::take(&mut loaded.watch);
-        let certificates = std::mem::take(&mut loaded.certificates);
         let gateway = builder.finish(loaded, &logs)?;
+        builder.metrics.took_up_configuration();
         Ok(Self {
             builder,
             logs,
@@ -105,7 +103,6 @@ impl Supervisor {
             leaving: Vec::new(),
             retired: Vec::new(),
             watch,
-            certificates,
             complained: None,
             ticker: None,
         })
@@ -214,7 +211,8 @@ impl Supervisor {
         if self.complained.is_none_or(|last| last.elapsed() >= DAILY) {
             self.complained = Some(Instant::now());
             let now = tls::now();
-            let complaints = self
+            let gateway = self.published.load();
+            let complaints = gateway
                 .certificates
                 .iter()
                 .filter_map(|certificate| certificate.complaint(now, COMPLAIN_DAYS));
@@ -232,12 +230,18 @@ impl Supervisor {
 
     fn reconfigure(&mut self) {
         match self.try_reload() {
-            Ok(()) => self.log(Level::Notice, format_args!("reconfigured")),
+            Ok(()) => {
+                self.builder.metrics.reloads.increment();
+                self.log(Level::Notice, format_args!("reconfigured"));
+            }
             // Whatever was wrong, the old state is still whole and in force.
-            Err(refusal) => self.log(
-                Level::Emerg,
-                format_args!("{refusal}; the old configuration stays in force"),
-            ),
+            Err(refusal) => {
+                self.builder.metrics.failed_reloads.increment();
+                self.log(
+                    Level::Emerg,
+                    format_args!("{refusal}; the old configuration stays in force"),
+                );
+            }
         }
     }
 
@@ -248,10 +252,9 @@ impl Supervisor {
             .map_err(Refusal::new)?;
         let remarks = loaded.remarks.clone();
         let watch = std::mem::take(&mut loaded.watch);
-        let certificates = std::mem::take(&mut loaded.certificates);
         let gateway = self.builder.finish(loaded, &self.logs)?;
         self.watch = watch;
-        self.certificates = certificates;
+        self.builder.metrics.took_up_configuration();
         let old = self.published.swap(Arc::new(gateway));
         self.retired.push(old);
         for remark in &remarks {

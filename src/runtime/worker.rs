@@ -324,6 +324,7 @@ impl Acceptance {
     fn take(&self, socket: Socket, client: ClientAddr, address: &Rc<ListenAddress>) {
         let gateway = self.published.load();
         let limit = gateway.config.core.worker_connections;
+        self.worker.metrics.accepted.increment();
         if self.worker.connections() >= limit {
             self.alert(format_args!("{limit} worker_connections are not enough"));
             return;

@@ -1,4 +1,4 @@
-//! What the process says about itself: access logs, error logs and the clock
+//! What the process says about itself: access logs, error logs, metrics and the clock
 //! that stamps them.
 //!
 //! Lines are formatted on the thread that has something to say and written by
@@ -7,4 +7,5 @@
 pub mod access_log;
 pub mod clock;
 pub mod error_log;
+pub mod metrics;
 pub mod writer;

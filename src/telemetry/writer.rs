@@ -269,9 +269,9 @@ impl LogSink {
             }
         }
         self.shared.queued.fetch_sub(length, Ordering::Relaxed);
-        self.file
-            .dropped
-            .fetch_add(count_lines(batch), Ordering::Relaxed);
+        let lines = count_lines(batch);
+        self.file.dropped.fetch_add(lines, Ordering::Relaxed);
+        self.file.lost.fetch_add(lines, Ordering::Relaxed);
         self.shared.trouble.store(true, Ordering::Release);
         batch.clear();
     }
@@ -291,6 +291,18 @@ impl LogSink {
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.file, &other.file)
+    }
+
+    /// Its path, or `stderr`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.file.name()
+    }
+
+    /// Lines that were dropped or could not be written, since the start.
+    #[must_use]
+    pub fn lost_lines(&self) -> u64 {
+        self.file.lost.load(Ordering::Relaxed)
     }
 
     /// `None` for standard error.
@@ -334,6 +346,8 @@ struct LogFile {
     dropped: AtomicU64,
     /// Lines lost in failed writes, since the last report.
     failed: AtomicU64,
+    /// Both, since the start.
+    lost: AtomicU64,
     last_error: Mutex<Option<io::Error>>,
 }
 
@@ -345,6 +359,7 @@ impl LogFile {
             fresh: Mutex::default(),
             dropped: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
             last_error: Mutex::default(),
         }
     }
@@ -356,7 +371,9 @@ impl LogFile {
             None => io::stderr().lock().write_all(bytes),
         };
         let Err(error) = written else { return true };
-        self.failed.fetch_add(count_lines(bytes), Ordering::Relaxed);
+        let lines = count_lines(bytes);
+        self.failed.fetch_add(lines, Ordering::Relaxed);
+        self.lost.fetch_add(lines, Ordering::Relaxed);
         *lock(&self.last_error) = Some(error);
         false
     }
@@ -370,6 +387,11 @@ impl LogFile {
         file
     }
 
+    fn name(&self) -> String {
+        let path = self.path.as_ref();
+        path.map_or_else(|| "stderr".to_owned(), |path| path.display().to_string())
+    }
+
     fn has_trouble(&self) -> bool {
         self.dropped.load(Ordering::Relaxed) > 0 || self.failed.load(Ordering::Relaxed) > 0
     }
@@ -378,10 +400,7 @@ impl LogFile {
     fn take_report(&self) -> Vec<u8> {
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
         let failed = self.failed.swap(0, Ordering::Relaxed);
-        let name = self
-            .path
-            .as_ref()
-            .map_or_else(|| "stderr".to_owned(), |path| path.display().to_string());
+        let name = self.name();
         let mut line = Vec::new();
         clock::put_error_time(&mut line);
         // Writing to a `Vec` cannot fail.

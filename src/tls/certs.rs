@@ -63,9 +63,35 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// What is worth knowing of a server certificate.
+/// What has an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A certificate that peers are shown.
+    Server,
+    /// A certificate that peers' are verified by.
+    Authority,
+    /// A list of revoked certificates: its subject is its issuer, its end the
+    /// date by which the next one is due.
+    RevocationList,
+}
+
+impl Kind {
+    /// One word, for metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Authority => "ca",
+            Self::RevocationList => "crl",
+        }
+    }
+}
+
+/// What is worth knowing of a certificate or a CRL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateInfo {
+    /// What it is.
+    pub kind: Kind,
     /// Where it came from.
     pub path: PemSource,
     /// RFC 2253; empty where the name has no text.
@@ -75,8 +101,9 @@ pub struct CertificateInfo {
 }
 
 impl CertificateInfo {
-    fn of(source: &PemSource, certificate: &X509Certificate<'_>) -> Self {
+    fn of(kind: Kind, source: &PemSource, certificate: &X509Certificate<'_>) -> Self {
         Self {
+            kind,
             path: source.clone(),
             subject: identity::rfc2253(certificate.subject()).unwrap_or_default(),
             not_after: certificate.validity().not_after.timestamp(),
@@ -84,19 +111,20 @@ impl CertificateInfo {
     }
 
     /// A line for the error log, if this certificate has ended or ends within
-    /// so many days.
+    /// so many days; a CRL within [`WARN_CRL_DAYS`] at the most.
     #[must_use]
     pub fn complaint(&self, now: UnixTime, days: i64) -> Option<String> {
         let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         if self.not_after.saturating_sub(seconds) >= days.saturating_mul(DAY) {
             return None;
         }
+        let (path, subject) = (self.path.display(), &self.subject);
+        if self.kind == Kind::RevocationList {
+            let problem = update_problem(Some(self.not_after), now)?;
+            return Some(format!("CRL \"{path}\" of \"{subject}\" {problem}"));
+        }
         let problem = validity_problem(i64::MIN, self.not_after, now)?;
-        let path = self.path.display();
-        Some(format!(
-            "certificate \"{}\" in \"{path}\" {problem}",
-            self.subject
-        ))
+        Some(format!("certificate \"{subject}\" in \"{path}\" {problem}"))
     }
 }
 
@@ -246,8 +274,11 @@ impl Loader {
         }
         for der in certificates.iter() {
             if let Ok((_, parsed)) = X509Certificate::from_der(der) {
-                self.expiring
-                    .push(CertificateInfo::of(&file.value, &parsed));
+                let info = CertificateInfo::of(Kind::Authority, &file.value, &parsed);
+                if let Some(complaint) = info.complaint(self.now, WARN_DAYS) {
+                    self.warn(format!("CA {complaint}"));
+                }
+                self.expiring.push(info);
             }
         }
         self.authorities
@@ -285,10 +316,19 @@ impl Loader {
             return Err(fail("no CRL in it"));
         }
         for (list, _) in &lists {
-            if let Some(problem) = update_problem(list.next_update, self.now) {
-                let issuer = &list.issuer_name;
-                self.warn(format!("CRL \"{path}\" of \"{issuer}\" {problem}"));
+            let Some(next_update) = list.next_update else {
+                continue;
+            };
+            let info = CertificateInfo {
+                kind: Kind::RevocationList,
+                path: file.value.clone().into(),
+                subject: list.issuer_name.clone(),
+                not_after: next_update,
+            };
+            if let Some(complaint) = info.complaint(self.now, WARN_CRL_DAYS) {
+                self.warn(complaint);
             }
+            self.expiring.push(info);
         }
         let mut digest = [0; 32];
         digest.copy_from_slice(context.finish().as_ref());
@@ -347,7 +387,7 @@ impl Loader {
         std::mem::take(&mut self.watch)
     }
 
-    /// The certificates that were read, of servers and of CAs.
+    /// The certificates and CRLs that were read.
     pub fn take_expiring(&mut self) -> Vec<CertificateInfo> {
         std::mem::take(&mut self.expiring)
     }
@@ -373,7 +413,7 @@ impl Loader {
             X509Certificate::from_der(leaf).map_err(|_| fail("a certificate is malformed"))?;
         let not_after = leaf.validity().not_after.timestamp();
         let not_before = leaf.validity().not_before.timestamp();
-        let info = CertificateInfo::of(path, &leaf);
+        let info = CertificateInfo::of(Kind::Server, path, &leaf);
         self.expiring.push(info.clone());
         let public_key = PublicKey::from(leaf.public_key());
         if let Some(problem) = validity_problem(not_before, not_after, self.now) {
@@ -859,6 +899,7 @@ mod tests {
     #[test]
     fn a_certificate_in_its_last_days_is_complained_of() {
         let info = CertificateInfo {
+            kind: Kind::Server,
             path: PathBuf::from("/c.pem").into(),
             subject: "CN=a".to_owned(),
             not_after: 1_000 * DAY,

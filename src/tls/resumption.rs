@@ -16,6 +16,7 @@
 mod store;
 mod tickets;
 
+use std::cell::Cell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -26,6 +27,31 @@ pub use self::tickets::{Keys, NoRandomness, TicketKey, TicketKeys, Ticketer};
 /// the server's certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Scope(pub [u8; 32]);
+
+/// Where a session that is being resumed came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The client brought it.
+    Ticket,
+    /// The store had it.
+    Cache,
+}
+
+thread_local! {
+    // rustls does not tell; see `client_auth::take_refusal` for why it is sound.
+    static SOURCE: Cell<Option<Source>> = const { Cell::new(None) };
+}
+
+fn note_source(source: Source) {
+    SOURCE.set(Some(source));
+}
+
+/// Where the session came from that was last found on this thread; `None` if
+/// none was since the last call. Whether the handshake resumed it is for the
+/// handshake to say.
+pub fn take_source() -> Option<Source> {
+    SOURCE.take()
+}
 
 /// The longest session that is stored or put in a ticket, bytes. A session
 /// holds the client's chain; a ticket comes back in one ClientHello, which

@@ -22,6 +22,7 @@ mod imports;
 mod interop;
 mod lifecycle;
 mod limits;
+mod metrics;
 mod permissive;
 mod proxying;
 mod reload;

@@ -160,6 +160,7 @@ fn build(
     let mut scope = Scope::default();
     let mut returns = None;
     let mut proxy_pass = None;
+    let mut monitor = None;
     let mut nested = Vec::new();
     for inner in d.children() {
         match &*inner.name.value {
@@ -168,7 +169,12 @@ fn build(
                 let parsed = parse_return(builder, inner)?;
                 returns.get_or_insert(parsed);
             }
-            b"proxy_pass" => super::values::set(&mut proxy_pass, inner, inner)?,
+            b"proxy_pass" => {
+                super::values::set(&mut proxy_pass, inner, inner)?;
+                monitor = None;
+            }
+            b"metrics" => monitor = Some(Handler::Metrics),
+            b"stub_status" => monitor = Some(Handler::StubStatus),
             _ => {
                 if !scope.apply(builder, inner)? && !is_without_effect(inner) {
                     return Err(logs::unhandled(inner));
@@ -192,11 +198,13 @@ fn build(
         None => None,
     };
     let auto_redirect = proxy.is_some() && path.ends_with(b"/");
-    // An unconditional `return` is always reached before the backend.
-    let handler = match (returns, proxy) {
-        (Some(returns), _) => Handler::Return(returns),
-        (None, Some(proxy)) => Handler::Proxy(Box::new(proxy)),
-        (None, None) => Handler::None,
+    // An unconditional `return` is always reached before the handler, and of
+    // several handlers the last one said is used.
+    let handler = match (returns, monitor, proxy) {
+        (Some(returns), _, _) => Handler::Return(returns),
+        (None, Some(monitor), _) => monitor,
+        (None, None, Some(proxy)) => Handler::Proxy(Box::new(proxy)),
+        (None, None, None) => Handler::None,
     };
     let words: Vec<_> = (0..d.args.len()).map(|index| d.text(index)).collect();
     let mut location = finish(builder, &scope, handler, &d.position);

@@ -33,6 +33,7 @@ pub(super) fn build(
     let mut scope = Scope::default();
     let mut names = Vec::new();
     let mut returns = None;
+    let mut monitor = Handler::None;
     let mut locations = Vec::new();
     let mut listens = false;
     for inner in d.children() {
@@ -43,6 +44,8 @@ pub(super) fn build(
             }
             b"server_name" => server_names(builder, inner, &mut names)?,
             b"location" => locations.push(inner),
+            b"metrics" => monitor = Handler::Metrics,
+            b"stub_status" => monitor = Handler::StubStatus,
             b"return" => {
                 let parsed = parse_return(builder, inner)?;
                 returns.get_or_insert(parsed);
@@ -66,7 +69,7 @@ pub(super) fn build(
         });
     }
     scope.inherit(outer);
-    let handler = returns.map_or(Handler::None, Handler::Return);
+    let handler = returns.map_or(monitor, Handler::Return);
     let root = location::finish(builder, &scope, handler, &d.position);
     let locations = location::build_all(builder, &locations, &scope, None)?;
     let name = names.first().map_or("", |name| &name.text);

@@ -242,6 +242,18 @@ pub(super) const ROWS: &[Row] = &[
         "file and format, or `off`",
     ),
     words("log_format", H, (2, MANY), "format of access log lines"),
+    words(
+        "metrics",
+        S.with(L),
+        (0, 0),
+        "figures for Prometheus, or OpenMetrics if asked for",
+    ),
+    words(
+        "stub_status",
+        S.with(L),
+        (0, 1),
+        "Nginx's page of connection counts",
+    ),
     flag("log_not_found", HSL, "log 404s in the error log"),
     // Proxying.
     words(

@@ -131,7 +131,7 @@ pub(super) const GROUPS: &[Group] = &[
     ),
     group(LATER, H, "charset_map"),
     group(LATER, L, "random_index empty_gif"),
-    group(LATER, SL, "stub_status mirror_request_body"),
+    group(LATER, SL, "mirror_request_body"),
     group(REMOVED, HSL, "http2_push"),
     group(
         LATER,

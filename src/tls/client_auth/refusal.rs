@@ -100,6 +100,35 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
+    /// Each of them.
+    pub const ALL: [Self; 25] = [
+        Self::NoCertificate,
+        Self::BadEncoding,
+        Self::UnsupportedVersion,
+        Self::UnsupportedAlgorithm,
+        Self::BadHandshakeSignature,
+        Self::BadSignature,
+        Self::NotValidYet,
+        Self::Expired,
+        Self::SelfSigned,
+        Self::SelfSignedInChain,
+        Self::UnknownIntermediate,
+        Self::UnknownIssuer,
+        Self::ChainTooLong,
+        Self::PathLengthExceeded,
+        Self::InvalidPurpose,
+        Self::CriticalExtension,
+        Self::NameConstraint,
+        Self::InvalidCa,
+        Self::Revoked,
+        Self::NoCrl,
+        Self::NoCrlSign,
+        Self::CrlSignature,
+        Self::CrlNotValidYet,
+        Self::CrlExpired,
+        Self::Other,
+    ];
+
     /// OpenSSL's `X509_V_ERR_…`.
     pub fn code(self) -> u32 {
         match self {

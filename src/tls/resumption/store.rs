@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustls::server::StoresServerSessions;
 
-use super::{MAX_SESSION, Scope, lock, unix_now, within};
+use super::{MAX_SESSION, Scope, Source, lock, note_source, unix_now, within};
 
 /// Locks, so that workers seldom meet.
 const SHARDS: usize = 16;
@@ -109,11 +109,13 @@ impl StoresServerSessions for ScopedStore {
     }
 
     fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.get_at(key, unix_now())
+        let found = self.get_at(key, unix_now());
+        found.inspect(|_| note_source(Source::Cache))
     }
 
     fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.take_at(key, unix_now())
+        let found = self.take_at(key, unix_now());
+        found.inspect(|_| note_source(Source::Cache))
     }
 
     fn can_cache(&self) -> bool {

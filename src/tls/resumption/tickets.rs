@@ -10,7 +10,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::{hmac, rand};
 use rustls::server::ProducesTickets;
 
-use super::{MAX_SESSION, Scope, lock, unix_now, within};
+use super::{MAX_SESSION, Scope, Source, lock, note_source, unix_now, within};
 
 /// How long a ticket key seals at least, seconds. A longer
 /// `ssl_session_timeout` stretches it, so that a ticket never loses its key
@@ -293,8 +293,10 @@ impl ProducesTickets for Ticketer {
     }
 
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        self.keys
-            .open(self.scope, cipher, self.lifetime, unix_now())
+        let opened = self
+            .keys
+            .open(self.scope, cipher, self.lifetime, unix_now());
+        opened.inspect(|_| note_source(Source::Ticket))
     }
 }
 

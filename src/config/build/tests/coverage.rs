@@ -118,6 +118,7 @@ fn example(name: &str) -> Option<&'static str> {
         "ssl_conf_command" => "Ciphersuites TLS_AES_128_GCM_SHA256",
         "ssl_ecdh_curve" => "X25519:prime256v1",
         "ssl_session_cache" => "none",
+        "metrics" | "stub_status" => "",
         _ => return None,
     })
 }
