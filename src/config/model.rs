@@ -585,8 +585,11 @@ impl fmt::Display for UpstreamAddress {
 /// `tls::certs`' part, which reports problems at these positions.
 #[derive(Debug, Clone)]
 pub struct Tls {
-    /// `ssl_certificate` and `ssl_certificate_key`, paired in order.
-    pub certificates: Vec<(Located<PemSource>, Located<PemSource>)>,
+    /// `ssl_certificate` and `ssl_certificate_key`, paired in order. Those that
+    /// no key is left for must be PKCS#12 stores.
+    pub certificates: Vec<CertificateAndKey>,
+    /// `ssl_password_file`.
+    pub password_file: Option<Located<PathBuf>>,
     /// `ssl_client_certificate`.
     pub client_certificate: Option<Located<PemSource>>,
     /// `ssl_trusted_certificate`.
@@ -622,6 +625,9 @@ pub struct Tls {
     /// `ssl_reject_handshake`. Default off; on, there may be no certificate.
     pub reject_handshake: bool,
 }
+
+/// Two sources, of which the second may be in the first.
+pub type CertificateAndKey = (Located<PemSource>, Option<Located<PemSource>>);
 
 /// `ssl_verify_client`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

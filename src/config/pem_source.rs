@@ -50,6 +50,17 @@ impl PemSource {
         }
     }
 
+    /// Whether a certificate from here may be a PKCS#12 store, going by its
+    /// name: a file does not say what is in it before it is read.
+    #[must_use]
+    pub fn may_hold_a_key(&self) -> bool {
+        let Some(file) = self.file() else {
+            return true;
+        };
+        let ending = file.extension().unwrap_or_default();
+        ending.eq_ignore_ascii_case("p12") || ending.eq_ignore_ascii_case("pfx")
+    }
+
     /// The value, for what is not a file: `None` for a file and for a variable
     /// that is not set.
     #[must_use]
@@ -97,6 +108,18 @@ pub(super) fn secret(bytes: &[u8]) -> Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_is_known_by_the_end_of_its_name() {
+        for (name, may) in [
+            ("a.p12", true),
+            ("b/A.PFX", true),
+            ("a.pem", false),
+            ("p12", false),
+        ] {
+            assert_eq!(PemSource::File(name.into()).may_hold_a_key(), may, "{name}");
+        }
+    }
 
     #[test]
     fn a_value_is_shown_to_nobody() {

@@ -1,4 +1,4 @@
-//! Certificates and keys, from PEM files, from the configuration or from the
+//! Certificates and keys, from PEM and PKCS#12 files, from the configuration or from the
 //! environment: read, matched, and warned about.
 //!
 //! Everything here happens on the main thread while a configuration is built.
@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::sign::{CertifiedKey, SigningKey};
@@ -29,7 +31,9 @@ use zeroize::Zeroize;
 
 use super::client_auth::crl::{self, RevocationList};
 use super::client_auth::revocation::CrlFile;
+use super::client_auth::v1;
 use super::identity;
+use super::keys::{self, Passphrases, Secret, pkcs12};
 use super::resumption::TicketKey;
 use super::watch::Watch;
 use crate::config::{Located, PemSource, Position};
@@ -144,8 +148,10 @@ const DAY: i64 = 86_400;
 pub struct Loader {
     now: UnixTime,
     chains: HashMap<PemSource, Arc<Chain>>,
-    keys: HashMap<PemSource, Arc<dyn SigningKey>>,
-    pairs: HashMap<(PemSource, PemSource), (Arc<CertifiedKey>, CertificateInfo)>,
+    keys: HashMap<Opened, Arc<dyn SigningKey>>,
+    stores: HashMap<Opened, Arc<Store>>,
+    passphrases: HashMap<PathBuf, Arc<Passphrases>>,
+    pairs: HashMap<Pair, (Arc<CertifiedKey>, CertificateInfo)>,
     authorities: HashMap<PemSource, Arc<[CertificateDer<'static>]>>,
     crls: HashMap<PathBuf, Arc<CrlFile>>,
     ticket_keys: HashMap<PathBuf, Arc<TicketKey>>,
@@ -154,6 +160,23 @@ pub struct Loader {
     expiring: Vec<CertificateInfo>,
     /// What other modules of this folder build from files and share the same way.
     pub(super) built: super::server::Built,
+}
+
+/// What is sealed, and the file whose passphrases opened it; no file where it
+/// was in the open.
+type Opened = (PemSource, Option<PathBuf>);
+
+/// Certificate, key unless a store holds both, and file of passphrases.
+type Pair = (PemSource, Option<PemSource>, Option<PathBuf>);
+
+/// The key that came with a chain.
+type OwnKey = Arc<dyn SigningKey>;
+
+/// What a PKCS#12 store comes to.
+#[derive(Debug)]
+struct Store {
+    chain: Arc<Chain>,
+    key: Arc<dyn SigningKey>,
 }
 
 /// A server certificate with its intermediates, leaf first.
@@ -199,6 +222,8 @@ impl Loader {
             now,
             chains: HashMap::new(),
             keys: HashMap::new(),
+            stores: HashMap::new(),
+            passphrases: HashMap::new(),
             pairs: HashMap::new(),
             authorities: HashMap::new(),
             crls: HashMap::new(),
@@ -210,27 +235,44 @@ impl Loader {
         }
     }
 
-    /// A server certificate with its key.
+    /// A certificate with its key; for servers, and for clients as a proxy is
+    /// one. Without a key of its own the certificate must be a PKCS#12 store,
+    /// which holds both. Passphrases open what is sealed; their file is read in
+    /// any case, as in Nginx.
     ///
     /// # Errors
     ///
-    /// A file cannot be read or understood, or the two do not belong together.
+    /// A file cannot be read, understood or opened, or the two do not belong
+    /// together.
     pub(super) fn certified_key(
         &mut self,
         certificate: &Located<PemSource>,
-        key: &Located<PemSource>,
+        key: Option<&Located<PemSource>>,
+        passphrases: Option<&Located<PathBuf>>,
     ) -> Result<(Arc<CertifiedKey>, CertificateInfo), TlsError> {
-        let pair = (certificate.value.clone(), key.value.clone());
+        let pair = (
+            certificate.value.clone(),
+            key.map(|key| key.value.clone()),
+            passphrases.map(|file| file.value.clone()),
+        );
         if let Some(known) = self.pairs.get(&pair) {
             return Ok(known.clone());
         }
-        let chain = self.chain(certificate)?;
-        let signing_key = self.key(key)?;
-        let public_key = signing_key.public_key().and_then(|der| {
-            let (_, spki) = SubjectPublicKeyInfo::from_der(&der).ok()?;
-            Some(PublicKey::from(&spki))
-        });
-        if public_key.as_ref() != Some(&chain.public_key) {
+        let passphrases = passphrases.map(|file| self.passphrases(file)).transpose()?;
+        let passphrases = passphrases.as_ref();
+        let (chain, own_key) = self.chain(certificate, passphrases)?;
+        let signing_key = match (key, own_key) {
+            (Some(key), _) => self.key(key, passphrases)?,
+            (None, Some(key)) => key,
+            (None, None) => {
+                let path = certificate.value.display();
+                let message =
+                    format!("no \"ssl_certificate_key\" is defined for certificate \"{path}\"");
+                return Err(TlsError::at(&certificate.position, message));
+            }
+        };
+        if public_key(&*signing_key).as_ref() != Some(&chain.public_key) {
+            let key = key.unwrap_or(certificate);
             let message = format!(
                 "certificate key \"{}\" does not match certificate \"{}\": key values mismatch",
                 key.value.display(),
@@ -392,25 +434,49 @@ impl Loader {
         std::mem::take(&mut self.expiring)
     }
 
-    fn chain(&mut self, file: &Located<PemSource>) -> Result<Arc<Chain>, TlsError> {
+    /// The certificates of a file, and the key if it is a PKCS#12 store.
+    fn chain(
+        &mut self,
+        file: &Located<PemSource>,
+        passphrases: Option<&Arc<Passphrases>>,
+    ) -> Result<(Arc<Chain>, Option<OwnKey>), TlsError> {
         let path = &file.value;
         if let Some(known) = self.chains.get(path) {
-            return Ok(Arc::clone(known));
+            return Ok((Arc::clone(known), None));
         }
         let fail = |reason: &str| {
             let message = format!("cannot load certificate \"{}\": {reason}", path.display());
             TlsError::at(&file.position, message)
         };
+        if let Some(store) = self.known_store(path, passphrases) {
+            return Ok((Arc::clone(&store.chain), Some(Arc::clone(&store.key))));
+        }
         path.file()
             .into_iter()
             .for_each(|path| self.watch.add(path));
-        let (bytes, _) = fetch(path).map_err(|reason| fail(&reason))?;
+        let (bytes, mode) = fetch(path).map_err(|reason| fail(&reason))?;
+        if pkcs12::is_store(&bytes) {
+            let store = self.store(path, &bytes, mode, passphrases);
+            let store = store.map_err(|reason| fail(&reason))?;
+            return Ok((Arc::clone(&store.chain), Some(Arc::clone(&store.key))));
+        }
         let certificates = certificates(&bytes).map_err(|reason| fail(&reason))?;
-        let leaf = certificates
-            .first()
-            .ok_or_else(|| fail("no certificate in it"))?;
+        let chain = self
+            .judged(path, certificates)
+            .map_err(|reason| fail(&reason))?;
+        self.chains.insert(path.clone(), Arc::clone(&chain));
+        Ok((chain, None))
+    }
+
+    /// Takes a chain's leaf apart, and warns of its end.
+    fn judged(
+        &mut self,
+        path: &PemSource,
+        certificates: Vec<CertificateDer<'static>>,
+    ) -> Result<Arc<Chain>, String> {
+        let leaf = certificates.first().ok_or("no certificate in it")?;
         let (_, leaf) =
-            X509Certificate::from_der(leaf).map_err(|_| fail("a certificate is malformed"))?;
+            X509Certificate::from_der(leaf).map_err(|_| "a certificate is malformed")?;
         let not_after = leaf.validity().not_after.timestamp();
         let not_before = leaf.validity().not_before.timestamp();
         let info = CertificateInfo::of(Kind::Server, path, &leaf);
@@ -419,19 +485,28 @@ impl Loader {
         if let Some(problem) = validity_problem(not_before, not_after, self.now) {
             self.warn(format!("certificate \"{}\" {problem}", path.display()));
         }
-        let chain = Arc::new(Chain {
+        Ok(Arc::new(Chain {
             certificates,
             public_key,
             info,
-        });
-        self.chains.insert(path.clone(), Arc::clone(&chain));
-        Ok(chain)
+        }))
     }
 
-    fn key(&mut self, file: &Located<PemSource>) -> Result<Arc<dyn SigningKey>, TlsError> {
+    fn key(
+        &mut self,
+        file: &Located<PemSource>,
+        passphrases: Option<&Arc<Passphrases>>,
+    ) -> Result<Arc<dyn SigningKey>, TlsError> {
         let path = &file.value;
-        if let Some(known) = self.keys.get(path) {
+        let opened = |with: Option<&Arc<Passphrases>>| {
+            (path.clone(), with.map(|with| with.file().to_owned()))
+        };
+        let known = self.keys.get(&opened(None));
+        if let Some(known) = known.or_else(|| self.keys.get(&opened(passphrases))) {
             return Ok(Arc::clone(known));
+        }
+        if let Some(store) = self.known_store(path, passphrases) {
+            return Ok(Arc::clone(&store.key));
         }
         let fail = |reason: &str| {
             let path = path.display();
@@ -442,11 +517,21 @@ impl Loader {
             .into_iter()
             .for_each(|path| self.watch.add(path));
         let (bytes, mode) = fetch(path).map_err(|reason| fail(&reason))?;
-        let mut der = private_key(&bytes).map_err(|reason| fail(&reason))?;
-        // The error of rustls is not shown: it might quote what it read.
-        let key = any_supported_type(&der);
-        der.zeroize();
-        let key = key.map_err(|_| fail("the key is malformed, too short or of an unknown kind"))?;
+        if pkcs12::is_store(&bytes) {
+            let store = self.store(path, &bytes, mode, passphrases);
+            let store = store.map_err(|reason| fail(&reason))?;
+            return Ok(Arc::clone(&store.key));
+        }
+        let read = keys::private_key(&bytes, passphrases.map(AsRef::as_ref));
+        let read = read.map_err(|reason| fail(&reason))?;
+        let key = signing_key(read.der).map_err(fail)?;
+        self.warn_of_mode(path, mode);
+        let with = passphrases.filter(|_| read.was_sealed);
+        self.keys.insert(opened(with), Arc::clone(&key));
+        Ok(key)
+    }
+
+    fn warn_of_mode(&mut self, path: &PemSource, mode: u32) {
         if mode & 0o007 != 0 {
             let path = path.display();
             self.warn(format!(
@@ -454,9 +539,125 @@ impl Loader {
                 mode & 0o7777
             ));
         }
-        self.keys.insert(path.clone(), Arc::clone(&key));
-        Ok(key)
     }
+
+    /// The passphrases of a file.
+    fn passphrases(&mut self, file: &Located<PathBuf>) -> Result<Arc<Passphrases>, TlsError> {
+        if let Some(known) = self.passphrases.get(&file.value) {
+            return Ok(Arc::clone(known));
+        }
+        let path = file.value.display();
+        let fail = |reason: &str| {
+            let message = format!("cannot load password file \"{path}\": {reason}");
+            TlsError::at(&file.position, message)
+        };
+        self.watch.add(&file.value);
+        let (bytes, mode) = read(&file.value).map_err(|error| fail(&os_reason(&error)))?;
+        let read = Passphrases::read(&file.value, &bytes).map_err(fail)?;
+        if mode & 0o007 != 0 {
+            self.warn(format!(
+                "password file \"{path}\" is readable by others than owner and group \
+                 (mode {:04o})",
+                mode & 0o7777
+            ));
+        }
+        let read = Arc::new(read);
+        self.passphrases
+            .insert(file.value.clone(), Arc::clone(&read));
+        Ok(read)
+    }
+
+    fn known_store(
+        &self,
+        path: &PemSource,
+        passphrases: Option<&Arc<Passphrases>>,
+    ) -> Option<&Arc<Store>> {
+        let with = passphrases.map(|with| with.file().to_owned());
+        self.stores.get(&(path.clone(), with))
+    }
+
+    /// Opens a PKCS#12 store: the key, and the certificates from the key's own
+    /// upwards, as far as the store has them. Others are left out.
+    fn store(
+        &mut self,
+        path: &PemSource,
+        bytes: &[u8],
+        mode: u32,
+        passphrases: Option<&Arc<Passphrases>>,
+    ) -> Result<Arc<Store>, String> {
+        let opened = pkcs12::open(bytes, passphrases.map(AsRef::as_ref))?;
+        let mut keys = opened.keys.into_iter();
+        let (key, key_id) = match (keys.next(), keys.next()) {
+            (Some(key), None) => (signing_key(key.der)?, key.key_id),
+            (None, _) => return Err("no private key in it".to_owned()),
+            (Some(_), Some(_)) => return Err("more than one private key in it".to_owned()),
+        };
+        let certificates = chain_of(opened.certificates, &*key, &key_id)?;
+        let chain = self.judged(path, certificates)?;
+        self.warn_of_mode(path, mode);
+        let store = Arc::new(Store { chain, key });
+        let with = passphrases.map(|with| with.file().to_owned());
+        self.stores.insert((path.clone(), with), Arc::clone(&store));
+        Ok(store)
+    }
+}
+
+/// For rustls. The error of rustls is not shown: it might quote what it read.
+fn signing_key(mut der: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, &'static str> {
+    let key = any_supported_type(&der);
+    der.zeroize();
+    key.map_err(|_| "the key is malformed, too short or of an unknown kind")
+}
+
+fn public_key(key: &dyn SigningKey) -> Option<PublicKey> {
+    let der = key.public_key()?;
+    let (_, spki) = SubjectPublicKeyInfo::from_der(&der).ok()?;
+    Some(PublicKey::from(&spki))
+}
+
+/// The key's certificate and its issuers, out of a store's unordered ones.
+fn chain_of(
+    stored: Vec<pkcs12::Certificate>,
+    key: &dyn SigningKey,
+    key_id: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, String> {
+    let key = public_key(key);
+    let mut parsed = Vec::with_capacity(stored.len());
+    for certificate in &stored {
+        match X509Certificate::from_der(&certificate.der) {
+            Ok(([], leaf)) => parsed.push((certificate, leaf)),
+            _ => return Err("a certificate is malformed".to_owned()),
+        }
+    }
+    let mut of_key = parsed
+        .iter()
+        .filter(|(_, leaf)| Some(PublicKey::from(leaf.public_key())) == key);
+    // A store may hold a renewed certificate beside the old one.
+    let named = of_key.clone().find(|(it, _)| it.key_id == key_id);
+    let mut last = named
+        .or_else(|| of_key.next())
+        .ok_or("no certificate of its private key in it")?;
+    let algorithms = default_provider().signature_verification_algorithms;
+    let mut chain = vec![last.0.der.clone()];
+    while chain.len() < parsed.len() {
+        let issuer = parsed.iter().find(|(it, issuer)| {
+            !chain.contains(&it.der) && issued(&last.0.der, &last.1, issuer, &algorithms)
+        });
+        let Some(issuer) = issuer else { break };
+        chain.push(issuer.0.der.clone());
+        last = issuer;
+    }
+    Ok(chain)
+}
+
+fn issued(
+    der: &[u8],
+    certificate: &X509Certificate<'_>,
+    issuer: &X509Certificate<'_>,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> bool {
+    certificate.issuer().as_raw() == issuer.subject().as_raw()
+        && v1::check_signature(der, &issuer.public_key().raw.into(), algorithms).is_ok()
 }
 
 /// "expires in 12 days", if that is soon.
@@ -527,50 +728,13 @@ fn crls(bytes: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, Stri
     Ok(found)
 }
 
-/// The first private key of a PEM file: PKCS#8, PKCS#1 or SEC1.
-fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
-    use rustls_pemfile::Item;
-    let contains = |needle: &[u8]| memchr::memmem::find(pem, needle).is_some();
-    if contains(b"BEGIN ENCRYPTED PRIVATE KEY") || contains(b"Proc-Type: 4,ENCRYPTED") {
-        return Err("the key is encrypted, and there is nobody to ask for a pass phrase".into());
-    }
-    pem_items(pem)?
-        .into_iter()
-        .find_map(|item| match item {
-            Item::Pkcs8Key(key) => Some(key.into()),
-            Item::Pkcs1Key(key) => Some(key.into()),
-            Item::Sec1Key(key) => Some(key.into()),
-            _ => None,
-        })
-        .ok_or_else(|| "no private key in it".to_owned())
-}
-
-/// The one place that reads PEM. rustls-pemfile is unmaintained
+/// The one place that reads PEM of certificates and lists. rustls-pemfile is unmaintained
 /// (RUSTSEC-2025-0134): it has become a thin layer over `rustls-pki-types`,
 /// whose own `pem` module can take its place in this function alone.
 fn pem_items(mut pem: &[u8]) -> Result<Vec<rustls_pemfile::Item>, String> {
     rustls_pemfile::read_all(&mut pem)
         .collect::<Result<_, _>>()
         .map_err(|_| "a PEM section is malformed".to_owned())
-}
-
-/// Bytes that are wiped when dropped: any of these files may hold a key.
-struct Secret(Vec<u8>);
-
-impl std::ops::Deref for Secret {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl Drop for Secret {
-    fn drop(&mut self) {
-        self.0.fill(0);
-        // Keeps the compiler from seeing that nobody reads the zeros.
-        std::hint::black_box(&mut self.0);
-    }
 }
 
 /// A file's content and its permission bits.
@@ -586,8 +750,8 @@ fn read_up_to(path: &Path, limit: u64) -> io::Result<(Secret, u32)> {
     }
     // Reserved in advance: growing would leave copies behind that nobody wipes.
     let expected = metadata.len().min(limit) as usize + 1;
-    let mut content = Secret(Vec::with_capacity(expected));
-    file.take(limit + 1).read_to_end(&mut content.0)?;
+    let mut content = Secret::new(Vec::with_capacity(expected));
+    file.take(limit + 1).read_to_end(&mut content)?;
     if content.len() as u64 > limit {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
@@ -606,64 +770,35 @@ fn fetch(source: &PemSource) -> Result<(Secret, u32), String> {
         PemSource::Data(_) | PemSource::Env { .. } => source.value(),
     };
     let value = value.ok_or("the environment variable is not set")?;
-    let pem = pem_of(&value).ok_or("the value is neither PEM nor base64 of PEM")?;
+    let pem = pem_of(&value).ok_or("the value is neither PEM nor base64 of PEM or PKCS#12")?;
     Ok((pem, 0))
 }
 
 /// PEM, PEM whose line ends have become the two characters `\n` (as `.env`
-/// files and consoles make them), or base64 of PEM (as Kubernetes keeps it).
+/// files and consoles make them), or base64 of PEM (as Kubernetes keeps it) or
+/// of a PKCS#12 store.
 fn pem_of(value: &[u8]) -> Option<Secret> {
     const BEGIN: &[u8] = b"-----BEGIN ";
     let holds_pem = |bytes: &[u8]| memchr::memmem::find(bytes, BEGIN).is_some();
     if !holds_pem(value) {
-        return base64(value).filter(|decoded| holds_pem(decoded));
+        let decoded = keys::base64(value)?;
+        return (holds_pem(&decoded) || pkcs12::is_store(&decoded)).then_some(decoded);
     }
-    let mut pem = Secret(Vec::with_capacity(value.len()));
+    let mut pem = Secret::new(Vec::with_capacity(value.len()));
     let mut rest = value;
     while let Some((&byte, after)) = rest.split_first() {
         // Neither base64 nor a PEM header has a backslash of its own.
         if let Some(after) = rest.strip_prefix(br"\n") {
-            pem.0.push(b'\n');
+            pem.push(b'\n');
             rest = after;
         } else if let Some(after) = rest.strip_prefix(br"\r") {
             rest = after;
         } else {
-            pem.0.push(byte);
+            pem.push(byte);
             rest = after;
         }
     }
     Some(pem)
-}
-
-/// Base64 (RFC 4648 §4) with white space and without padding tolerated.
-fn base64(text: &[u8]) -> Option<Secret> {
-    // Reserved in advance: growing would leave copies behind that nobody wipes.
-    let mut decoded = Secret(Vec::with_capacity(text.len() / 4 * 3 + 3));
-    let (mut word, mut bits) = (0_u32, 0);
-    let trimmed = text.trim_ascii_end();
-    let end = trimmed.iter().rposition(|&byte| byte != b'=')? + 1;
-    if trimmed.len() - end > 2 {
-        return None;
-    }
-    for &byte in &trimmed[..end] {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            byte if byte.is_ascii_whitespace() => continue,
-            _ => return None,
-        };
-        word = word << 6 | u32::from(value);
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            decoded.0.push((word >> bits) as u8);
-            word &= (1 << bits) - 1;
-        }
-    }
-    Some(decoded)
 }
 
 /// The system's words, without Rust's "(os error 2)".
@@ -750,7 +885,7 @@ mod tests {
                 files.at(&format!("{key}.crt")),
                 files.at(&format!("{key}.key")),
             );
-            let made = Loader::new().certified_key(&certificate, &key);
+            let made = Loader::new().certified_key(&certificate, Some(&key), None);
             assert!(made.is_ok(), "{made:?}");
         }
     }
@@ -767,7 +902,7 @@ mod tests {
         assert_eq!(parsed.version(), x509_parser::x509::X509Version::V1);
         let mut loader = Loader::new();
         let (_, info) = loader
-            .certified_key(&files.at("c.pem"), &files.at("k.pem"))
+            .certified_key(&files.at("c.pem"), Some(&files.at("k.pem")), None)
             .expect("accepted");
         assert_eq!(info.subject, "CN=v1");
         assert_eq!(loader.take_warnings(), Vec::<String>::new());
@@ -779,7 +914,7 @@ mod tests {
         let certificate = files.write("c.pem", pair().0);
         let key = files.write("k.pem", pair().1);
         let error = Loader::new()
-            .certified_key(&certificate, &key)
+            .certified_key(&certificate, Some(&key), None)
             .expect_err("mismatch");
         let text = error.to_string();
         assert!(
@@ -807,16 +942,16 @@ mod tests {
             (files.0.path().to_owned().into(), "is a directory"),
             (files.write("empty", "").value, "no private key in it"),
             (files.write("junk", "junk").value, "no private key in it"),
-            (files.write("broken", broken).value, "the key is malformed"),
+            (files.write("broken", &broken).value, "the key is malformed"),
             (
                 files.write("cut", &key[..60]).value,
                 "a PEM section is malformed",
             ),
             (
                 files
-                    .write("enc", "-----BEGIN ENCRYPTED PRIVATE KEY-----")
+                    .write("enc", broken.replace("PRIVATE", "ENCRYPTED PRIVATE"))
                     .value,
-                "the key is encrypted",
+                "the key is malformed",
             ),
         ];
         for (source, reason) in cases {
@@ -825,7 +960,9 @@ mod tests {
                 value: source.clone(),
                 position: good.position.clone(),
             };
-            let error = Loader::new().certified_key(&good, &key).expect_err(reason);
+            let error = Loader::new()
+                .certified_key(&good, Some(&key), None)
+                .expect_err(reason);
             let begin = format!("cannot load certificate key \"{}\": ", path.display());
             assert!(error.message.starts_with(&begin), "{error}");
             assert!(error.message.contains(reason), "{error}");
@@ -865,7 +1002,9 @@ mod tests {
         .expect("set");
         let mut loader = Loader::new();
         for _ in 0..3 {
-            loader.certified_key(&certificate, &key).expect("loaded");
+            loader
+                .certified_key(&certificate, Some(&key), None)
+                .expect("loaded");
         }
         let warnings = loader.take_warnings();
         let [warning] = &warnings[..] else {
@@ -924,12 +1063,131 @@ mod tests {
         let certificate = files.write("c.pem", certificate);
         let key = files.write("k.pem", key);
         let mut loader = Loader::new();
-        let first = loader.certified_key(&certificate, &key).expect("loaded");
+        let first = loader
+            .certified_key(&certificate, Some(&key), None)
+            .expect("loaded");
         fs::remove_file(certificate.value.file().expect("a file")).expect("removed");
         let second = loader
-            .certified_key(&certificate, &key)
+            .certified_key(&certificate, Some(&key), None)
             .expect("remembered");
         assert!(Arc::ptr_eq(&first.0, &second.0));
+    }
+
+    /// A CA, a server's certificate, and stores with both and a stranger.
+    fn stores() -> Files {
+        let files = Files::new();
+        files.openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=CA");
+        files.openssl("req -x509 -newkey rsa:2048 -nodes -keyout x.key -out x.pem -subj /CN=CA");
+        files.openssl("ecparam -name prime256v1 -genkey -noout -out s.key");
+        files.openssl("req -new -key s.key -subj /CN=s -out s.csr");
+        files.openssl("x509 -req -in s.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out s.pem");
+        let others = ["x.pem", "ca.pem"]
+            .map(|name| fs::read_to_string(files.0.path().join(name)).expect("a file"));
+        files.write("others.pem", others.concat());
+        files.openssl(
+            "pkcs12 -export -inkey s.key -in s.pem -certfile others.pem -out s.p12 \
+             -passout pass:hunter2",
+        );
+        files
+    }
+
+    fn path(file: &Located<PemSource>) -> Located<PathBuf> {
+        Located {
+            value: file.value.file().expect("a file").to_owned(),
+            position: file.position.clone(),
+        }
+    }
+
+    #[test]
+    fn a_store_yields_its_key_and_the_chain_from_leaf_to_root() {
+        let files = stores();
+        let store = files.at("s.p12");
+        let passwords = path(&files.write("pass", "wrong\nhunter2\n"));
+        for key in [None, Some(&store)] {
+            let mut loader = Loader::new();
+            let (certified, info) = loader
+                .certified_key(&store, key, Some(&passwords))
+                .expect("opened");
+            assert_eq!(info.subject, "CN=s");
+            // Not the stranger, whose name is the CA's.
+            let names: Vec<_> = ["s.pem", "ca.pem"]
+                .map(|name| fetch(&files.at(name).value).expect("read").0)
+                .map(|pem| certificates(&pem).expect("PEM").remove(0))
+                .into();
+            assert_eq!(certified.cert, names);
+            assert_eq!(loader.take_expiring().len(), 1);
+        }
+        // The same in base64, without a file.
+        let bytes = fs::read(store.value.file().expect("a file")).expect("read");
+        let text = identity::pem::base64(&bytes);
+        let made = Loader::new().certified_key(&data(text), None, Some(&passwords));
+        assert!(made.is_ok(), "{made:?}");
+    }
+
+    #[test]
+    fn a_store_and_a_key_of_another_certificate_are_a_mismatch() {
+        let files = stores();
+        let passwords = path(&files.write("pass", "hunter2"));
+        let (store, other) = (files.at("s.p12"), files.at("x.key"));
+        let error = Loader::new()
+            .certified_key(&store, Some(&other), Some(&passwords))
+            .expect_err("mismatch");
+        assert!(error.message.ends_with("key values mismatch"), "{error}");
+        let error = Loader::new()
+            .certified_key(&files.at("x.pem"), Some(&store), Some(&passwords))
+            .expect_err("mismatch");
+        assert!(error.message.ends_with("key values mismatch"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_passphrase_is_an_error_that_names_files_and_shows_nothing() {
+        let files = stores();
+        files.openssl("pkcs8 -topk8 -in s.key -out sealed.key -passout pass:hunter2");
+        let passwords = path(&files.write("pass", "hunter3"));
+        let (store, plain) = (files.at("s.p12"), files.at("s.pem"));
+        let sealed = files.at("sealed.key");
+        let cases = [
+            (&store, None, "cannot load certificate \""),
+            (&plain, Some(&sealed), "cannot load certificate key \""),
+        ];
+        for (certificate, key, begin) in cases {
+            let error = Loader::new()
+                .certified_key(certificate, key, Some(&passwords))
+                .expect_err("closed")
+                .to_string();
+            assert!(error.starts_with(begin), "{error}");
+            assert!(
+                error.ends_with("pass\" does not open it in nginx.conf:7"),
+                "{error}"
+            );
+            assert!(!error.contains("hunter"), "{error}");
+        }
+        let right = path(&files.write("right", "hunter2"));
+        let mut loader = Loader::new();
+        let made = loader.certified_key(&plain, Some(&sealed), Some(&right));
+        assert!(made.is_ok(), "{made:?}");
+        // What one block could open is not open to one with another file.
+        let error = loader.certified_key(&plain, Some(&sealed), Some(&passwords));
+        assert!(error.is_err(), "{error:?}");
+        let none = path(&located(files.0.path().join("none")));
+        let error = loader.certified_key(&plain, Some(&files.at("s.key")), Some(&none));
+        let error = error.expect_err("no such file").message;
+        assert!(error.starts_with("cannot load password file \""), "{error}");
+        assert!(error.ends_with("No such file or directory"), "{error}");
+    }
+
+    #[test]
+    fn a_password_file_that_others_can_read_gives_a_warning() {
+        let files = stores();
+        let passwords = files.write("pass", "hunter2");
+        let open = fs::Permissions::from_mode(0o644);
+        fs::set_permissions(passwords.value.file().expect("a file"), open).expect("set");
+        let mut loader = Loader::new();
+        let made = loader.certified_key(&files.at("s.p12"), None, Some(&path(&passwords)));
+        assert!(made.is_ok(), "{made:?}");
+        let warnings = loader.take_warnings();
+        let about = |what: &str| warnings.iter().any(|warning| warning.starts_with(what));
+        assert!(about("password file \""), "{warnings:?}");
     }
 
     #[test]
@@ -1002,7 +1260,7 @@ mod tests {
                 (data(certificate), data(&key)),
                 (variable("CRT", certificate), variable("KEY", &key)),
             ] {
-                let made = Loader::new().certified_key(&certificate, &key);
+                let made = Loader::new().certified_key(&certificate, Some(&key), None);
                 assert!(made.is_ok(), "{made:?}");
                 assert!(Loader::new().authorities(&certificate).is_ok());
             }
@@ -1021,7 +1279,7 @@ mod tests {
                 (data(value), "data:..."),
             ] {
                 let error = Loader::new()
-                    .certified_key(&good, &source)
+                    .certified_key(&good, Some(&source), None)
                     .expect_err("refused");
                 let begin = format!("cannot load certificate key \"{name}\": ");
                 assert!(error.message.starts_with(&begin), "{error}");

@@ -17,7 +17,7 @@ mod authorities;
 pub(super) mod crl;
 mod refusal;
 pub(super) mod revocation;
-mod v1;
+pub(super) mod v1;
 
 use std::cell::{OnceCell, RefCell};
 use std::path::PathBuf;

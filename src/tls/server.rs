@@ -123,7 +123,8 @@ pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost,
     let mut keys = Vec::with_capacity(tls.certificates.len());
     let mut certificates = Vec::with_capacity(tls.certificates.len());
     for (certificate, key) in &tls.certificates {
-        let (key, info) = loader.certified_key(certificate, key)?;
+        let passphrases = tls.password_file.as_ref();
+        let (key, info) = loader.certified_key(certificate, key.as_ref(), passphrases)?;
         keys.push(key);
         certificates.push(info);
     }

@@ -29,6 +29,7 @@ mod reload;
 mod revocation;
 mod routing;
 mod scanners;
+mod sealed_keys;
 mod sessions;
 mod smuggling;
 mod tls;

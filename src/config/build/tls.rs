@@ -7,7 +7,8 @@ use super::values::{flag, has_variable, refuse, refuse_directive, seconds, set, 
 use super::{Builder, Result};
 use crate::config::error::Error;
 use crate::config::model::{
-    CrlExpired, Located, Position, SessionCache, Tls, TlsVersions, VerifyClient, VerifyFailure,
+    CertificateAndKey, CrlExpired, Located, Position, SessionCache, Tls, TlsVersions, VerifyClient,
+    VerifyFailure,
 };
 use crate::config::pem_source::{PemSource, secret};
 use crate::config::syntax::Directive;
@@ -24,6 +25,7 @@ const LEAST_CACHE: usize = 8 * 4096;
 pub(super) struct TlsSettings {
     certificates: Option<Vec<Located<PemSource>>>,
     keys: Option<Vec<Located<PemSource>>>,
+    password_file: Option<Located<PathBuf>>,
     client_certificate: Option<Located<PemSource>>,
     trusted_certificate: Option<Located<PemSource>>,
     verify_client: Option<Located<VerifyClient>>,
@@ -55,6 +57,7 @@ impl TlsSettings {
                 let file = pem(builder, d)?;
                 self.keys.get_or_insert_default().push(file);
             }
+            b"ssl_password_file" => set(&mut self.password_file, d, file(builder, d))?,
             b"ssl_client_certificate" => {
                 set(&mut self.client_certificate, d, pem(builder, d)?)?;
             }
@@ -129,7 +132,7 @@ impl TlsSettings {
     pub(super) fn inherit(&mut self, outer: &Self) {
         super::scope::inherit!(
             self, outer;
-            certificates, keys, client_certificate, trusted_certificate, verify_client,
+            certificates, keys, password_file, client_certificate, trusted_certificate, verify_client,
             verify_depth, crl, crl_expired, verify_failure, protocols, ciphers, ciphersuites,
             ecdh_curve, prefer_server_ciphers, session_tickets, session_cache, session_timeout,
             session_ticket_keys, reject_handshake
@@ -152,23 +155,24 @@ impl TlsSettings {
         self.keys.clone_from(&default.keys);
     }
 
-    /// Pairs certificates with keys, in order.
-    pub(super) fn pairs(&self) -> Result<Vec<(Located<PemSource>, Located<PemSource>)>> {
+    /// Pairs certificates with keys, in order; where the keys end, only what
+    /// may hold its own is left without.
+    pub(super) fn pairs(&self) -> Result<Vec<CertificateAndKey>> {
         let certificates = self.certificates.as_deref().unwrap_or_default();
         let keys = self.keys.as_deref().unwrap_or_default();
-        match certificates.last() {
-            Some(last) if keys.len() < certificates.len() => {
-                let file = last.value.display();
-                let message =
-                    format!("no \"ssl_certificate_key\" is defined for certificate \"{file}\"");
-                Err(Error::at(&last.position, message))
-            }
-            _ => Ok(certificates
-                .iter()
-                .cloned()
-                .zip(keys.iter().cloned())
-                .collect()),
+        let mut without = certificates.iter().skip(keys.len());
+        if let Some(bare) = without.find(|bare| !bare.value.may_hold_a_key()) {
+            let file = bare.value.display();
+            let message =
+                format!("no \"ssl_certificate_key\" is defined for certificate \"{file}\"");
+            return Err(Error::at(&bare.position, message));
         }
+        let keys = keys.iter().cloned().map(Some);
+        Ok(certificates
+            .iter()
+            .cloned()
+            .zip(keys.chain(std::iter::repeat(None)))
+            .collect())
     }
 
     /// The settings of a server on a TLS address; `position` is the server's.
@@ -191,6 +195,7 @@ impl TlsSettings {
         }
         Ok(Tls {
             certificates: self.pairs()?,
+            password_file: self.password_file.clone(),
             client_certificate: self.client_certificate.clone(),
             trusted_certificate: self.trusted_certificate.clone(),
             verify_client,

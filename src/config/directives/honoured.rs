@@ -326,13 +326,19 @@ pub(super) const ROWS: &[Row] = &[
         "ssl_certificate",
         HS,
         ONE,
-        "certificate chain, PEM: a file, `data:…` or `env:NAME`",
+        "certificate chain, PEM or PKCS#12: a file, `data:…` or `env:NAME`",
     ),
     words(
         "ssl_certificate_key",
         HS,
         ONE,
-        "its private key, PEM: a file, `data:…` or `env:NAME`",
+        "its private key: likewise; may be left out for a PKCS#12 store",
+    ),
+    words(
+        "ssl_password_file",
+        HS,
+        ONE,
+        "passphrases for encrypted keys and PKCS#12 stores, one a line",
     ),
     words(
         "ssl_client_certificate",

@@ -196,7 +196,7 @@ pub(super) const GROUPS: &[Group] = &[
         HS,
         "\
          ssl_key_log ssl_ocsp_cache ssl_ocsp_responder \
-         ssl_password_file ssl_certificate_compression ssl_ech_file",
+         ssl_certificate_compression ssl_ech_file",
     ),
     group(
         "is no longer part of Nginx; use the \"listen ... ssl\" directive instead",

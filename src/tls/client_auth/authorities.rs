@@ -16,6 +16,7 @@ use x509_parser::x509::X509Version;
 use super::refusal::RefusalReason;
 use super::revocation::{Issuer, Judged};
 use super::v1;
+use crate::tls::der::content;
 use crate::tls::identity;
 
 /// One certificate of a CA file.
@@ -61,10 +62,10 @@ impl Authority {
             && usage.as_ref().is_none_or(|ext| ext.value.key_cert_sign());
         Ok(Self {
             der: der.clone(),
-            subject: v1::content(parsed.subject().as_raw())
+            subject: content(parsed.subject().as_raw())
                 .ok_or_else(malformed)?
                 .to_vec(),
-            issuer: v1::content(parsed.issuer().as_raw())
+            issuer: content(parsed.issuer().as_raw())
                 .ok_or_else(malformed)?
                 .to_vec(),
             spki: parsed.public_key().raw.to_vec().into(),

@@ -10,15 +10,12 @@ use x509_parser::asn1_rs::FromDer;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
 
-use super::v1::{INTEGER, SEQUENCE, Signed, Tlv, tlv};
+use super::v1::Signed;
+use crate::tls::der::{
+    BOOLEAN, ENUMERATED, Fields, GENERALIZED_TIME, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING,
+    SEQUENCE, Tlv, UTC_TIME, tlv,
+};
 use crate::tls::identity;
-
-const BOOLEAN: u8 = 0x01;
-const OCTET_STRING: u8 = 0x04;
-const OBJECT_IDENTIFIER: u8 = 0x06;
-const ENUMERATED: u8 = 0x0a;
-const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
 
 /// `id-ce`: what every extension of RFC 5280 begins with.
 const ID_CE: [u8; 2] = [0x55, 0x1d];
@@ -70,7 +67,7 @@ impl RevocationList {
     /// in a way that would be overlooked.
     pub(in crate::tls) fn read(der: &[u8]) -> Result<Self, &'static str> {
         let signed = Signed::read(der).ok_or(MALFORMED)?;
-        let mut fields = Fields(signed.fields);
+        let mut fields = each_of(signed.fields);
         let version2 = fields.optional(INTEGER)?;
         if version2.is_some_and(|version| version.value != [1]) {
             return Err("a CRL is of an unknown version");
@@ -156,18 +153,18 @@ impl RevocationList {
 impl Scope {
     fn read(extension: &[u8]) -> Result<Self, &'static str> {
         let mut scope = Self::default();
-        let mut outer = Fields(extension);
-        let mut fields = Fields(outer.required(SEQUENCE)?.value);
+        let mut outer = each_of(extension);
+        let mut fields = each_of(outer.required(SEQUENCE)?.value);
         while fields.tag().is_some() {
             let field = fields.next()?;
             let is_true = field.value == [0xff];
             match field.tag {
                 0xa0 => {
-                    let mut name = Fields(field.value);
+                    let mut name = each_of(field.value);
                     let Some(full) = name.optional(0xa0)? else {
                         return Err("a CRL is for a relative distribution point");
                     };
-                    let mut names = Fields(full.value);
+                    let mut names = each_of(full.value);
                     let mut points = Vec::new();
                     while names.tag().is_some() {
                         points.push(names.next()?.whole.to_vec());
@@ -196,16 +193,16 @@ fn names_distribution_point(certificate: &[u8], points: &[Vec<u8>]) -> Result<bo
     let Some(extension) = extensions.find(|ext| ext.oid.as_bytes() == oid) else {
         return Ok(false);
     };
-    let mut list = Fields(Fields(extension.value).required(SEQUENCE)?.value);
+    let mut list = each_of(each_of(extension.value).required(SEQUENCE)?.value);
     while list.tag().is_some() {
-        let mut point = Fields(list.required(SEQUENCE)?.value);
+        let mut point = each_of(list.required(SEQUENCE)?.value);
         let Some(name) = point.optional(0xa0)? else {
             continue;
         };
-        let Some(full) = Fields(name.value).optional(0xa0)? else {
+        let Some(full) = each_of(name.value).optional(0xa0)? else {
             continue;
         };
-        let mut names = Fields(full.value);
+        let mut names = each_of(full.value);
         while names.tag().is_some() {
             let name = names.next()?;
             if points.iter().any(|point| point == name.whole) {
@@ -228,17 +225,17 @@ struct Serials {
 impl Serials {
     fn read(entries: &[u8]) -> Result<Self, &'static str> {
         let mut found: Vec<&[u8]> = Vec::new();
-        let mut entries = Fields(entries);
+        let mut entries = each_of(entries);
         while entries.tag().is_some() {
-            let mut entry = Fields(entries.required(SEQUENCE)?.value);
+            let mut entry = each_of(entries.required(SEQUENCE)?.value);
             let serial = entry.required(INTEGER)?.value;
             let _date = entry.next()?;
             let mut removed = false;
             if entry.tag().is_some() {
-                each_extension(entry.0, |oid, critical, value| {
+                each_extension(entry.rest(), |oid, critical, value| {
                     match oid.strip_prefix(&ID_CE) {
                         Some([REASON_CODE]) => {
-                            let reason = Fields(value).required(ENUMERATED)?;
+                            let reason = each_of(value).required(ENUMERATED)?;
                             removed = reason.value == [REMOVE_FROM_CRL];
                         }
                         // Among them certificateIssuer, which makes an entry
@@ -307,30 +304,8 @@ fn normal(mut serial: &[u8]) -> Option<&[u8]> {
     (!serial.is_empty()).then_some(serial)
 }
 
-/// Elements one after another.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn tag(&self) -> Option<u8> {
-        self.0.first().copied()
-    }
-
-    fn next(&mut self) -> Result<Tlv<'a>, &'static str> {
-        let (element, rest) = tlv(self.0).ok_or(MALFORMED)?;
-        self.0 = rest;
-        Ok(element)
-    }
-
-    fn required(&mut self, tag: u8) -> Result<Tlv<'a>, &'static str> {
-        self.optional(tag)?.ok_or(MALFORMED)
-    }
-
-    fn optional(&mut self, tag: u8) -> Result<Option<Tlv<'a>>, &'static str> {
-        match self.tag() {
-            Some(next) if next == tag => self.next().map(Some),
-            _ => Ok(None),
-        }
-    }
+fn each_of(value: &[u8]) -> Fields<'_> {
+    Fields::new(value, MALFORMED)
 }
 
 /// Calls `each` with every extension of an `Extensions`: its identifier,
@@ -339,13 +314,13 @@ fn each_extension<'a>(
     extensions: &'a [u8],
     mut each: impl FnMut(&[u8], bool, &'a [u8]) -> Result<(), &'static str>,
 ) -> Result<(), &'static str> {
-    let mut outer = Fields(extensions);
-    let mut list = Fields(outer.required(SEQUENCE)?.value);
+    let mut outer = each_of(extensions);
+    let mut list = each_of(outer.required(SEQUENCE)?.value);
     if outer.tag().is_some() {
         return Err(MALFORMED);
     }
     while list.tag().is_some() {
-        let mut extension = Fields(list.required(SEQUENCE)?.value);
+        let mut extension = each_of(list.required(SEQUENCE)?.value);
         let oid = extension.required(OBJECT_IDENTIFIER)?;
         let critical = extension.optional(BOOLEAN)?;
         let value = extension.required(OCTET_STRING)?;

@@ -17,10 +17,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Version;
 
 use super::refusal::RefusalReason;
-
-pub(super) const INTEGER: u8 = 0x02;
-const BIT_STRING: u8 = 0x03;
-pub(super) const SEQUENCE: u8 = 0x30;
+use crate::tls::der::{BIT_STRING, INTEGER, SEQUENCE, tlv};
 
 /// The fields of a v1 certificate that verification needs.
 #[derive(Debug)]
@@ -118,7 +115,7 @@ pub(super) fn check_validity(
 }
 
 /// Whether a certificate, of whatever version, or a CRL was signed by this key.
-pub(super) fn check_signature(
+pub(in crate::tls) fn check_signature(
     certificate: &[u8],
     signer: &SubjectPublicKeyInfoDer<'_>,
     algorithms: &WebPkiSupportedAlgorithms,
@@ -174,62 +171,11 @@ impl<'a> Signed<'a> {
     }
 }
 
-/// One element of DER.
-pub(super) struct Tlv<'a> {
-    pub(super) tag: u8,
-    pub(super) value: &'a [u8],
-    /// With its header.
-    pub(super) whole: &'a [u8],
-}
-
-/// The content octets of a single element.
-pub(super) fn content(der: &[u8]) -> Option<&[u8]> {
-    let (element, rest) = tlv(der)?;
-    rest.is_empty().then_some(element.value)
-}
-
-/// The first element, and what follows. Single-byte tags and definite lengths
-/// up to four bytes, which is all that a certificate has.
-pub(super) fn tlv(der: &[u8]) -> Option<(Tlv<'_>, &[u8])> {
-    let (&tag, rest) = der.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        0x81..=0x84 => {
-            let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            let length = bytes
-                .iter()
-                .fold(0_usize, |length, &byte| length << 8 | usize::from(byte));
-            (length, rest)
-        }
-        _ => return None,
-    };
-    let (value, rest) = rest.split_at_checked(length)?;
-    let whole = &der[..der.len() - rest.len()];
-    (tag & 0x1f != 0x1f).then_some((Tlv { tag, value, whole }, rest))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn lengths_are_read_and_checked_against_what_is_there() {
-        assert!(tlv(&[0x30, 0x02, 1, 2, 3]).is_some_and(|(_, rest)| rest == [3]));
-        assert!(tlv(&[0x30, 0x81, 0x01, 9]).is_some_and(|(one, _)| one.value == [9]));
-        for bad in [
-            &[0x30][..],
-            &[0x30, 0x80],
-            &[0x30, 0x02, 1],
-            &[0x30, 0x82, 0xff],
-            &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff],
-            &[0x1f, 0x00],
-        ] {
-            assert!(tlv(bad).is_none(), "{bad:?}");
-        }
-    }
 
     #[test]
     fn a_v3_certificate_is_not_read_as_v1() {

@@ -63,7 +63,8 @@ impl Site {
         let certificate = write(dir.path(), "s.crt", "CERTIFICATE", &server.der);
         let key = write(dir.path(), "s.key", "PRIVATE KEY", server.key.secret_der());
         let tls = Tls {
-            certificates: vec![(certificate, key)],
+            certificates: vec![(certificate, Some(key))],
+            password_file: None,
             client_certificate: None,
             trusted_certificate: None,
             verify_client: at(VerifyClient::Off),
@@ -479,7 +480,10 @@ fn of_several_certificates_the_client_gets_one_it_can_use() {
     let dir = site.dir.path().to_owned();
     openssl(&dir, "genpkey -algorithm RSA -out r.key");
     openssl(&dir, "req -new -x509 -key r.key -out r.crt -subj /CN=rsa");
-    let rsa = (at(dir.join("r.crt").into()), at(dir.join("r.key").into()));
+    let rsa = (
+        at(dir.join("r.crt").into()),
+        Some(at(dir.join("r.key").into())),
+    );
     site.tls.certificates.insert(0, rsa);
     let host = site.build(&shared());
     assert_eq!(host.certificates.len(), 2);
@@ -649,7 +653,8 @@ fn a_private_key_is_not_shown_by_debug() {
     let site = Site::new();
     let host = site.build(&shared());
     let key = {
-        let file = site.tls.certificates[0].1.value.file().expect("a file");
+        let key = site.tls.certificates[0].1.as_ref();
+        let file = key.expect("a key").value.file().expect("a file");
         std::fs::read_to_string(file).expect("read")
     };
     let line = key.lines().nth(1).expect("a line");

@@ -85,6 +85,7 @@ fn example(name: &str) -> Option<&'static str> {
         | "ssl_trusted_certificate"
         | "ssl_certificate"
         | "ssl_certificate_key"
+        | "ssl_password_file"
         | "ssl_session_ticket_key" => "file",
         "env" => "A=b",
         "ssl_watch" => "on 2s",

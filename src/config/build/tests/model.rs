@@ -56,10 +56,16 @@ fn the_guides_file_means_what_it_says() {
         Path::new("/etc/pki/server.crt")
     );
     assert_eq!(
-        tls.certificates[0].1.value.file().unwrap(),
+        tls.certificates[0]
+            .1
+            .as_ref()
+            .unwrap()
+            .value
+            .file()
+            .unwrap(),
         Path::new("/p/conf/server.key")
     );
-    assert_eq!(tls.certificates[0].1.position.line, 11);
+    assert_eq!(tls.certificates[0].1.as_ref().unwrap().position.line, 11);
     assert_eq!(tls.verify_client.value, VerifyClient::On);
     assert_eq!(tls.verify_depth, 1);
     assert_eq!(
