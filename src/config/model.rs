@@ -2,6 +2,8 @@
 //! immutable. Inheritance has already been applied, so a location carries
 //! everything that holds in it and nobody looks upwards at run time.
 
+mod forwarding;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,6 +18,7 @@ use super::mime::MimeTypes;
 use super::pem_source::PemSource;
 use super::server_names::ServerNames;
 use super::template::Template;
+pub use forwarding::*;
 
 /// Where a directive stands: for every message about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -305,6 +308,8 @@ pub struct Location {
     pub types: Arc<MimeTypes>,
     /// `add_header`.
     pub add_headers: Vec<AddHeader>,
+    /// `expires`; `None` where nothing was said.
+    pub expires: Option<Box<Expires>>,
     /// `access_log`; empty for `off`. Default `logs/access.log combined`.
     pub access_logs: Vec<AccessLog>,
     /// `error_log`, never empty.
@@ -450,23 +455,8 @@ pub struct Proxy {
     pub read_timeout: Duration,
     /// `proxy_send_timeout`, between two writes. Default 60 s.
     pub send_timeout: Duration,
-    /// `proxy_redirect`. Default `default`.
-    pub redirect: ProxyRedirect,
-}
-
-/// `proxy_redirect`: what happens to the backend's `Location` and `Refresh`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ProxyRedirect {
-    /// They pass unchanged.
-    Off,
-    /// A value that begins with `from` (the URL of `proxy_pass`) gets `to` (the
-    /// location's path) instead of it.
-    Default {
-        /// Compared byte for byte.
-        from: Box<[u8]>,
-        /// Relative to the host that the client asked.
-        to: Box<[u8]>,
-    },
+    /// What else changes on the way.
+    pub filters: ProxyFilters,
 }
 
 /// `proxy_set_header NAME VALUE`.

@@ -16,7 +16,7 @@ use super::log;
 use super::pool::Connection;
 use super::request::{Attempt, Request};
 use super::transport::{Transport, TransportError};
-use super::upstream::{Broken, Reuse, exchange, record};
+use super::upstream::{Broken, Reuse, exchange, record, sent_method};
 use super::worker::UpstreamState;
 
 /// How forwarding ended, if it did not end well. The log has been told.
@@ -57,7 +57,8 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
     let Some(upstream) = view.upstream(proxy.upstream) else {
         return Err(Failure::Status(502));
     };
-    if body.size() == BodySize::Unknown && proxy.http_version == ProxyHttpVersion::Http10 {
+    if sent_size(proxy, body) == BodySize::Unknown && proxy.http_version == ProxyHttpVersion::Http10
+    {
         log::request_error(
             request,
             Level::Error,
@@ -113,6 +114,16 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
     Err(last)
 }
 
+/// How much of the client's body the backend gets; one of our own can be sent
+/// as often as it takes.
+fn sent_size(proxy: &Proxy, body: &impl BodySource) -> BodySize {
+    if proxy.filters.pass_request_body && proxy.filters.body.is_none() {
+        body.size()
+    } else {
+        BodySize::None
+    }
+}
+
 /// What went wrong with one peer.
 #[derive(Debug, Clone, Copy)]
 struct Trouble {
@@ -142,7 +153,8 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
     body: &mut B,
     sink: &mut S,
 ) -> Result<(), Trouble> {
-    let repeatable = request.method().is_idempotent() && body.size() == BodySize::None;
+    let repeatable =
+        sent_method(request, proxy).is_idempotent() && sent_size(proxy, body) == BodySize::None;
     loop {
         let started = Instant::now();
         let pooled = take_pooled(upstream, peer, repeatable, started);

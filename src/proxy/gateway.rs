@@ -5,8 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::config::{
-    self as model, AccessLog, Config, IdentityForm, ListenAddress, Listener, Location, Locations,
-    LogTarget, Server, ServerId,
+    self as model, AccessLog, Config, ExpiresWhen, IdentityForm, ListenAddress, Listener, Location,
+    Locations, LogTarget, Server, ServerId,
 };
 use crate::config::{Part, Template, Variable};
 use crate::http::headers::same_field_name;
@@ -234,7 +234,14 @@ fn records_response_fields(location: &Location) -> bool {
         .iter()
         .map(|AccessLog { format, .. }| &format.template);
     let headers = location.add_headers.iter().map(|header| &header.value);
-    formats.chain(headers).any(names_field)
+    let expires = location
+        .expires
+        .iter()
+        .filter_map(|expires| match &expires.when {
+            ExpiresWhen::Evaluated(value) => Some(value),
+            ExpiresWhen::Fixed(_) => None,
+        });
+    formats.chain(headers).chain(expires).any(names_field)
 }
 
 /// The log's level by the configuration's word for it.

@@ -1,25 +1,73 @@
-//! `proxy_redirect`: a backend's own address does not leak into Location.
+//! `proxy_redirect` and its kin: a backend's own address does not leak into
+//! Location, Refresh and cookies.
 
-use crate::config::ProxyRedirect;
+use crate::config::{RewritePattern, RewriteRule};
 
 use super::request::Request;
 use super::respond::write_origin;
+use super::variables::expand_to_vec;
 
-/// The value to send instead of the backend's, or `None` to pass it on.
-pub(crate) fn rewrite(
-    rule: &ProxyRedirect,
+/// The value of Location to send instead of the backend's, or `None` to pass
+/// it on. A path becomes an absolute URL, if a rule made it.
+pub(crate) fn location(
+    rules: &[RewriteRule],
     value: &[u8],
     request: &Request<'_>,
 ) -> Option<Vec<u8>> {
-    let ProxyRedirect::Default { from, to } = rule else {
-        return None;
-    };
-    let rest = value.strip_prefix(&**from)?;
-    let mut rewritten = Vec::with_capacity(value.len() + 32);
-    if to.starts_with(b"/") {
-        write_origin(request, &mut rewritten);
+    let rewritten = rewrite(rules, value, request)?;
+    if !rewritten.starts_with(b"/") {
+        return Some(rewritten);
     }
-    rewritten.extend_from_slice(to);
-    rewritten.extend_from_slice(rest);
-    Some(rewritten)
+    let mut absolute = Vec::with_capacity(rewritten.len() + 32);
+    write_origin(request, &mut absolute);
+    absolute.extend_from_slice(&rewritten);
+    Some(absolute)
+}
+
+/// The same of Refresh, where the address stands behind `url=`.
+pub(crate) fn refresh(
+    rules: &[RewriteRule],
+    value: &[u8],
+    request: &Request<'_>,
+) -> Option<Vec<u8>> {
+    const MARK: &[u8] = b"url=";
+    let at = value
+        .windows(MARK.len())
+        .position(|window| window.eq_ignore_ascii_case(MARK))?;
+    let (before, url) = value.split_at_checked(at + MARK.len())?;
+    let rewritten = rewrite(rules, url, request)?;
+    Some([before, &rewritten].concat())
+}
+
+/// What the first rule that matches makes of a value.
+pub(crate) fn rewrite(
+    rules: &[RewriteRule],
+    value: &[u8],
+    request: &Request<'_>,
+) -> Option<Vec<u8>> {
+    rules.iter().find_map(|rule| {
+        let rest = match &rule.pattern {
+            RewritePattern::Prefix(prefix) => match prefix.as_literal() {
+                Some(prefix) => value.strip_prefix(prefix)?,
+                None => value.strip_prefix(&*expand_to_vec(prefix, request))?,
+            },
+            RewritePattern::Domain(domain) => {
+                let domain = expand_to_vec(domain, request);
+                let named = without_dot(value).eq_ignore_ascii_case(without_dot(&domain));
+                named.then_some(&b""[..])?
+            }
+        };
+        let mut rewritten = Vec::with_capacity(value.len() + 32);
+        // A dot in front of a domain stays.
+        if let (RewritePattern::Domain(_), Some(b'.')) = (&rule.pattern, value.first()) {
+            rewritten.push(b'.');
+        }
+        super::variables::expand(&rule.replacement, request, &mut rewritten);
+        rewritten.extend_from_slice(rest);
+        Some(rewritten)
+    })
+}
+
+fn without_dot(domain: &[u8]) -> &[u8] {
+    domain.strip_prefix(b".").unwrap_or(domain)
 }

@@ -3,9 +3,10 @@
 use crate::config::{Location, Return, ServerTokens};
 use crate::http::error::{error_page, wire_status};
 use crate::http::h1::encode::Sink;
-use crate::http::head::Method;
+use crate::http::head::{FieldId, Method};
 
 use super::exchange::{BodySize, ResponseSink};
+use super::freshness;
 use super::request::Request;
 use super::transport::TransportError;
 use super::variables::{expand, expand_to_vec, put_display, write_host};
@@ -25,7 +26,17 @@ pub(crate) fn server_line(location: &Location) -> &'static str {
 /// The fields that every response begins with.
 pub(crate) fn start(request: &Request<'_>, sink: &mut impl ResponseSink, status: u16) {
     sink.start(status, request.location.send_timeout);
+    put_server(request, sink);
+    put_date(request, sink);
+}
+
+/// Our own Server.
+pub(crate) fn put_server(request: &Request<'_>, sink: &mut impl ResponseSink) {
     sink.field(b"Server", server_line(request.location).as_bytes());
+}
+
+/// Our own Date.
+pub(crate) fn put_date(request: &Request<'_>, sink: &mut impl ResponseSink) {
     sink.field(
         b"Date",
         request.worker.clock.borrow_mut().http_date().as_bytes(),
@@ -33,6 +44,19 @@ pub(crate) fn start(request: &Request<'_>, sink: &mut impl ResponseSink, status:
     for challenge in &request.answer.challenges {
         sink.field(b"WWW-Authenticate", challenge);
     }
+}
+
+/// Adds a field, and keeps it where a template asks for what was sent.
+pub(crate) fn put_field(
+    request: &mut Request<'_>,
+    sink: &mut impl ResponseSink,
+    name: &[u8],
+    value: &[u8],
+) {
+    if request.view.gateway.records_response_fields() {
+        request.answer.sent_fields.push((name.into(), value.into()));
+    }
+    sink.field(name, value);
 }
 
 /// `return`.
@@ -148,10 +172,10 @@ pub(crate) async fn fixed(
     start(request, sink, wire);
     let bodiless = matches!(wire, 204 | 304) || wire < 200;
     if !bodiless && !content_type.is_empty() {
-        sink.field(b"Content-Type", content_type);
+        put_field(request, sink, b"Content-Type", content_type);
     }
     if let Some(location) = location {
-        sink.field(b"Location", location);
+        put_field(request, sink, b"Location", location);
     }
     add_headers(request, sink, wire);
     let size = match body.len() as u64 {
@@ -166,10 +190,39 @@ pub(crate) async fn fixed(
     sink.finish().await
 }
 
-/// `add_header`.
+/// `expires` and `add_header`.
 pub(crate) fn add_headers(request: &mut Request<'_>, sink: &mut impl ResponseSink, status: u16) {
-    let ordinary = matches!(status, 200 | 201 | 204 | 206 | 301..=304 | 307 | 308);
+    add_headers_after(request, sink, status, &[], None);
+}
+
+/// The same for a response that had fields of its own: `replaceable` are those
+/// that `expires` takes the place of, if it has something to say.
+pub(crate) fn add_headers_after(
+    request: &mut Request<'_>,
+    sink: &mut impl ResponseSink,
+    status: u16,
+    replaceable: &[(&[u8], &[u8])],
+    last_modified: Option<i64>,
+) {
     let location = request.location;
+    let ordinary = is_ordinary(status);
+    let expires = location.expires.as_deref().filter(|_| ordinary);
+    match expires.and_then(|expires| freshness::terms(expires, last_modified, request)) {
+        Some(terms) => {
+            put_field(request, sink, b"Expires", &terms.expires);
+            put_field(
+                request,
+                sink,
+                b"Cache-Control",
+                terms.cache_control.as_bytes(),
+            );
+        }
+        None => {
+            for (name, value) in replaceable {
+                put_field(request, sink, name, value);
+            }
+        }
+    }
     let mut value = Vec::new();
     for header in location
         .add_headers
@@ -179,7 +232,44 @@ pub(crate) fn add_headers(request: &mut Request<'_>, sink: &mut impl ResponseSin
         value.clear();
         expand(&header.value, request, &mut value);
         if !value.is_empty() {
-            sink.field(&header.name, &value);
+            put_field(request, sink, &header.name, &value);
         }
+    }
+}
+
+/// Whether `expires` and `add_header` without `always` are for this status.
+fn is_ordinary(status: u16) -> bool {
+    matches!(status, 200 | 201 | 204 | 206 | 301..=304 | 307 | 308)
+}
+
+/// What of a backend's fields gives way to the configuration's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Precedence {
+    /// It is sent.
+    Backend,
+    /// It is sent unless `expires` has something to say.
+    Expires,
+    /// `add_header` takes its place, or takes it away.
+    AddHeader,
+}
+
+/// Who has the word on this field: Nginx adds Last-Modified and ETag in place
+/// of the backend's, and all others beside them.
+pub(crate) fn precedence(location: &Location, status: u16, id: FieldId) -> Precedence {
+    let is_added = |name: &str| {
+        location.add_headers.iter().any(|header| {
+            header.name.eq_ignore_ascii_case(name.as_bytes())
+                && (header.always || is_ordinary(status))
+        })
+    };
+    match id {
+        FieldId::Expires | FieldId::CacheControl
+            if location.expires.is_some() && is_ordinary(status) =>
+        {
+            Precedence::Expires
+        }
+        FieldId::ETag if is_added("ETag") => Precedence::AddHeader,
+        FieldId::LastModified if is_added("Last-Modified") => Precedence::AddHeader,
+        _ => Precedence::Backend,
     }
 }

@@ -90,6 +90,28 @@ impl Clock {
         &self.http_date
     }
 
+    /// When the local day next reaches this second, as a Unix time after now.
+    #[must_use]
+    pub fn next_local(&self, second_of_day: u64) -> u64 {
+        self.next_local_in(Zone::get(), second_of_day)
+    }
+
+    fn next_local_in(&self, zone: &Zone, second_of_day: u64) -> u64 {
+        const DAY: u64 = 86_400;
+        let local = self
+            .second
+            .saturating_add_signed(zone.offset_at(self.second).into());
+        let today = local - local % DAY + second_of_day;
+        [today, today + DAY, today + 2 * DAY]
+            .into_iter()
+            .map(|local| {
+                let about = local.saturating_sub_signed(zone.offset_at(self.second).into());
+                local.saturating_sub_signed(zone.offset_at(about).into())
+            })
+            .find(|moment| *moment > self.second)
+            .unwrap_or(self.second)
+    }
+
     /// As error log lines begin: `2026/11/20 18:00:00`.
     #[must_use]
     pub fn error_time(&self) -> &str {
@@ -308,6 +330,26 @@ mod tests {
         clock.second = second;
         clock.format(offset);
         clock
+    }
+
+    #[test]
+    fn the_local_day_reaches_each_second_again() {
+        let clock = at(EVENING, 0);
+        let zone = |offset| Zone {
+            changes: vec![(0, offset)],
+        };
+        // 18:00 in UTC, 20:00 two hours east of it, 14:30 in the west.
+        assert_eq!(clock.next_local_in(&zone(0), 19 * 3600), EVENING + 3600);
+        assert_eq!(clock.next_local_in(&zone(0), 18 * 3600), EVENING + 86_400);
+        assert_eq!(clock.next_local_in(&zone(7200), 21 * 3600), EVENING + 3600);
+        assert_eq!(
+            clock.next_local_in(&zone(7200), 19 * 3600),
+            EVENING + 23 * 3600
+        );
+        assert_eq!(
+            clock.next_local_in(&zone(-12_600), 86_400),
+            EVENING + 34_200
+        );
     }
 
     #[test]

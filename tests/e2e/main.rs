@@ -26,6 +26,7 @@ mod metrics;
 mod permissive;
 mod proxying;
 mod reload;
+mod response_filters;
 mod revocation;
 mod routing;
 mod scanners;

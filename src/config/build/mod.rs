@@ -10,6 +10,8 @@ mod authorization;
 mod check;
 mod connection;
 mod core;
+mod expires;
+mod filters;
 mod http;
 mod listen;
 mod location;

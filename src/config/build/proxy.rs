@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
+use super::filters::{FilterSettings, default_redirect};
 use super::response::{field_name, field_value};
 use super::upstream::{self, HTTP_PORT};
 use super::url::{self, Target, Url, strip_prefix_any_case};
 use super::values::{has_variable, milliseconds, refuse, refuse_directive, set};
 use super::{Builder, Result};
-use crate::config::model::{
-    ClientIdentity, IdentityForm, Proxy, ProxyHttpVersion, ProxyRedirect, SetHeader,
-};
+use crate::config::model::{ClientIdentity, IdentityForm, Proxy, ProxyHttpVersion, SetHeader};
 use crate::config::syntax::Directive;
 use crate::config::template::{Part, Template, Variable};
 
@@ -26,8 +25,7 @@ pub(super) struct ProxySettings {
     connect_timeout: Option<Duration>,
     read_timeout: Option<Duration>,
     send_timeout: Option<Duration>,
-    /// Whether `Location` is rewritten.
-    redirect: Option<bool>,
+    filters: FilterSettings,
 }
 
 impl ProxySettings {
@@ -59,21 +57,7 @@ impl ProxySettings {
             b"proxy_connect_timeout" => set(&mut self.connect_timeout, d, milliseconds(d)?)?,
             b"proxy_read_timeout" => set(&mut self.read_timeout, d, milliseconds(d)?)?,
             b"proxy_send_timeout" => set(&mut self.send_timeout, d, milliseconds(d)?)?,
-            b"proxy_redirect" => {
-                let rewrites = match (d.arg(0), d.args.len()) {
-                    (b"off", 1) => false,
-                    (b"default", 1) => true,
-                    (_, 1) => {
-                        return Err(refuse(d, format!("invalid parameter \"{}\"", d.text(0))));
-                    }
-                    _ => {
-                        let what = "with a replacement is not implemented in this version";
-                        return Err(refuse_directive(d, what));
-                    }
-                };
-                set(&mut self.redirect, d, rewrites)?;
-            }
-            _ => return Ok(false),
+            _ => return self.filters.apply(builder, d),
         }
         Ok(true)
     }
@@ -82,8 +66,9 @@ impl ProxySettings {
     pub(super) fn inherit(&mut self, outer: &Self) {
         super::scope::inherit!(
             self, outer;
-            set_headers, client_identity, http_version, connect_timeout, read_timeout, send_timeout, redirect
+            set_headers, client_identity, http_version, connect_timeout, read_timeout, send_timeout
         );
+        self.filters.inherit(&outer.filters);
     }
 
     /// What is sent: the fields that were set, then Nginx's own defaults for
@@ -171,6 +156,7 @@ pub(super) fn build(
         );
         return Err(refuse(d, message));
     }
+    let redirect = default_redirect(value, uri.is_some(), location);
     Ok(Proxy {
         client_identity,
         upstream,
@@ -182,10 +168,7 @@ pub(super) fn build(
         connect_timeout: settings.connect_timeout.unwrap_or(DEFAULT_TIMEOUT),
         read_timeout: settings.read_timeout.unwrap_or(DEFAULT_TIMEOUT),
         send_timeout: settings.send_timeout.unwrap_or(DEFAULT_TIMEOUT),
-        redirect: match settings.redirect {
-            Some(false) => ProxyRedirect::Off,
-            _ => default_redirect(value, uri.is_some(), location),
-        },
+        filters: settings.filters.build(&redirect),
     })
 }
 
@@ -223,17 +206,4 @@ pub(super) enum LocationKind<'a> {
     Path(&'a [u8]),
     /// A regular expression or a named location: no path to replace.
     Other,
-}
-
-/// `proxy_redirect default`: the URL of `proxy_pass` becomes the location's
-/// path; without URI part, the backend's root becomes ours.
-fn default_redirect(url: &[u8], has_uri: bool, location: &LocationKind<'_>) -> ProxyRedirect {
-    let (from, to) = match location {
-        LocationKind::Path(path) if has_uri => (url.to_vec(), *path),
-        _ => ([url, b"/"].concat(), b"/".as_slice()),
-    };
-    ProxyRedirect::Default {
-        from: from.into(),
-        to: to.into(),
-    }
 }

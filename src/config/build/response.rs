@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::expires::expires;
 use super::logs::{self, AccessLogs};
 use super::values::{flag, invalid_value, milliseconds, number, refuse, refuse_directive, set};
 use super::{Builder, Result};
 use crate::config::mime::MimeTypes;
-use crate::config::model::{AccessLog, AddHeader, ErrorLog, ServerTokens};
+use crate::config::model::{AccessLog, AddHeader, ErrorLog, Expires, ServerTokens};
 use crate::config::syntax::Directive;
 use crate::config::template::{Part, Template, Variable};
 use crate::config::units;
@@ -25,6 +26,7 @@ pub(super) struct Response {
     pub(super) default_type: Option<Template>,
     pub(super) types: Option<Arc<MimeTypes>>,
     pub(super) add_headers: Option<Vec<AddHeader>>,
+    pub(super) expires: Option<Expires>,
     pub(super) access_logs: Option<AccessLogs>,
     pub(super) error_logs: Option<Vec<ErrorLog>>,
     pub(super) log_not_found: Option<bool>,
@@ -63,6 +65,7 @@ impl Response {
                 let header = add_header(builder, d)?;
                 self.add_headers.get_or_insert_default().push(header);
             }
+            b"expires" => set(&mut self.expires, d, expires(builder, d)?)?,
             b"access_log" => self.access_logs.get_or_insert_default().add(builder, d)?,
             b"error_log" => {
                 let log = logs::error_log(builder, d)?;
@@ -79,7 +82,7 @@ impl Response {
         super::scope::inherit!(
             self, outer;
             client_max_body_size, client_body_timeout, send_timeout, keepalive_timeout,
-            keepalive_requests, server_tokens, default_type, types, add_headers, access_logs,
+            keepalive_requests, server_tokens, default_type, types, add_headers, expires, access_logs,
             error_logs, log_not_found
         );
     }

@@ -159,7 +159,7 @@ pub(super) const GROUPS: &[Group] = &[
         LATER,
         HSL,
         "\
-         proxy_hide_header proxy_pass_header proxy_ignore_headers proxy_method proxy_set_body \
+         \
          proxy_store_access proxy_allow_upstream proxy_request_dynamic proxy_pass_trailers \
          proxy_ssl_certificate proxy_ssl_certificate_cache proxy_ssl_certificate_key \
          proxy_ssl_ciphers proxy_ssl_conf_command proxy_ssl_crl proxy_ssl_key_log \

@@ -236,8 +236,8 @@ pub(super) const GROUPS: &[Group] = &[
         HSL,
         "\
          client_body_in_file_only disable_symlinks gzip gunzip gzip_static autoindex charset \
-         expires log_subrequest proxy_bind proxy_cookie_domain proxy_cookie_flags \
-         proxy_cookie_path proxy_force_ranges proxy_ignore_client_abort proxy_intercept_errors \
+         log_subrequest proxy_bind \
+         proxy_force_ranges proxy_ignore_client_abort proxy_intercept_errors \
          proxy_socket_keepalive proxy_ssl_server_name proxy_ssl_verify recursive_error_pages \
          reset_timedout_connection server_name_in_redirect limit_req_dry_run limit_conn_dry_run \
          auth_request mirror",
@@ -255,8 +255,8 @@ pub(super) const GROUPS: &[Group] = &[
         LATER,
         HSL,
         "\
-         absolute_redirect port_in_redirect chunked_transfer_encoding proxy_pass_request_body \
-         proxy_pass_request_headers add_header_inherit",
+         absolute_redirect port_in_redirect chunked_transfer_encoding \
+         add_header_inherit",
     ),
     fixed(
         &["0"],

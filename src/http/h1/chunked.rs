@@ -256,7 +256,8 @@ fn is_control(byte: u8) -> bool {
 }
 
 /// RFC 9110 §5.6.2.
-fn is_token(byte: u8) -> bool {
+/// A byte of a token (RFC 9110 §5.6.2).
+pub fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,

@@ -7,8 +7,10 @@ use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::Poll;
+use std::time::Duration;
 
 use crate::config::{Proxy, UpstreamPeer};
+use crate::http::h1::encode::Sink as _;
 use crate::telemetry::error_log::Level;
 
 use super::body::{self, UpstreamFraming};
@@ -18,6 +20,8 @@ use super::output::Output;
 use super::pool::Connection;
 use super::request::{Attempt, Request};
 use super::transport::{Rx, TransportError, Tx};
+use super::variables::expand_to_vec;
+pub(super) use request::sent_method;
 use response::Answered;
 
 /// Whether the upstream connection can serve another request.
@@ -96,9 +100,25 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
     sink: &mut S,
 ) -> Result<Reuse, Broken> {
     let (mut rx, mut tx) = connection.transport.split();
-    let size = body.size();
+    let filters = &proxy.filters;
+    let replaced = filters
+        .body
+        .as_ref()
+        .map(|body| expand_to_vec(body, request));
+    let size = match &replaced {
+        Some(body) => BodySize::Known(body.len() as u64),
+        None if !filters.pass_request_body => BodySize::None,
+        None => body.size(),
+    };
     let mut output = Output::default();
-    request::write_head(request, proxy, size, &mut output);
+    if !request::write_head(request, proxy, size, &mut output) {
+        log::request_error(
+            request,
+            Level::Error,
+            format_args!("invalid method in \"proxy_method\""),
+        );
+        return Err(Broken::Client(Some(500)));
+    }
     if output.is_overflown() {
         log::request_error(
             request,
@@ -107,11 +127,10 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
         );
         return Err(Broken::Client(Some(494)));
     }
-    if size == BodySize::None {
-        if let Some((buffer, range)) = output.take() {
-            let sent = tx.send(buffer, range, proxy.send_timeout).await;
-            sent.map_err(|error| Broken::Untouched(Cause::Send(error)))?;
-        }
+    if replaced.is_some() || size == BodySize::None {
+        let body_of_ours = replaced.unwrap_or_default();
+        let sent = send_whole(output, &body_of_ours, &mut tx, proxy.send_timeout).await;
+        sent.map_err(|error| Broken::Untouched(Cause::Send(error)))?;
         let answered = response::respond(request, proxy, peer, &mut rx, sink).await?;
         let (upstream, client) = ((&mut rx, &mut tx), (body, sink));
         return conclude(request, proxy, peer, answered, true, upstream, client).await;
@@ -144,6 +163,31 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
     }
 }
 
+/// Sends a head and a body that is there already, which leaves with the head if
+/// it is short.
+async fn send_whole(
+    mut head: Output,
+    body: &[u8],
+    tx: &mut Tx<'_>,
+    timeout: Duration,
+) -> Result<(), TransportError> {
+    let joined = body.len() <= Output::CAPACITY.saturating_sub(head.len());
+    if joined {
+        head.put(body);
+    }
+    if let Some((buffer, range)) = head.take() {
+        tx.send(buffer, range, timeout).await?;
+    }
+    for piece in body.chunks(Output::CAPACITY).filter(|_| !joined) {
+        let mut output = Output::default();
+        output.put(piece);
+        if let Some((buffer, range)) = output.take() {
+            tx.send(buffer, range, timeout).await?;
+        }
+    }
+    Ok(())
+}
+
 /// After the answer: whether the connection can be used again, or what has
 /// been agreed on in its place. `sent` says whether all of the request was.
 async fn conclude<B: BodySource, S: ResponseSink>(
@@ -158,14 +202,18 @@ async fn conclude<B: BodySource, S: ResponseSink>(
     match answered {
         Answered::Response(reuse) if sent => Ok(reuse),
         Answered::Response(_) => Ok(Reuse::No),
-        Answered::Switching(head) if sent && request::asks_for_upgrade(request, proxy) => {
+        // Nothing of the client's body may be left to be taken for the new
+        // protocol, as it is where the backend was not to have it.
+        Answered::Switching(head)
+            if sent && client.0.is_finished() && request::asks_for_upgrade(request, proxy) =>
+        {
             // Boxed: rare, and every other request would have room for it.
             Box::pin(response::switch(
                 request, proxy, peer, &head, upstream, client,
             ))
             .await
         }
-        Answered::Switching(_) if sent => {
+        Answered::Switching(_) if sent && client.0.is_finished() => {
             let what = "101 to a request that asked for no upgrade";
             Err(response::invalid(request, peer, &what))
         }

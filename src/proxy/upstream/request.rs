@@ -3,8 +3,9 @@
 use smallvec::SmallVec;
 
 use crate::config::{Part, Proxy, ProxyHttpVersion, SetHeader, Template};
+use crate::http::h1::chunked::is_token;
 use crate::http::h1::encode::{self, Sink};
-use crate::http::head::{FieldId, Version};
+use crate::http::head::{FieldId, Method, Version};
 use crate::http::headers::{ConnectionOptions, is_hop_by_hop, is_ordinary_name, same_field_name};
 use crate::http::uri::escape_uri;
 use crate::proxy::exchange::BodySize;
@@ -15,10 +16,26 @@ use crate::proxy::variables::{expand, expand_to_vec};
 /// Writes the request's head as the backend gets it: what the configuration
 /// sets, then what the client sent, less what is between the client and us,
 /// what Connection names, and every copy of what we set ourselves.
-pub(super) fn write_head(request: &Request<'_>, proxy: &Proxy, size: BodySize, out: &mut Output) {
+///
+/// `false` if `proxy_method` makes no method of it.
+pub(super) fn write_head(
+    request: &Request<'_>,
+    proxy: &Proxy,
+    size: BodySize,
+    out: &mut Output,
+) -> bool {
     let bytes = request.head_bytes();
     let head = request.head;
-    out.put(head.method.of(bytes));
+    match &proxy.filters.method {
+        Some(method) => {
+            let method = expand_to_vec(method, request);
+            if method.is_empty() || !method.iter().copied().all(is_token) {
+                return false;
+            }
+            out.put(&method);
+        }
+        None => out.put(head.method.of(bytes)),
+    }
     out.put(b" ");
     write_target(request, proxy, out);
     out.put(match proxy.http_version {
@@ -47,14 +64,18 @@ pub(super) fn write_head(request: &Request<'_>, proxy: &Proxy, size: BodySize, o
         BodySize::None | BodySize::Announced(_) => {
             // A method that expects a body says that there is none
             // (RFC 9110 §8.6), if the client did.
-            if head
+            let said = head
                 .fields
                 .iter()
-                .any(|field| field.id == FieldId::ContentLength)
-            {
+                .any(|field| field.id == FieldId::ContentLength);
+            if said && !is_unset(&proxy.set_headers, FieldId::ContentLength) {
                 encode::field_decimal(out, b"Content-Length", 0);
             }
         }
+    }
+    if !proxy.filters.pass_request_headers {
+        out.put(b"\r\n");
+        return true;
     }
     let options = ConnectionOptions::of(&head.fields, bytes);
     let limits = request.limits();
@@ -80,6 +101,7 @@ pub(super) fn write_head(request: &Request<'_>, proxy: &Proxy, size: BodySize, o
         }
     }
     out.put(b"\r\n");
+    true
 }
 
 /// Whether the client asked to speak another protocol and the backend was told
@@ -95,6 +117,21 @@ pub(super) fn asks_for_upgrade(request: &Request<'_>, proxy: &Proxy) -> bool {
             && !expand_to_vec(&header.value, request).is_empty()
     };
     asked && proxy.http_version == ProxyHttpVersion::Http11 && proxy.set_headers.iter().any(told)
+}
+
+/// Whether `proxy_set_header NAME ""` takes this field away.
+fn is_unset(headers: &[SetHeader], id: FieldId) -> bool {
+    headers
+        .iter()
+        .any(|header| header.value.parts.is_empty() && FieldId::of(&header.name) == id)
+}
+
+/// The method that the backend is sent.
+pub(in crate::proxy) fn sent_method(request: &Request<'_>, proxy: &Proxy) -> Method {
+    match &proxy.filters.method {
+        Some(method) => Method::of(&expand_to_vec(method, request)),
+        None => request.method(),
+    }
 }
 
 fn write_set_header(name: &[u8], value: &Template, request: &Request<'_>, out: &mut Output) {

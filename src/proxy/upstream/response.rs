@@ -3,7 +3,9 @@
 use std::cell::Cell;
 use std::fmt;
 
-use crate::config::{Proxy, UpstreamPeer};
+use smallvec::SmallVec;
+
+use crate::config::{HiddenFields, Proxy, UpstreamPeer};
 use crate::http::h1::framing::{self, Kind};
 use crate::http::h1::parse::{HeadLimits, Status, parse_response};
 use crate::http::head::{FieldId, Method, ResponseHead, Version};
@@ -12,10 +14,12 @@ use crate::net::buffers::Class;
 use crate::proxy::body::{self, RelayError};
 use crate::proxy::exchange::{BodySize, BodySource, ResponseSink};
 use crate::proxy::request::Request;
+use crate::proxy::respond::{self as answers, Precedence};
 use crate::proxy::transport::{Rx, TransportError, Tx};
-use crate::proxy::{log, redirect, respond as answers, tunnel};
+use crate::proxy::{cookies, log, redirect, tunnel};
 use crate::telemetry::error_log::Level;
 
+use super::request::sent_method;
 use super::{Broken, Cause, HEAD_PHASE, Reuse, closed_early, record, upstream_failed};
 
 /// Bytes of a response's head at the most. Nginx's `proxy_buffer_size` is one
@@ -56,7 +60,7 @@ pub(super) async fn respond<S: ResponseSink>(
         return Ok(Answered::Switching(head));
     }
     let input = rx.input.plain();
-    let framing = match framing::of_response(&head, input, request.method()) {
+    let framing = match framing::of_response(&head, input, sent_method(request, proxy)) {
         Ok(framing) => framing.kind(),
         Err(error) => return Err(invalid(request, peer, &error)),
     };
@@ -67,6 +71,12 @@ pub(super) async fn respond<S: ResponseSink>(
     };
     send_response_head(request, proxy, &head, &options, framing, input, sink);
     rx.input.consume(head.len);
+    if request.method() == Method::Head && framing != Kind::Empty {
+        // `proxy_method` made it a GET: the client gets the head alone, and
+        // the rest is left where it is.
+        sink.finish().await.map_err(|_| Broken::Client(None))?;
+        return Ok(Answered::Response(Reuse::No));
+    }
     let relayed = body::relay(framing, rx, sink, proxy.read_timeout).await;
     match relayed {
         Ok(received) => record(request, |attempt| attempt.received = received),
@@ -180,6 +190,7 @@ fn send_response_head<S: ResponseSink>(
         std::str::from_utf8(value).ok()?.parse().ok()
     };
     sink.end_head(match framing {
+        Kind::Length(length) if request.method() == Method::Head => BodySize::Announced(length),
         Kind::Length(length) => BodySize::Known(length),
         Kind::Chunked | Kind::UntilClose => BodySize::Unknown,
         Kind::Empty if request.method() == Method::Head || head.status == 304 => {
@@ -198,36 +209,65 @@ fn send_fields<S: ResponseSink>(
     bytes: &[u8],
     sink: &mut S,
 ) {
-    request.answer.status = head.status;
-    answers::start(request, sink, head.status);
+    let status = head.status;
+    let filters = &proxy.filters;
+    request.answer.status = status;
+    sink.start(status, request.location.send_timeout);
+    let shows = |id: FieldId, name: &[u8]| {
+        !filters.hidden.hides(name, true) && head.field(bytes, id).is_some()
+    };
+    if !shows(FieldId::Server, b"Server") {
+        answers::put_server(request, sink);
+    }
+    if !shows(FieldId::Date, b"Date") {
+        answers::put_date(request, sink);
+    }
     let records = request.view.gateway.records_response_fields();
+    let mut replaceable = SmallVec::<[(&[u8], &[u8]); 2]>::new();
     for field in &head.fields {
         let (name, value) = (field.name.of(bytes), field.value.of(bytes));
         if records {
-            request
-                .answer
-                .upstream_fields
-                .push((name.into(), value.into()));
+            let fields = &mut request.answer.upstream_fields;
+            fields.push((name.into(), value.into()));
         }
-        let ours = matches!(
-            field.id,
-            FieldId::ContentLength | FieldId::Server | FieldId::Date | FieldId::XAccel
-        );
-        let switches = head.status == 101 && field.id == FieldId::Upgrade;
-        if ours || (is_hop_by_hop(field.id) && !switches) || options.names(name, |_| false) {
+        let switches = status == 101 && field.id == FieldId::Upgrade;
+        if field.id == FieldId::ContentLength
+            || (is_hop_by_hop(field.id) && !switches)
+            || options.names(name, |_| false)
+            || filters
+                .hidden
+                .hides(name, is_hidden_by_default(field.id, name))
+        {
             continue;
         }
-        let rewritten = match field.id {
-            FieldId::Location => redirect::rewrite(&proxy.redirect, value, request),
+        match answers::precedence(request.location, status, field.id) {
+            Precedence::Backend => {}
+            Precedence::Expires => {
+                replaceable.push((name, value));
+                continue;
+            }
+            Precedence::AddHeader => continue,
+        }
+        let rewritten = match (field.id, &filters.cookies) {
+            (FieldId::Location, _) => redirect::location(&filters.redirects, value, request),
+            (FieldId::Refresh, _) => redirect::refresh(&filters.redirects, value, request),
+            (FieldId::SetCookie, Some(rules)) => cookies::set_cookie(rules, value, request),
             _ => None,
         };
         let value = rewritten.as_deref().unwrap_or(value);
-        if records {
-            request.answer.sent_fields.push((name.into(), value.into()));
-        }
-        sink.field(name, value);
+        answers::put_field(request, sink, name, value);
     }
-    answers::add_headers(request, sink, head.status);
+    answers::add_headers_after(request, sink, status, &replaceable, None);
+}
+
+fn is_hidden_by_default(id: FieldId, name: &[u8]) -> bool {
+    match id {
+        FieldId::Server | FieldId::Date | FieldId::XPad => true,
+        FieldId::XAccel => HiddenFields::BY_DEFAULT
+            .iter()
+            .any(|known| known.as_bytes().eq_ignore_ascii_case(name)),
+        _ => false,
+    }
 }
 
 /// Sends a 101 on and carries what both sides say from there on.

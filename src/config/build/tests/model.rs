@@ -170,12 +170,23 @@ fn upstreams_are_checked_and_resolved() {
     assert_eq!((&*unix.host, unix.port), ("localhost", 0));
     assert_eq!(unix.uri.as_deref(), Some(&b"/y"[..]));
     assert_eq!(
-        unix.redirect,
-        ProxyRedirect::Default {
-            from: (*b"http://unix:/s:/y").into(),
-            to: (*b"/b/").into()
-        }
+        redirects(unix),
+        [("http://unix:/s:/y".to_owned(), "/b/".to_owned())]
     );
+}
+
+/// The literal `proxy_redirect` rules that hold.
+fn redirects(proxy: &Proxy) -> Vec<(String, String)> {
+    let text = |template: &Template| {
+        String::from_utf8_lossy(template.as_literal().unwrap_or(b"$")).into_owned()
+    };
+    let rules = proxy.filters.redirects.iter();
+    rules
+        .map(|rule| match &rule.pattern {
+            RewritePattern::Prefix(prefix) => (text(prefix), text(&rule.replacement)),
+            pattern => panic!("{pattern:?}"),
+        })
+        .collect()
 }
 
 #[test]
@@ -229,8 +240,8 @@ fn a_block_inherits_what_it_does_not_say_and_lists_only_as_a_whole() {
     assert_eq!(set("/plain"), ["Y", "Host", "Connection"]);
     assert_eq!(set("/own"), ["connection", "Host"]);
     assert_eq!(set("/own/nested"), ["connection", "Host"]);
-    assert_eq!(proxy(&config, "/own").redirect, ProxyRedirect::Off);
-    assert_eq!(proxy(&config, "/own/nested").redirect, ProxyRedirect::Off);
+    assert_eq!(redirects(proxy(&config, "/own")), []);
+    assert_eq!(redirects(proxy(&config, "/own/nested")), []);
     assert_eq!(
         proxy(&config, "/own/nested").uri.as_deref(),
         Some(&b"/"[..])

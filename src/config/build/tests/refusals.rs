@@ -213,9 +213,21 @@ fn refusals_inside_a_server_are_worded_as_in_nginx() {
             "\"proxy_set_header\" of \"client_cert\" and \"proxy_client_identity\", \
              which writes it, both hold in this location",
         ),
+        ("proxy_redirect a;", "invalid parameter \"a\""),
         (
-            "proxy_redirect a b;",
-            "\"proxy_redirect\" directive with a replacement is not implemented in this version",
+            "proxy_redirect ~^a b;",
+            "\"proxy_redirect\" directive with a regular expression is not implemented in this version",
+        ),
+        ("proxy_cookie_flags a b;", "invalid parameter \"b\""),
+        (
+            "proxy_cookie_path a b; proxy_cookie_path off;",
+            "\"proxy_cookie_path\" directive is duplicate",
+        ),
+        ("proxy_ignore_headers Foo;", "invalid value \"Foo\""),
+        ("expires soon;", "\"expires\" directive invalid value"),
+        (
+            "expires @25h;",
+            "\"expires\" directive daily time value must be less than 24 hours",
         ),
         (
             "listen 443 ssl;",

@@ -1,0 +1,252 @@
+//! What `proxy_*` changes in requests and responses on their way.
+
+use super::proxy::LocationKind;
+use super::values::{flag, refuse, refuse_directive, set};
+use super::{Builder, Result};
+use crate::config::model::{
+    CookieFlags, CookieName, CookieRules, HiddenFields, IgnoredFields, ProxyFilters,
+    RewritePattern, RewriteRule,
+};
+use crate::config::syntax::Directive;
+use crate::config::template::Template;
+
+/// As written in one block.
+#[derive(Debug, Clone, Default)]
+pub(super) struct FilterSettings {
+    method: Option<Template>,
+    body: Option<Template>,
+    pass_request_headers: Option<bool>,
+    pass_request_body: Option<bool>,
+    hide: Option<Vec<Box<[u8]>>>,
+    pass: Option<Vec<Box<[u8]>>>,
+    ignored: Option<IgnoredFields>,
+    redirects: Option<Redirects>,
+    cookie_domains: Option<Vec<RewriteRule>>,
+    cookie_paths: Option<Vec<RewriteRule>>,
+    cookie_flags: Option<Vec<CookieFlags>>,
+}
+
+/// `proxy_redirect` of one block.
+#[derive(Debug, Clone)]
+enum Redirects {
+    /// Whatever else the block says.
+    Off,
+    /// In order; `None` stands for `default`.
+    Rules(Vec<Option<RewriteRule>>),
+}
+
+impl FilterSettings {
+    /// Takes a directive; `false` when it is not one of these.
+    pub(super) fn apply(&mut self, builder: &mut Builder<'_>, d: &Directive) -> Result<bool> {
+        match &*d.name.value {
+            b"proxy_method" => set(&mut self.method, d, template(builder, d, 0)?)?,
+            b"proxy_set_body" => set(&mut self.body, d, template(builder, d, 0)?)?,
+            b"proxy_pass_request_headers" => set(&mut self.pass_request_headers, d, flag(d)?)?,
+            b"proxy_pass_request_body" => set(&mut self.pass_request_body, d, flag(d)?)?,
+            b"proxy_hide_header" => self.hide.get_or_insert_default().push(d.arg(0).into()),
+            b"proxy_pass_header" => self.pass.get_or_insert_default().push(d.arg(0).into()),
+            b"proxy_ignore_headers" => ignore(self.ignored.get_or_insert_default(), d)?,
+            b"proxy_redirect" => self.redirect(builder, d)?,
+            b"proxy_cookie_domain" => {
+                rules(&mut self.cookie_domains, builder, d, RewritePattern::Domain)?;
+            }
+            b"proxy_cookie_path" => {
+                rules(&mut self.cookie_paths, builder, d, RewritePattern::Prefix)?;
+            }
+            b"proxy_cookie_flags" => self.cookie_flags(builder, d)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Lists pass on only where the inner block adds nothing to them.
+    pub(super) fn inherit(&mut self, outer: &Self) {
+        super::scope::inherit!(
+            self, outer;
+            method, body, pass_request_headers, pass_request_body, hide, pass, ignored, redirects,
+            cookie_domains, cookie_paths, cookie_flags
+        );
+    }
+
+    /// What holds in a location with this `proxy_pass`. `default_redirect` is
+    /// what `proxy_redirect default` means there.
+    pub(super) fn build(&self, default_redirect: &RewriteRule) -> ProxyFilters {
+        let redirects = match &self.redirects {
+            Some(Redirects::Off) => Vec::new(),
+            Some(Redirects::Rules(rules)) => rules
+                .iter()
+                .map(|rule| rule.as_ref().unwrap_or(default_redirect).clone())
+                .collect(),
+            None => vec![default_redirect.clone()],
+        };
+        let cookies = CookieRules {
+            domains: self.cookie_domains.clone().unwrap_or_default().into(),
+            paths: self.cookie_paths.clone().unwrap_or_default().into(),
+            flags: self.cookie_flags.clone().unwrap_or_default().into(),
+        };
+        let any = cookies.domains.len() + cookies.paths.len() + cookies.flags.len() > 0;
+        ProxyFilters {
+            method: self.method.clone(),
+            body: self.body.clone(),
+            pass_request_headers: self.pass_request_headers.unwrap_or(true),
+            pass_request_body: self.pass_request_body.unwrap_or(true),
+            hidden: self.hidden(),
+            ignored: self.ignored.unwrap_or_default(),
+            redirects: redirects.into(),
+            cookies: any.then(|| Box::new(cookies)),
+        }
+    }
+
+    /// What is passed wins over what is hidden, wherever either was said.
+    fn hidden(&self) -> HiddenFields {
+        let pass = self.pass.as_deref().unwrap_or_default();
+        let hide = self.hide.as_deref().unwrap_or_default();
+        let is_hidden_by_default = |name: &[u8]| {
+            HiddenFields::BY_DEFAULT
+                .iter()
+                .any(|known| known.as_bytes().eq_ignore_ascii_case(name))
+        };
+        let is_passed = |name: &[u8]| pass.iter().any(|passed| passed.eq_ignore_ascii_case(name));
+        HiddenFields {
+            also: hide
+                .iter()
+                .filter(|name| !is_hidden_by_default(name) && !is_passed(name))
+                .cloned()
+                .collect(),
+            shown: pass
+                .iter()
+                .filter(|name| is_hidden_by_default(name))
+                .cloned()
+                .collect(),
+        }
+    }
+
+    fn redirect(&mut self, builder: &mut Builder<'_>, d: &Directive) -> Result<()> {
+        if let Some(Redirects::Off) = self.redirects {
+            return Ok(());
+        }
+        let rule = match (d.arg(0), d.args.len()) {
+            (b"off", 1) => {
+                self.redirects = Some(Redirects::Off);
+                return Ok(());
+            }
+            (b"default", 1) => None,
+            (_, 1) => return Err(refuse(d, format!("invalid parameter \"{}\"", d.text(0)))),
+            _ => Some(rule(builder, d, RewritePattern::Prefix)?),
+        };
+        match self.redirects.get_or_insert(Redirects::Rules(Vec::new())) {
+            Redirects::Rules(rules) => rules.push(rule),
+            Redirects::Off => {}
+        }
+        Ok(())
+    }
+
+    fn cookie_flags(&mut self, builder: &mut Builder<'_>, d: &Directive) -> Result<()> {
+        if is_off(d, self.cookie_flags.is_some())? {
+            self.cookie_flags = Some(Vec::new());
+            return Ok(());
+        }
+        let flags = (1..d.args.len())
+            .map(|index| {
+                let flag = template(builder, d, index)?;
+                match flag.as_literal() {
+                    Some(word) if !CookieFlags::is_flag(word) => {
+                        let message = format!("invalid parameter \"{}\"", d.text(index));
+                        Err(refuse(d, message))
+                    }
+                    _ => Ok(flag),
+                }
+            })
+            .collect::<Result<_>>()?;
+        let cookie = CookieName::Is(template(builder, d, 0)?);
+        self.cookie_flags
+            .get_or_insert_default()
+            .push(CookieFlags { cookie, flags });
+        Ok(())
+    }
+}
+
+/// `proxy_redirect default`: the URL of `proxy_pass` becomes the location's
+/// path; without URI part, the backend's root becomes ours.
+pub(super) fn default_redirect(
+    url: &[u8],
+    has_uri: bool,
+    location: &LocationKind<'_>,
+) -> RewriteRule {
+    let (from, to) = match location {
+        LocationKind::Path(path) if has_uri => (url.to_vec(), *path),
+        _ => ([url, b"/"].concat(), b"/".as_slice()),
+    };
+    RewriteRule {
+        pattern: RewritePattern::Prefix(Template::literal(&from)),
+        replacement: Template::literal(to),
+    }
+}
+
+fn rules(
+    list: &mut Option<Vec<RewriteRule>>,
+    builder: &mut Builder<'_>,
+    d: &Directive,
+    pattern: fn(Template) -> RewritePattern,
+) -> Result<()> {
+    if is_off(d, list.is_some())? {
+        *list = Some(Vec::new());
+        return Ok(());
+    }
+    if d.args.len() != 2 {
+        return Err(refuse(d, format!("invalid parameter \"{}\"", d.text(0))));
+    }
+    let rule = rule(builder, d, pattern)?;
+    list.get_or_insert_default().push(rule);
+    Ok(())
+}
+
+/// Whether the directive is a lone `off`, which must be the block's only one.
+fn is_off(d: &Directive, is_said: bool) -> Result<bool> {
+    let off = d.args.len() == 1 && d.arg(0) == b"off";
+    if off && is_said {
+        return Err(refuse_directive(d, "is duplicate"));
+    }
+    Ok(off)
+}
+
+fn rule(
+    builder: &mut Builder<'_>,
+    d: &Directive,
+    pattern: fn(Template) -> RewritePattern,
+) -> Result<RewriteRule> {
+    if d.arg(0).starts_with(b"~") {
+        let what = "with a regular expression is not implemented in this version";
+        return Err(refuse_directive(d, what));
+    }
+    let pattern = pattern(template(builder, d, 0)?);
+    let mut replacement = template(builder, d, 1)?;
+    if let RewritePattern::Domain(_) = pattern
+        && let Some(domain) = d.arg(1).strip_prefix(b".")
+    {
+        replacement = builder.template(domain, &d.position)?;
+    }
+    Ok(RewriteRule {
+        pattern,
+        replacement,
+    })
+}
+
+fn template(builder: &Builder<'_>, d: &Directive, index: usize) -> Result<Template> {
+    builder.template(d.arg(index), &d.position)
+}
+
+fn ignore(ignored: &mut IgnoredFields, d: &Directive) -> Result<()> {
+    for index in 0..d.args.len() {
+        match d.arg(index) {
+            b"X-Accel-Redirect" => ignored.accel_redirect = true,
+            b"X-Accel-Limit-Rate" => ignored.accel_limit_rate = true,
+            b"X-Accel-Charset" => ignored.accel_charset = true,
+            // These concern a cache or a buffer that is not there.
+            b"X-Accel-Expires" | b"X-Accel-Buffering" | b"Expires" | b"Cache-Control"
+            | b"Set-Cookie" | b"Vary" => {}
+            _ => return Err(refuse(d, format!("invalid value \"{}\"", d.text(index)))),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,306 @@
+//! What the configuration changes in requests and responses on their way:
+//! fields hidden and shown, addresses and cookies rewritten, freshness, method
+//! and body, as Nginx does it.
+
+use crate::support::client::{Connection, Response};
+use crate::support::origin::Origin;
+use crate::support::ringwall::{Ringwall, Site, http};
+
+fn start(locations: &str) -> Ringwall {
+    Site::new().start(&http(&format!(
+        "server {{ listen 127.0.0.1:@HTTP@; server_name test.example; {locations} }}"
+    )))
+}
+
+/// A backend that answers everything with these fields.
+fn with_fields(fields: &'static str) -> Origin {
+    Origin::http(move |request| {
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{fields}\r\n{}",
+            request.line.len(),
+            request.line
+        )
+        .into_bytes()
+    })
+}
+
+fn get(ringwall: &Ringwall, target: &str) -> Response {
+    Connection::plain(ringwall.address("HTTP")).get("test.example", target)
+}
+
+#[test]
+fn what_a_backend_says_is_hidden_and_shown_as_in_nginx() {
+    let origin = with_fields(
+        "Server: backend/1\r\nDate: yesterday\r\nX-Pad: x\r\nX-Powered-By: y\r\n\
+         X-Accel-Buffering: no\r\nX-Accel-Other: z\r\n",
+    );
+    let url = origin.url();
+    let ringwall = start(&format!(
+        "location / {{ proxy_pass {url}; }}
+         location /hide {{ proxy_pass {url}; proxy_hide_header x-powered-by; proxy_hide_header Date; }}
+         location /show {{ proxy_pass {url}; proxy_pass_header Server; proxy_pass_header date;
+             proxy_pass_header X-Accel-Buffering; proxy_hide_header X-Powered-By;
+             proxy_pass_header X-Powered-By; }}"
+    ));
+    let plain = get(&ringwall, "/");
+    assert!(
+        plain
+            .header("server")
+            .expect("ours")
+            .starts_with("ringwall")
+    );
+    assert_ne!(plain.header("date"), Some("yesterday"));
+    assert_eq!(plain.header("x-pad"), None);
+    assert_eq!(plain.header("x-powered-by"), Some("y"));
+    assert_eq!(plain.header("x-accel-buffering"), None);
+    assert_eq!(plain.header("x-accel-other"), Some("z"));
+    let hide = get(&ringwall, "/hide");
+    assert_eq!(hide.header("x-powered-by"), None);
+    assert_ne!(hide.header("date"), Some("yesterday"));
+    let show = get(&ringwall, "/show");
+    assert_eq!(show.header("server"), Some("backend/1"));
+    assert_eq!(show.header("date"), Some("yesterday"));
+    assert_eq!(show.header("x-accel-buffering"), Some("no"));
+    assert_eq!(show.header("x-powered-by"), Some("y"));
+}
+
+#[test]
+fn redirects_are_rewritten_by_the_first_rule_that_matches() {
+    let origin = Origin::http(|request| {
+        let to = request.target().split_once('=').map_or("", |(_, to)| to);
+        format!(
+            "HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: {to}\r\nRefresh: 5; URL={to}\r\n\r\n"
+        )
+        .into_bytes()
+    });
+    let url = origin.url();
+    let ringwall = start(&format!(
+        "location /off/ {{ proxy_pass {url}; proxy_redirect off; }}
+         location /uri/ {{ proxy_pass {url}/app/; }}
+         location / {{ proxy_pass {url};
+             proxy_redirect default;
+             proxy_redirect http://a.example/ https://$host/a/;
+             proxy_redirect http://$arg_host/ /b/;
+             proxy_redirect / /root/; }}"
+    ));
+    let ours = format!("http://test.example:{}", ringwall.address("HTTP").port());
+    for (target, location, refresh) in [
+        (
+            "/?to=http://a.example/x",
+            "https://test.example/a/x",
+            "5; URL=https://test.example/a/x",
+        ),
+        (
+            "/?to=http://elsewhere/x",
+            "http://elsewhere/x",
+            "5; URL=http://elsewhere/x",
+        ),
+        (
+            &format!("/?to={url}/x") as &str,
+            &format!("{ours}/x") as &str,
+            "5; URL=/x",
+        ),
+        ("/?to=/x", &format!("{ours}/root/x"), "5; URL=/root/x"),
+        ("/off/?to=/x", "/x", "5; URL=/x"),
+        (
+            &format!("/uri/?to={url}/app/x"),
+            &format!("{ours}/uri/x"),
+            "5; URL=/uri/x",
+        ),
+        (
+            &format!("/uri/?to={url}/other"),
+            &format!("{url}/other"),
+            &format!("5; URL={url}/other"),
+        ),
+    ] {
+        let response = get(&ringwall, target);
+        assert_eq!(response.header("location"), Some(location), "{target}");
+        assert_eq!(response.header("refresh"), Some(refresh), "{target}");
+    }
+}
+
+#[test]
+fn a_redirect_rule_may_name_variables() {
+    let origin = Origin::http(|_| {
+        b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: http://inside/x\r\n\r\n".to_vec()
+    });
+    let ringwall = start(&format!(
+        "location / {{ proxy_pass {}; proxy_redirect http://$arg_host/ $scheme://outside/; }}",
+        origin.url()
+    ));
+    let location = |target| get(&ringwall, target).header("location").map(str::to_owned);
+    assert_eq!(
+        location("/?host=inside").as_deref(),
+        Some("http://outside/x")
+    );
+    assert_eq!(location("/?host=other").as_deref(), Some("http://inside/x"));
+}
+
+#[test]
+fn cookies_are_rewritten() {
+    let origin = with_fields(
+        "Set-Cookie: one=1; Domain=.inside.example; Path=/app/x; HttpOnly\r\n\
+         Set-Cookie: two=2; domain=INSIDE.example\r\n\
+         Set-Cookie: three; path=/app/\r\n\
+         Set-Cookie: four=4; Domain=sub.inside.example; Path=/other\r\n",
+    );
+    let url = origin.url();
+    let ringwall = start(&format!(
+        "proxy_cookie_domain inside.example .$host; proxy_cookie_path /app/ /;
+         proxy_cookie_flags one secure nohttponly samesite=lax; proxy_cookie_flags TWO httponly;
+         location / {{ proxy_pass {url}; }}
+         location /off {{ proxy_pass {url}; proxy_cookie_domain off; proxy_cookie_path off;
+             proxy_cookie_flags off; }}"
+    ));
+    assert_eq!(
+        get(&ringwall, "/").all("set-cookie"),
+        [
+            "one=1; Domain=.test.example; Path=/x; Secure; SameSite=lax".replace("lax", "Lax"),
+            "two=2; domain=test.example; HttpOnly".to_owned(),
+            "three; path=/app/".to_owned(),
+            "four=4; Domain=sub.inside.example; Path=/other".to_owned(),
+        ]
+    );
+    assert_eq!(
+        get(&ringwall, "/off").all("set-cookie")[1],
+        "two=2; domain=INSIDE.example"
+    );
+}
+
+#[test]
+fn expires_takes_the_place_of_what_the_backend_says() {
+    let origin = Origin::http(|request| {
+        let path = request.target().split('?').next().unwrap_or_default();
+        let status = path.rsplit('/').next().unwrap_or_default();
+        format!(
+            "HTTP/1.1 {status} X\r\nContent-Length: 0\r\nExpires: 0\r\nCache-Control: private\r\n\
+             Cache-Control: no-store\r\nContent-Type: text/css\r\nETag: \"theirs\"\r\n\r\n"
+        )
+        .into_bytes()
+    });
+    let url = origin.url();
+    let ringwall = start(&format!(
+        "location / {{ proxy_pass {url}; }}
+         location /hour/ {{ proxy_pass {url}; expires 1h; add_header Cache-Control public;
+             add_header ETag '\"ours\"'; }}
+         location /max/ {{ proxy_pass {url}; expires max;
+             location /max/off/ {{ proxy_pass {url}; expires off; }} }}
+         location /gone/ {{ proxy_pass {url}; expires epoch; }}
+         location /asked/ {{ proxy_pass {url}; expires $arg_for; }}
+         location /said {{ return 200 x; expires -1; }}"
+    ));
+    let said = |target: &str| {
+        let response = get(&ringwall, target);
+        let expires = response.header("expires").map(str::to_owned);
+        (expires, response.all("cache-control").join("|"))
+    };
+    let theirs = (Some("0".to_owned()), "private|no-store".to_owned());
+    assert_eq!(said("/200"), theirs);
+    assert_eq!(said("/hour/404"), theirs);
+    assert_eq!(said("/max/off/200"), theirs);
+    assert_eq!(said("/asked/200"), theirs);
+    assert_eq!(said("/asked/200?for=soon"), theirs);
+    assert_eq!(said("/asked/200?for=off"), theirs);
+    assert_eq!(said("/asked/200?for=2h").1, "max-age=7200");
+    assert_eq!(said("/hour/200").1, "max-age=3600|public");
+    assert_eq!(get(&ringwall, "/hour/200").header("etag"), Some("\"ours\""));
+    assert_eq!(
+        get(&ringwall, "/hour/404").header("etag"),
+        Some("\"theirs\"")
+    );
+    assert_eq!(
+        said("/max/200"),
+        (
+            Some("Thu, 31 Dec 2037 23:55:55 GMT".to_owned()),
+            "max-age=315360000".to_owned()
+        )
+    );
+    assert_eq!(
+        said("/gone/200"),
+        (
+            Some("Thu, 01 Jan 1970 00:00:01 GMT".to_owned()),
+            "no-cache".to_owned()
+        )
+    );
+    assert_eq!(said("/said").1, "no-cache");
+}
+
+#[test]
+fn method_body_and_fields_of_the_request_are_the_configurations_to_say() {
+    let origin = Origin::http(|request| {
+        let body = format!(
+            "{}|{}|{}",
+            request.line,
+            request.header("x-own").unwrap_or("-"),
+            String::from_utf8_lossy(&request.body)
+        );
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
+    });
+    let url = origin.url();
+    let ringwall = start(&format!(
+        "location /method {{ proxy_pass {url}; proxy_method $arg_m; }}
+         location /get {{ proxy_pass {url}; proxy_method GET; }}
+         location /body {{ proxy_pass {url}; proxy_set_body \"<$request_method>\"; }}
+         location /bare {{ proxy_pass {url}; proxy_pass_request_body off;
+             proxy_set_header Content-Length \"\"; }}
+         location /few {{ proxy_pass {url}; proxy_pass_request_headers off; }}"
+    ));
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    let mut post = |target: &str| {
+        client.send(format!(
+            "POST {target} HTTP/1.1\r\nHost: a\r\nX-Own: own\r\nContent-Length: 4\r\n\r\nbody"
+        ));
+        client.response("POST")
+    };
+    let said = |target: &str, response: Response| {
+        assert_eq!(response.status, 200, "{target}");
+        response.text()
+    };
+    for (target, expected) in [
+        ("/method?m=PATCH", "PATCH /method?m=PATCH HTTP/1.1|own|body"),
+        ("/body", "POST /body HTTP/1.1|own|<POST>"),
+        ("/bare", "POST /bare HTTP/1.1|own|"),
+        ("/few", "POST /few HTTP/1.1|-|body"),
+    ] {
+        let response = post(target);
+        assert_eq!(said(target, response), expected);
+    }
+    assert_eq!(post("/method?m=").status, 500);
+    let seen = origin.all_received_text();
+    let bare = &seen[seen.find("POST /bare").expect("it came")..];
+    let bare = &bare[..bare.find("\r\n\r\n").expect("a head")];
+    assert!(
+        !bare.to_ascii_lowercase().contains("content-length"),
+        "{bare}"
+    );
+
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    client.send("HEAD /get HTTP/1.1\r\nHost: a\r\n\r\nGET /get HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response("HEAD").header("content-length"), Some("20"));
+    assert_eq!(client.response("GET").text(), "GET /get HTTP/1.1|-|");
+}
+
+#[test]
+fn a_body_that_the_backend_was_not_to_have_never_reaches_a_tunnel() {
+    let origin = Origin::script(|peer| {
+        peer.head()?;
+        peer.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\n\r\n")?;
+        peer.drain()
+    });
+    let ringwall = start(&format!(
+        "location / {{ proxy_pass {}; proxy_pass_request_body off;
+             proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; }}",
+        origin.url()
+    ));
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    client.send(
+        "POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\
+         Content-Length: 6\r\n\r\nsecret",
+    );
+    assert_eq!(client.response("POST").status, 502);
+    assert!(!origin.all_received_text().contains("secret"));
+}
