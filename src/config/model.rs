@@ -14,6 +14,7 @@ use regex::bytes::Regex;
 
 use super::address_rules::AddressRules;
 use super::client_rules::ClientRules;
+use super::limits::{LimitZone, Limits};
 use super::mime::MimeTypes;
 use super::pem_source::PemSource;
 use super::server_names::ServerNames;
@@ -71,6 +72,10 @@ pub struct Config {
     /// Every `upstream` block and every address that `proxy_pass` names
     /// directly; the index is its [`UpstreamId`].
     pub upstreams: Vec<Arc<Upstream>>,
+    /// Every `limit_req_zone`.
+    pub request_zones: Vec<LimitZone>,
+    /// Every `limit_conn_zone`.
+    pub connection_zones: Vec<LimitZone>,
     /// What the operator should hear of at load: directives without effect
     /// here, deprecated spellings, protocol versions that are not offered.
     pub remarks: Vec<Remark>,
@@ -286,6 +291,8 @@ pub struct Location {
     pub client_rules: Option<Arc<ClientRules>>,
     /// `ssl_client_required`: only with a verified certificate. Default off.
     pub client_required: bool,
+    /// `limit_req` and `limit_conn`; `None` where nothing is limited.
+    pub limits: Option<Box<Limits>>,
     /// `allow`, `deny`, `auth_basic`; `None` where everybody is let in.
     pub access: Option<Box<Access>>,
     /// `client_max_body_size`, bytes; 0 is unlimited. Default 1 MiB.

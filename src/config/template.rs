@@ -68,6 +68,11 @@ pub enum Variable {
     Https,
     /// `$is_args`: `?` or empty.
     IsArgs,
+    /// `$limit_conn_status`: `PASSED`, `REJECTED` or `REJECTED_DRY_RUN`.
+    LimitConnStatus,
+    /// `$limit_req_status`: `PASSED`, `DELAYED`, `REJECTED`, and the latter two
+    /// with `_DRY_RUN`.
+    LimitReqStatus,
     /// `$msec`: seconds since the epoch with milliseconds.
     Msec,
     /// `$nginx_version`: for compatibility, the version of ringwall.
@@ -407,6 +412,8 @@ impl Variable {
             "hostname" => Self::Hostname,
             "https" => Self::Https,
             "is_args" => Self::IsArgs,
+            "limit_conn_status" => Self::LimitConnStatus,
+            "limit_req_status" => Self::LimitReqStatus,
             "msec" => Self::Msec,
             "nginx_version" => Self::NginxVersion,
             "pid" => Self::Pid,
@@ -484,9 +491,7 @@ const NOT_IMPLEMENTED: &[&str] = &[
     "http3",
     "invalid_referer",
     "is_request_port",
-    "limit_conn_status",
     "limit_rate",
-    "limit_req_status",
     "modern_browser",
     "msie",
     "proxy_internal_body_length",

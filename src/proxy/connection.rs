@@ -299,6 +299,7 @@ impl HttpConnection {
             length: length as u64,
             attempts: Default::default(),
             answer: Answer::default(),
+            limited: Default::default(),
             id: OnceCell::new(),
         };
         let (rx, tx) = transport.split();

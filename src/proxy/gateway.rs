@@ -16,6 +16,8 @@ use crate::telemetry::writer::LogSink;
 use crate::tls::certs::CertificateInfo;
 use crate::tls::server::TlsHost;
 
+use super::limits::Tables;
+
 /// A configuration ready to serve.
 #[derive(Debug)]
 pub struct Gateway {
@@ -38,6 +40,8 @@ pub struct Gateway {
     /// Of `proxy_client_identity`, each once.
     identity_forms: Vec<IdentityForm>,
     forwards_chains: bool,
+    /// What `limit_req` and `limit_conn` count in.
+    pub(crate) limit_tables: Tables,
 }
 
 impl Gateway {
@@ -87,6 +91,7 @@ impl Gateway {
             }
         }
         Ok(Self {
+            limit_tables: Tables::of(&config),
             identity_forms,
             forwards_chains: identities.iter().any(|identity| identity.chain),
             asserted,

@@ -20,6 +20,7 @@ pub mod gateway;
 mod h1;
 mod handshake;
 mod input;
+mod limits;
 mod log;
 mod measure;
 mod output;

@@ -15,6 +15,7 @@ use crate::net::buffers::Buffer;
 use crate::tls::client_auth::{UnverifiedClient, VerifiedClient};
 use crate::tls::client_hello::Offer;
 
+use super::limits::Limited;
 use super::worker::{View, Worker};
 
 /// A client connection, as its requests see it.
@@ -87,6 +88,7 @@ pub(crate) struct Request<'a> {
     pub(crate) length: u64,
     pub(crate) attempts: SmallVec<[Attempt; 2]>,
     pub(crate) answer: Answer,
+    pub(crate) limited: Limited,
     /// Random, made when first asked for.
     pub(crate) id: OnceCell<[u8; 32]>,
 }

@@ -12,6 +12,7 @@ use crate::tls::authorization::judge;
 use super::access;
 use super::exchange::{BodySize, BodySource, ResponseSink};
 use super::forward::{Failure, forward};
+use super::limits;
 use super::log;
 use super::measure;
 use super::request::Request;
@@ -97,8 +98,14 @@ async fn answer<B: BodySource, S: ResponseSink>(
     // without a password; all before the client learns what the location is or
     // a byte reaches a backend.
     authorize(request, location)?;
-    if let Some(rules) = &location.access {
-        access::check(request, rules).await?;
+    // As in Nginx, what rewriting answers (`return`) is said to everybody.
+    if !add_slash && !matches!(location.handler, Handler::Return(_)) {
+        if let Some(limits) = &location.limits {
+            limits::check(request, limits).await?;
+        }
+        if let Some(rules) = &location.access {
+            access::check(request, rules).await?;
+        }
     }
 
     // Phase 4, limits: what is known to be too much is refused before a byte

@@ -75,6 +75,12 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         } else {
             b"?"
         }),
+        Variable::LimitConnStatus => {
+            out.put(request.limited.connections.unwrap_or_default().as_bytes())
+        }
+        Variable::LimitReqStatus => {
+            out.put(request.limited.requests.unwrap_or_default().as_bytes())
+        }
         Variable::Msec => {
             let now = request.worker.clock.borrow().unix_ms();
             put_display(out, format_args!("{}.{:03}", now / 1000, now % 1000));

@@ -318,6 +318,7 @@ fn nginx_with_the_same_configuration_lets_the_same_clients_in() {
          location /all/ { allow 127.0.0.1; deny all; proxy_pass http://127.0.0.1:1; }
          location /deny/ { deny all; proxy_pass http://127.0.0.1:1; }
          location /missing/ { auth_basic_user_file no-such-file; proxy_pass http://127.0.0.1:1; }
+         location /said/ { deny all; return 200 said; }
          location /half/ { auth_basic_user_file users; auth_basic off; proxy_pass http://127.0.0.1:1; }";
     let users = every_form();
     let ringwall = server(content, &users);
@@ -345,6 +346,7 @@ fn nginx_with_the_same_configuration_lets_the_same_clients_in() {
         "/all/",
         "/deny/",
         "/missing/",
+        "/said/",
         "/half/",
     ] {
         for fields in &credentials {

@@ -25,6 +25,7 @@ mod limits;
 mod metrics;
 mod permissive;
 mod proxying;
+mod rate_limits;
 mod reload;
 mod response_filters;
 mod revocation;

@@ -9,7 +9,7 @@ use super::scope::Scope;
 use super::server::Draft;
 use super::tls::TlsSettings;
 use super::values::set;
-use super::{Builder, Result, authorization, logs, server, upstream};
+use super::{Builder, Result, authorization, limits, logs, server, upstream};
 use crate::config::error::Error;
 use crate::config::model::{Core, Listener, LogEscape, LogFormat, Server, ServerId};
 use crate::config::syntax::Directive;
@@ -93,6 +93,7 @@ fn settings<'a>(
     for d in http.children() {
         match &*d.name.value {
             b"log_format" => logs::log_format(builder, d)?,
+            b"limit_conn_zone" | b"limit_req_zone" => limits::zone(builder, d)?,
             b"upstream" => upstream::block(builder, d)?,
             _ => {}
         }
@@ -101,7 +102,8 @@ fn settings<'a>(
     let mut servers = Vec::new();
     for d in http.children() {
         match &*d.name.value {
-            b"log_format" | b"ssl_watch" | b"upstream" => {}
+            b"limit_conn_zone" | b"limit_req_zone" | b"log_format" | b"ssl_watch" | b"upstream" => {
+            }
             b"server" => servers.push(d),
             _ => {
                 if !scope.apply(builder, d)? && !is_without_effect(d) {

@@ -13,6 +13,7 @@ mod core;
 mod expires;
 mod filters;
 mod http;
+mod limits;
 mod listen;
 mod location;
 mod logs;
@@ -56,6 +57,7 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         named_groups: HashSet::new(),
         formats: HashMap::new(),
         session_zones: HashMap::new(),
+        limit_zones: limits::Zones::default(),
         records_client_hello: Cell::new(false),
         upstreams: upstream::Upstreams::default(),
         environment: HashMap::new(),
@@ -68,6 +70,8 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         servers: http.servers,
         records_client_hello: builder.records_client_hello.get(),
         upstreams: builder.upstreams.into_all(),
+        request_zones: builder.limit_zones.requests,
+        connection_zones: builder.limit_zones.connections,
         remarks: builder.remarks,
         files: tree.files,
     })
@@ -86,6 +90,8 @@ struct Builder<'a> {
     formats: HashMap<Box<str>, Arc<LogFormat>>,
     /// Sizes of the shared session caches, which blocks refer to by name.
     session_zones: HashMap<Box<str>, usize>,
+    /// What requests and connections are counted in.
+    limit_zones: limits::Zones,
     /// Whether a template names a variable of the ClientHello.
     records_client_hello: Cell<bool>,
     upstreams: upstream::Upstreams,

@@ -3,6 +3,7 @@
 use super::access::AccessSettings;
 use super::authorization::Authorization;
 use super::connection::Connection;
+use super::limits::LimitSettings;
 use super::proxy::ProxySettings;
 use super::response::Response;
 use super::tls::TlsSettings;
@@ -25,6 +26,7 @@ pub(super) struct Scope {
     pub(super) access: AccessSettings,
     pub(super) authorization: Authorization,
     pub(super) connection: Connection,
+    pub(super) limits: LimitSettings,
     pub(super) response: Response,
     pub(super) proxy: ProxySettings,
     pub(super) tls: TlsSettings,
@@ -36,6 +38,7 @@ impl Scope {
         Ok(self.access.apply(builder, d)?
             || self.authorization.apply(d)?
             || self.connection.apply(d)?
+            || self.limits.apply(builder, d)?
             || self.response.apply(builder, d)?
             || self.proxy.apply(builder, d)?
             || self.tls.apply(builder, d)?)
@@ -45,6 +48,7 @@ impl Scope {
         self.access.inherit(&outer.access);
         self.authorization.inherit(&outer.authorization);
         self.connection.inherit(&outer.connection);
+        self.limits.inherit(&outer.limits);
         self.response.inherit(&outer.response);
         self.proxy.inherit(&outer.proxy);
         self.tls.inherit(&outer.tls);

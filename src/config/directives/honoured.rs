@@ -215,6 +215,57 @@ pub(super) const ROWS: &[Row] = &[
         ONE,
         "`all` or `any` of address, password and subrequest must agree",
     ),
+    // How much one client may have.
+    words(
+        "limit_req_zone",
+        H,
+        (3, 3),
+        "what requests are counted by, and the rate",
+    ),
+    words(
+        "limit_req",
+        HSL,
+        (1, 3),
+        "zone, burst, `nodelay` or `delay=`: more is delayed or refused",
+    ),
+    words(
+        "limit_req_status",
+        HSL,
+        ONE,
+        "status of what is refused (503)",
+    ),
+    words(
+        "limit_req_log_level",
+        HSL,
+        ONE,
+        "`info`, `notice`, `warn` or `error`; delays one level below",
+    ),
+    flag("limit_req_dry_run", HSL, "count and log, refuse nothing"),
+    words(
+        "limit_conn_zone",
+        H,
+        (2, 2),
+        "what requests in progress are counted by",
+    ),
+    words(
+        "limit_conn",
+        HSL,
+        (2, 2),
+        "zone, and how many at the same time",
+    ),
+    words(
+        "limit_conn_status",
+        HSL,
+        ONE,
+        "status of what is refused (503)",
+    ),
+    words(
+        "limit_conn_log_level",
+        HSL,
+        ONE,
+        "`info`, `notice`, `warn` or `error`",
+    ),
+    flag("limit_conn_dry_run", HSL, "count and log, refuse nothing"),
     // Responses and logs.
     words(
         "server_tokens",

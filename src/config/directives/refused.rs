@@ -97,11 +97,8 @@ pub(super) const GROUPS: &[Group] = &[
         LATER,
         HSL,
         "\
-         auth_request_set limit_conn limit_conn_log_level limit_conn_status limit_req \
-         limit_req_log_level limit_req_status set_real_ip_from real_ip_header \
-         real_ip_recursive",
+         auth_request_set set_real_ip_from real_ip_header real_ip_recursive",
     ),
-    group(LATER, H, "limit_conn_zone limit_req_zone"),
     group(REMOVED, HSL, "limit_zone"),
     group(
         NO_CODE,

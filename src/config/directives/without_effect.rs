@@ -239,7 +239,7 @@ pub(super) const GROUPS: &[Group] = &[
          log_subrequest proxy_bind \
          proxy_force_ranges proxy_ignore_client_abort proxy_intercept_errors \
          proxy_socket_keepalive proxy_ssl_server_name proxy_ssl_verify recursive_error_pages \
-         reset_timedout_connection server_name_in_redirect limit_req_dry_run limit_conn_dry_run \
+         reset_timedout_connection server_name_in_redirect \
          auth_request mirror",
     ),
     fixed(&["off"], LATER, HS, "http2 http3 ssl_early_data ssl_ocsp"),
