@@ -10,7 +10,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// Resolution. Operators give time-outs in seconds; a tenth of one is noise.
@@ -66,25 +66,63 @@ impl Deadline {
     /// caller must be done with that connection. Cancelling this future does
     /// the same.
     pub async fn run<F: Future>(&self, operation: F) -> Result<F::Output, Elapsed> {
+        self.run_while(operation, None).await
+    }
+
+    /// As [`Deadline::run`], and when [`nudge`] has come by since the last wait
+    /// that had one, `may_go_on` is asked, while the operation stays as it is:
+    /// if the answer is no, the wait is over as if the time were. Waits without
+    /// one leave the nudge to those that come after.
+    pub async fn run_while<F: Future>(
+        &self,
+        operation: F,
+        mut may_go_on: Option<&mut (dyn FnMut() -> bool + '_)>,
+    ) -> Result<F::Output, Elapsed> {
         let mut operation = pin!(operation);
         poll_fn(|context| {
             if let Poll::Ready(output) = operation.as_mut().poll(context) {
                 return Poll::Ready(Ok(output));
             }
-            CLOCK.with_borrow_mut(|clock| {
-                if clock.expiry[self.slot] <= clock.now {
-                    return Poll::Ready(Err(Elapsed));
-                }
-                let waker = &mut clock.slots[self.slot].waker;
-                match waker {
-                    Some(waker) if waker.will_wake(context.waker()) => {}
-                    _ => *waker = Some(context.waker().clone()),
-                }
+            let wait = self.wait(context, may_go_on.is_some());
+            let goes_on = match (wait, &mut may_go_on) {
+                (Wait::Over, _) => false,
+                (Wait::Nudged, Some(may_go_on)) => may_go_on(),
+                (Wait::Nudged | Wait::On, _) => true,
+            };
+            if goes_on {
                 Poll::Pending
-            })
+            } else {
+                Poll::Ready(Err(Elapsed))
+            }
         })
         .await
     }
+
+    /// Sees to it that the task is woken when this wait is over.
+    fn wait(&self, context: &Context<'_>, takes_nudge: bool) -> Wait {
+        CLOCK.with_borrow_mut(|clock| {
+            if clock.expiry[self.slot] <= clock.now {
+                return Wait::Over;
+            }
+            let slot = &mut clock.slots[self.slot];
+            match &slot.waker {
+                Some(waker) if waker.will_wake(context.waker()) => {}
+                _ => slot.waker = Some(context.waker().clone()),
+            }
+            if takes_nudge && std::mem::take(&mut slot.nudged) {
+                Wait::Nudged
+            } else {
+                Wait::On
+            }
+        })
+    }
+}
+
+/// How a wait stands.
+enum Wait {
+    On,
+    Nudged,
+    Over,
 }
 
 impl Default for Deadline {
@@ -111,6 +149,23 @@ pub fn tick() {
 /// Ends the wait of every task that is armed as idle: a worker drains.
 pub fn expire_idle() {
     wake_expired(|_| |slot: &Slot| slot.idle);
+}
+
+/// Has the tasks of `count` deadlines from number `from` on look about: see
+/// [`Deadline::run_while`]. Yields where to go on, or `None` after the last.
+/// All at once would have all of them work at once.
+pub fn nudge(from: usize, count: usize) -> Option<usize> {
+    let (woken, next) = CLOCK.with_borrow_mut(|clock| {
+        let end = from.saturating_add(count).min(clock.slots.len());
+        let mut woken = Vec::new();
+        for slot in clock.slots.get_mut(from..end).unwrap_or_default() {
+            slot.nudged = true;
+            woken.extend(slot.waker.take());
+        }
+        (woken, (end < clock.slots.len()).then_some(end))
+    });
+    woken.into_iter().for_each(Waker::wake);
+    next
 }
 
 fn wake_expired<P: Fn(&Slot) -> bool>(select: impl FnOnce(&mut Clock) -> P) {
@@ -148,6 +203,7 @@ struct Clock {
 struct Slot {
     waker: Option<Waker>,
     idle: bool,
+    nudged: bool,
 }
 
 impl Clock {
@@ -196,7 +252,6 @@ impl Clock {
 mod tests {
     use super::*;
     use std::future::{pending, ready};
-    use std::task::Context;
 
     fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
         pin!(future).poll(&mut Context::from_waker(Waker::noop()))
@@ -227,6 +282,28 @@ mod tests {
             Poll::Ready(Err(Elapsed))
         );
         assert!(poll_once(busy.run(pending::<()>())).is_pending());
+    }
+
+    #[test]
+    fn a_nudge_is_heard_by_the_wait_that_listens_and_kept_until_then() {
+        let deadline = Deadline::new();
+        deadline.arm(Duration::from_secs(60));
+        nudge(0, usize::MAX);
+        assert!(poll_once(deadline.run(pending::<()>())).is_pending());
+        let mut asked = 0;
+        let mut stay = || {
+            asked += 1;
+            true
+        };
+        assert!(poll_once(deadline.run_while(pending::<()>(), Some(&mut stay))).is_pending());
+        assert!(poll_once(deadline.run_while(pending::<()>(), Some(&mut stay))).is_pending());
+        assert_eq!(asked, 1);
+        nudge(0, usize::MAX);
+        let mut leave = || false;
+        let ready = deadline.run_while(ready(5), Some(&mut leave));
+        assert_eq!(poll_once(ready), Poll::Ready(Ok(5)));
+        let ended = deadline.run_while(pending::<()>(), Some(&mut leave));
+        assert_eq!(poll_once(ended), Poll::Ready(Err(Elapsed)));
     }
 
     #[test]

@@ -133,7 +133,8 @@ async fn serve_registered(
         },
         worker,
         registration,
-        view: Rc::clone(&view),
+        // Moved: a connection outlives many configurations and holds one.
+        view,
         index,
         connection,
     };
@@ -226,6 +227,9 @@ impl HttpConnection {
         idle_timeout: &mut Option<Duration>,
     ) -> Next {
         let read = self.read_head(transport, head, *idle_timeout).await;
+        if matches!(read, Read::Closed) {
+            return Next::Close(Duration::ZERO);
+        }
         // After the wait: the request belongs to what is published now.
         let still_listed = self.follow_reload();
         let Some(still_listed) = still_listed else {
@@ -341,27 +345,20 @@ impl HttpConnection {
         next
     }
 
-    /// Waits for a request's head and parses it.
+    /// Waits for a request's head and parses it. Whatever is published
+    /// meanwhile is heard of; nothing of what was before is held on to.
     async fn read_head(
-        &self,
+        &mut self,
         transport: &mut Transport,
         head: &mut RequestHead,
         idle_timeout: Option<Duration>,
     ) -> Read {
-        let Some((_, default)) = self.listener(&self.view) else {
+        // What came during the handshake has nudged nobody.
+        if idle_timeout.is_none() && self.follow_reload().is_none() {
             return Read::Closed;
-        };
-        let limits = self
-            .connection
-            .tls
-            .as_ref()
-            .and_then(|tls| self.view.gateway.server(tls.server));
-        let limits = &limits.map_or(default, |server| &**server).connection;
-        let (count, size) = limits.large_client_header_buffers;
-        let head_limits = HeadLimits {
-            line: size.max(limits.client_header_buffer_size),
-            total: (count * size).max(limits.client_header_buffer_size),
-            fields: MAX_FIELDS,
+        }
+        let Some((head_limits, header_timeout)) = self.head_limits() else {
+            return Read::Closed;
         };
         head.clear();
         self.registration.enter(Phase::Waiting);
@@ -371,51 +368,73 @@ impl HttpConnection {
                 return Read::Closed;
             }
             Some(timeout) => transport.rx_deadline().arm_idle(timeout),
-            None => transport.rx_deadline().arm(limits.client_header_timeout),
+            None => transport.rx_deadline().arm(header_timeout),
         }
+        let mut refused = false;
         loop {
             if !transport.input.plain().is_empty() {
                 self.registration.enter(Phase::Reading);
                 if waiting.take().is_some() {
                     // From the first byte on the whole head has its time, and
                     // no byte prolongs it.
-                    transport.rx_deadline().arm(limits.client_header_timeout);
+                    transport.rx_deadline().arm(header_timeout);
                 }
                 match parse_request(transport.input.plain(), &head_limits, head) {
                     Ok(Status::Complete) => return Read::Head,
                     Ok(Status::Partial) => {}
                     Err(error) => {
-                        self.log(
-                            default,
-                            Level::Info,
-                            format_args!(
-                                "client sent {error} while reading client request headers"
-                            ),
-                        );
+                        self.log_reading(format_args!("client sent {error}"));
                         return Read::Refused(error);
                     }
                 }
             }
             let any = !transport.input.plain().is_empty();
-            match transport.rx().fill_before_deadline(Class::Small).await {
+            let mut may_stay = || {
+                refused = self.follow_reload().is_none();
+                !refused
+            };
+            let mut rx = transport.rx();
+            let filled = rx.fill_while(Class::Small, Some(&mut may_stay)).await;
+            match filled {
                 Ok(0) if any => {
-                    self.log(
-                        default,
-                        Level::Info,
-                        format_args!("client prematurely closed connection while reading client request headers"),
-                    );
+                    self.log_reading(format_args!("client prematurely closed connection"));
                     return Read::Closed;
                 }
                 Ok(0) => return Read::Closed,
                 Ok(_) => {}
-                Err(TransportError::TimedOut) if any => {
-                    self.log(default, Level::Info, format_args!("client timed out (110: Connection timed out) while reading client request headers"));
+                Err(TransportError::TimedOut) if any && !refused => {
+                    self.log_reading(format_args!("client timed out (110: Connection timed out)"));
                     return Read::TimedOut;
                 }
                 Err(TransportError::TimedOut) => return Read::Closed,
                 Err(TransportError::InputFull) => return Read::Refused(HeadError::HeadTooLarge),
                 Err(error) => return Read::Failed(error),
             }
+        }
+    }
+
+    /// What holds for a head, and the time that it has.
+    fn head_limits(&self) -> Option<(HeadLimits, Duration)> {
+        let (_, default) = self.listener(&self.view)?;
+        let tls = self.connection.tls.as_ref();
+        let named = tls.and_then(|tls| self.view.gateway.server(tls.server));
+        let limits = &named.map_or(default, |server| &**server).connection;
+        let (count, size) = limits.large_client_header_buffers;
+        let head_limits = HeadLimits {
+            line: size.max(limits.client_header_buffer_size),
+            total: (count * size).max(limits.client_header_buffer_size),
+            fields: MAX_FIELDS,
+        };
+        Some((head_limits, limits.client_header_timeout))
+    }
+
+    fn log_reading(&self, what: std::fmt::Arguments<'_>) {
+        if let Some((_, default)) = self.listener(&self.view) {
+            self.log(
+                default,
+                Level::Info,
+                format_args!("{what} while reading client request headers"),
+            );
         }
     }
 
@@ -438,9 +457,8 @@ impl HttpConnection {
             });
             let host = view.gateway.tls_host(server)?;
             let expired = || {
-                let identity = tls.client.as_ref().and_then(|client| client.identity());
-                identity
-                    .is_some_and(|identity| identity.not_after < tls::now().as_secs().cast_signed())
+                let client = tls.client.as_ref();
+                client.is_some_and(|client| client.has_expired(tls::now()))
             };
             if *host.client_auth.digest() != tls.policy || expired() {
                 return None;

@@ -206,13 +206,16 @@ impl Rx<'_> {
         timeout: Duration,
     ) -> Result<usize, TransportError> {
         self.deadline.arm(timeout);
-        self.fill_before_deadline(want).await
+        self.fill_while(want, None).await
     }
 
-    /// As [`Rx::fill`], under a deadline that the caller has armed.
-    pub(crate) async fn fill_before_deadline(
+    /// As [`Rx::fill`], under a deadline that the caller has armed, and as long
+    /// as `may_go_on` says yes; it is asked after a
+    /// [`nudge`](crate::net::deadlines::nudge).
+    pub(crate) async fn fill_while(
         &mut self,
         want: Class,
+        mut may_go_on: Option<&mut (dyn FnMut() -> bool + '_)>,
     ) -> Result<usize, TransportError> {
         let before = self.input.plain.len();
         // A record may be complete already: it came with the last one.
@@ -226,7 +229,10 @@ impl Rx<'_> {
             let (buffer, range) = self.input.lend(want).ok_or(TransportError::InputFull)?;
             let received = self
                 .deadline
-                .run(self.receiver.receive(buffer, range))
+                .run_while(
+                    self.receiver.receive(buffer, range),
+                    may_go_on.as_deref_mut(),
+                )
                 .await;
             let (result, buffer) = received.map_err(|_| TransportError::TimedOut)?;
             self.input.buffer = Some(buffer);

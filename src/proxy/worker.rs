@@ -6,12 +6,13 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
 use crate::config::{Upstream, UpstreamId};
 use crate::net::deadlines;
+use crate::net::spawn::sleep;
 use crate::telemetry::access_log::AccessBuffer;
 use crate::telemetry::clock::Clock;
 use crate::telemetry::metrics::{Phase, WorkerMetrics};
@@ -23,6 +24,12 @@ use super::pool::Pool;
 
 /// Connections of the process, for `$connection` and the error log's `*N`.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+
+/// Deadlines nudged in one go, of which a connection has two: at the worst a
+/// millisecond's work.
+const REVIEWED_AT_ONCE: usize = 16;
+/// What is in between for everybody else.
+const REVIEW_PAUSE: Duration = Duration::from_millis(1);
 
 /// One worker's state, shared by its tasks.
 #[derive(Debug)]
@@ -37,6 +44,8 @@ pub struct Worker {
     connections: Cell<usize>,
     handshakes: Cell<usize>,
     last_sweep: Cell<Instant>,
+    /// Calls of [`Worker::review_connections`].
+    reviews: Cell<u64>,
 }
 
 /// A published configuration with what this worker adds to it.
@@ -72,6 +81,7 @@ impl Worker {
             connections: Cell::new(0),
             handshakes: Cell::new(0),
             last_sweep: Cell::new(Instant::now()),
+            reviews: Cell::new(0),
         })
     }
 
@@ -103,6 +113,25 @@ impl Worker {
                 upstream.metrics.sample(upstream, now);
             }
             measure::sample(&self.metrics);
+        }
+    }
+
+    /// Has every connection look at what is published now, idle ones at once
+    /// and the others when they are idle: those whose client is no longer
+    /// welcome end, the rest let go of what was published before.
+    ///
+    /// Judging a chain anew takes a tenth of a millisecond, so they do it a few
+    /// at a time. Cancelling this leaves the rest to their next request, and so
+    /// does a later call, which begins anew.
+    pub async fn review_connections(self: Rc<Self>) {
+        let round = self.reviews.get() + 1;
+        self.reviews.set(round);
+        let mut next = Some(0);
+        while let Some(from) = next
+            && self.reviews.get() == round
+        {
+            next = deadlines::nudge(from, REVIEWED_AT_ONCE);
+            sleep(REVIEW_PAUSE).await;
         }
     }
 

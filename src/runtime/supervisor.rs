@@ -35,6 +35,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 const SETTLING: Duration = Duration::from_millis(200);
 /// Between two ticks where there is nothing to watch.
 const IDLE_TICK: Duration = Duration::from_secs(3600);
+/// Between two looks at configurations that some worker may still hold.
+const RETIRING: Duration = Duration::from_secs(1);
 /// Between two complaints of certificates that end soon.
 const DAILY: Duration = Duration::from_secs(86_400);
 /// Days left from which a certificate is complained of daily.
@@ -223,6 +225,7 @@ impl Supervisor {
         let interval = self.published.load().config.core.ssl_watch;
         match interval {
             Some(_) if settling => SETTLING,
+            _ if !self.retired.is_empty() => RETIRING,
             Some(interval) => interval.min(IDLE_TICK),
             None => IDLE_TICK,
         }

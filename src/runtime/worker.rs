@@ -46,7 +46,8 @@ const DRAIN_POLL: Duration = Duration::from_millis(20);
 /// What the main thread tells a worker.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Accept from these, and from none but these and `keep`.
+    /// There is a new configuration, perhaps: accept from these, and from none
+    /// but these and `keep`.
     Listen {
         add: Vec<NewListener>,
         keep: Vec<ListenAddress>,
@@ -211,6 +212,8 @@ async fn work(
                     for listener in add {
                         accepting.push(acceptance.accept_from(driver, listener)?);
                     }
+                    // It comes with everything that is published.
+                    spawn(Rc::clone(worker).review_connections(), |_| {});
                 }
                 Command::Drain(limit) => {
                     accepting.drain(..).for_each(|(_, stop)| stop.stop());

@@ -859,6 +859,15 @@ impl VerifiedClient {
         &self.leaf
     }
 
+    /// Whether its certificate, or one that is needed to verify it, has ended.
+    pub fn has_expired(&self, now: UnixTime) -> bool {
+        let now = now.as_secs().cast_signed();
+        std::iter::once(&self.leaf)
+            .chain(&self.intermediates)
+            .filter_map(|der| X509Certificate::from_der(der).ok())
+            .any(|(_, parsed)| parsed.validity().not_after.timestamp() < now)
+    }
+
     /// What the leaf says, worked out when first asked for. `None` only if
     /// x509-parser cannot read what was verified.
     pub fn identity(&self) -> Option<&Identity> {

@@ -28,6 +28,7 @@ mod proxying;
 mod rate_limits;
 mod reload;
 mod response_filters;
+mod review;
 mod revocation;
 mod routing;
 mod scanners;
