@@ -76,6 +76,9 @@ pub struct Config {
     pub request_zones: Vec<LimitZone>,
     /// Every `limit_conn_zone`.
     pub connection_zones: Vec<LimitZone>,
+    /// The TLS settings of every location whose backend speaks TLS; the index
+    /// is [`ProxyTls::id`].
+    pub proxy_tls: Vec<Arc<ProxyTls>>,
     /// What the operator should hear of at load: directives without effect
     /// here, deprecated spellings, protocol versions that are not offered.
     pub remarks: Vec<Remark>,
@@ -448,6 +451,8 @@ pub struct Proxy {
     /// The URI part of the URL: replaces the location's prefix. `None` passes
     /// the request's URI as it came.
     pub uri: Option<Box<[u8]>>,
+    /// `https://`: how TLS is spoken to the backend.
+    pub tls: Option<Arc<ProxyTls>>,
     /// `proxy_set_header` with the defaults that Nginx adds (Host
     /// `$proxy_host`, Connection empty unless set), in order. Empty values
     /// mean: do not pass the field.
@@ -464,6 +469,51 @@ pub struct Proxy {
     pub send_timeout: Duration,
     /// What else changes on the way.
     pub filters: ProxyFilters,
+}
+
+/// The `proxy_ssl_*` directives of a location whose backend speaks TLS. Files
+/// are named, not read: that is `tls::upstream`'s part.
+#[derive(Debug, Clone)]
+pub struct ProxyTls {
+    /// Index into [`Config::proxy_tls`].
+    pub id: usize,
+    /// `proxy_ssl_certificate` and `proxy_ssl_certificate_key`, which a PKCS#12
+    /// store does without.
+    pub certificate: Option<CertificateAndKey>,
+    /// `proxy_ssl_password_file`.
+    pub password_file: Option<Located<PathBuf>>,
+    /// `proxy_ssl_trusted_certificate`; there is one where `verify` is on.
+    pub trusted_certificate: Option<Located<TrustSource>>,
+    /// `proxy_ssl_crl`.
+    pub crl: Option<Located<PathBuf>>,
+    /// `proxy_ssl_verify`. Default off, as in Nginx.
+    pub verify: Located<bool>,
+    /// `proxy_ssl_verify_depth`. Default 1.
+    pub verify_depth: u32,
+    /// `proxy_ssl_name`: who the backend is to be, with a port that does not
+    /// count. Default `$proxy_host`.
+    pub name: Template,
+    /// `proxy_ssl_server_name`: whether the name is sent (SNI). Default off.
+    pub server_name: bool,
+    /// `proxy_ssl_protocols`. Default TLSv1.2 TLSv1.3; at least one is set.
+    pub protocols: TlsVersions,
+    /// `proxy_ssl_ciphers`, in OpenSSL's language. Default `DEFAULT`.
+    pub ciphers: Located<String>,
+    /// `proxy_ssl_conf_command Ciphersuites`. Default: all three.
+    pub ciphersuites: Option<Located<String>>,
+    /// `proxy_ssl_session_reuse`. Default on.
+    pub session_reuse: bool,
+    /// `proxy_ssl_alpn`: offered to the backend. Default none.
+    pub alpn: Vec<Box<[u8]>>,
+}
+
+/// `proxy_ssl_trusted_certificate`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum TrustSource {
+    /// `system`: the platform's roots.
+    System,
+    /// CA certificates of one's own.
+    Pem(PemSource),
 }
 
 /// `proxy_set_header NAME VALUE`.

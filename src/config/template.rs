@@ -189,6 +189,13 @@ pub enum Variable {
     UpstreamResponseLength,
     /// `$upstream_response_time`.
     UpstreamResponseTime,
+    /// `$upstream_ssl_cipher`: OpenSSL's name, for each try.
+    UpstreamSslCipher,
+    /// `$upstream_ssl_protocol`: `TLSv1.3`, … for each try.
+    UpstreamSslProtocol,
+    /// `$upstream_ssl_session_reused`: `r` or `.` for each try: whether the
+    /// connection's handshake resumed a session.
+    UpstreamSslSessionReused,
     /// `$upstream_status`.
     UpstreamStatus,
     /// `$1` … `$9`: group of the regular expression that matched last.
@@ -470,6 +477,9 @@ impl Variable {
             "upstream_header_time" => Self::UpstreamHeaderTime,
             "upstream_response_length" => Self::UpstreamResponseLength,
             "upstream_response_time" => Self::UpstreamResponseTime,
+            "upstream_ssl_cipher" => Self::UpstreamSslCipher,
+            "upstream_ssl_protocol" => Self::UpstreamSslProtocol,
+            "upstream_ssl_session_reused" => Self::UpstreamSslSessionReused,
             "upstream_status" => Self::UpstreamStatus,
             _ => return None,
         })

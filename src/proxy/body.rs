@@ -251,6 +251,7 @@ async fn relay_until_close<S: ResponseSink>(
         }
         sink.flush().await.map_err(RelayError::Client)?;
         match rx.fill(Class::Medium, read_timeout).await {
+            Ok(0) if rx.was_cut_off() => return Err(RelayError::Premature),
             Ok(0) => return Ok(received),
             Ok(_) => {}
             Err(error) => return Err(RelayError::Upstream(error)),

@@ -13,9 +13,10 @@ use super::balance::{AfterFailure, Tried};
 use super::exchange::{BodySize, BodySource, ResponseSink};
 use super::input::Input;
 use super::log;
-use super::pool::Connection;
+use super::pool::{Connection, Key};
 use super::request::{Attempt, Request};
 use super::transport::{Transport, TransportError};
+use super::upstream::secure::Secure;
 use super::upstream::{Broken, Reuse, exchange, record, sent_method};
 use super::worker::UpstreamState;
 
@@ -66,6 +67,11 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
         );
         return Err(Failure::Status(411));
     }
+    let secure = Secure::of(request, proxy).map_err(|error| {
+        let message = format_args!("{error} while connecting to upstream");
+        log::request_error(request, Level::Error, message);
+        Failure::Status(error.status())
+    })?;
     let mut tried = Tried::new();
     let mut last = Failure::Status(502);
     while let Some(index) = upstream.balancer.choose(&tried, Instant::now()) {
@@ -74,7 +80,13 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
         let Some(peer) = upstream.config.peers.get(index) else {
             break;
         };
-        match try_peer(request, proxy, upstream, index, peer, body, sink).await {
+        let target = Target {
+            upstream,
+            index,
+            peer,
+            secure: secure.as_ref(),
+        };
+        match try_peer(request, proxy, &target, body, sink).await {
             Ok(()) => {
                 upstream.balancer.succeeded(index);
                 return Ok(());
@@ -142,22 +154,36 @@ impl Trouble {
     }
 }
 
+/// One peer of an upstream.
+#[derive(Debug, Clone, Copy)]
+struct Target<'t> {
+    upstream: &'t UpstreamState,
+    index: usize,
+    peer: &'t UpstreamPeer,
+    /// `None` without TLS.
+    secure: Option<&'t Secure<'t>>,
+}
+
 /// One peer: over a pooled connection if there is one, and over a fresh one
 /// if that turns out to have been closed meanwhile.
 async fn try_peer<B: BodySource, S: ResponseSink>(
     request: &mut Request<'_>,
     proxy: &Proxy,
-    upstream: &UpstreamState,
-    index: usize,
-    peer: &UpstreamPeer,
+    target: &Target<'_>,
     body: &mut B,
     sink: &mut S,
 ) -> Result<(), Trouble> {
+    let &Target {
+        upstream,
+        index,
+        peer,
+        ..
+    } = target;
     let repeatable =
         sent_method(request, proxy).is_idempotent() && sent_size(proxy, body) == BodySize::None;
     loop {
         let started = Instant::now();
-        let pooled = take_pooled(upstream, peer, repeatable, started);
+        let pooled = take_pooled(target, repeatable, started);
         let reused = pooled.is_some();
         request.attempts.push(Attempt {
             upstream: proxy.upstream,
@@ -168,13 +194,17 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
             finished: None,
             status: None,
             received: 0,
+            tls: pooled.as_ref().and_then(|connection| connection.facts),
         });
         let mut connection = match pooled {
             Some(connection) => connection,
             None => {
-                let connected = connect(request, proxy, peer).await;
+                let connected = connect(request, proxy, target).await;
+                let facts = connected.as_ref().ok();
+                let facts = facts.and_then(|connection| connection.facts);
                 record(request, |attempt| {
-                    attempt.connected = Some(started.elapsed())
+                    attempt.connected = Some(started.elapsed());
+                    attempt.tls = facts;
                 });
                 connected.map_err(Trouble::of_connecting)?
             }
@@ -228,14 +258,11 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
 /// A connection from the pool. A request that must not be repeated gets one
 /// only after a look at whether the backend has closed it, which costs a
 /// system call; the others find out by themselves.
-fn take_pooled(
-    upstream: &UpstreamState,
-    peer: &UpstreamPeer,
-    repeatable: bool,
-    now: Instant,
-) -> Option<Connection> {
+fn take_pooled(target: &Target<'_>, repeatable: bool, now: Instant) -> Option<Connection> {
+    let tls = target.secure.map(Secure::key);
     loop {
-        let connection = upstream.pool.take(&peer.address, now)?;
+        let pool = &target.upstream.pool;
+        let connection = pool.take(&target.peer.address, tls, now)?;
         if repeatable || connection.transport.sender().is_quiet() {
             return Some(connection);
         }
@@ -247,8 +274,9 @@ fn take_pooled(
 async fn connect(
     request: &Request<'_>,
     proxy: &Proxy,
-    peer: &UpstreamPeer,
+    target: &Target<'_>,
 ) -> Result<Connection, u16> {
+    let peer = target.peer;
     let deadline = Deadline::new();
     deadline.arm(proxy.connect_timeout);
     let socket = match &peer.address {
@@ -257,12 +285,27 @@ async fn connect(
     };
     let (status, error) = match socket {
         Ok(Ok(socket)) => {
+            if let Some(secure) = target.secure {
+                // As in Nginx the time to connect includes the handshake.
+                let handshake = secure.handshake(socket, &peer.address, &deadline);
+                // Boxed: rare, and large for the task that waits for it.
+                return Box::pin(handshake).await.map_err(|error| {
+                    let context = secure.context();
+                    log::upstream_error(
+                        request,
+                        Level::Error,
+                        Some(peer),
+                        format_args!("{error} while SSL handshaking to upstream{context}"),
+                    );
+                    error.status()
+                });
+            }
             let transport = Transport::new(socket, None, Input::default());
-            return Ok(Connection::new(
-                transport,
-                peer.address.clone(),
-                Instant::now(),
-            ));
+            let key = Key {
+                address: peer.address.clone(),
+                tls: None,
+            };
+            return Ok(Connection::new(transport, key, None, Instant::now()));
         }
         Ok(Err(error)) => (502, TransportError::Io(error)),
         Err(_) => (504, TransportError::TimedOut),

@@ -15,6 +15,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::writer::LogSink;
 use crate::tls::certs::CertificateInfo;
 use crate::tls::server::TlsHost;
+use crate::tls::upstream::UpstreamTls;
 
 use super::limits::Tables;
 
@@ -25,6 +26,8 @@ pub struct Gateway {
     pub config: Config,
     /// By [`ServerId`]; `None` for servers without TLS.
     pub tls: Vec<Option<TlsHost>>,
+    /// By [`model::ProxyTls::id`].
+    upstream_tls: Vec<Arc<UpstreamTls>>,
     /// `$hostname`.
     pub hostname: Box<str>,
     /// Counts publications, from 1.
@@ -52,6 +55,7 @@ impl Gateway {
     pub fn new(
         config: Config,
         tls: Vec<Option<TlsHost>>,
+        upstream_tls: Vec<Arc<UpstreamTls>>,
         hostname: Box<str>,
         generation: u64,
         open: &mut dyn FnMut(&LogTarget) -> io::Result<LogSink>,
@@ -97,6 +101,7 @@ impl Gateway {
             asserted,
             config,
             tls,
+            upstream_tls,
             hostname,
             generation,
             metrics: Arc::default(),
@@ -115,6 +120,11 @@ impl Gateway {
     /// The TLS side of the block with this index.
     pub(crate) fn tls_host(&self, id: ServerId) -> Option<&TlsHost> {
         self.tls.get(id)?.as_ref()
+    }
+
+    /// The settings with this index.
+    pub(crate) fn upstream_tls(&self, id: usize) -> Option<&UpstreamTls> {
+        self.upstream_tls.get(id).map(|tls| &**tls)
     }
 
     /// The listener on this address.

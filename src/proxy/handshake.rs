@@ -303,7 +303,7 @@ fn with_name(refusal: &dyn fmt::Display, name: Option<&str>) -> String {
 
 /// Into the next class; `None` if it is the largest: what needs more is a
 /// certificate chain beyond reason.
-fn grow(buffer: Buffer) -> Option<Buffer> {
+pub(super) fn grow(buffer: Buffer) -> Option<Buffer> {
     let larger = [Class::Medium, Class::Large]
         .into_iter()
         .find(|class| class.size() > buffer.len())?;
@@ -312,7 +312,12 @@ fn grow(buffer: Buffer) -> Option<Buffer> {
     Some(grown)
 }
 
-async fn send(socket: &mut Socket, deadline: &Deadline, out: &mut Vec<u8>) -> std::io::Result<()> {
+/// Sends what a handshake has to say.
+pub(super) async fn send(
+    socket: &mut Socket,
+    deadline: &Deadline,
+    out: &mut Vec<u8>,
+) -> std::io::Result<()> {
     for piece in out.chunks(Class::Large.size()) {
         let mut buffer = Buffer::for_size(piece.len());
         if let Some(target) = buffer.get_mut(..piece.len()) {

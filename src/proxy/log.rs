@@ -9,6 +9,7 @@ use crate::telemetry::error_log::{Context, Level};
 
 use super::gateway::Gateway;
 use super::request::{ClientConnection, Request};
+use super::route;
 use super::variables::write_variable;
 
 /// Writes the request's line into each of its access logs.
@@ -84,9 +85,12 @@ pub(crate) fn upstream_error(
     let path = request.head.target.of(bytes);
     let url = peer.map(|peer| {
         std::fmt::from_fn(move |f| {
+            let proxy = route::proxy(request.location);
+            let secure = proxy.is_some_and(|proxy| proxy.tls.is_some());
             write!(
                 f,
-                "http://{}{}",
+                "{}://{}{}",
+                if secure { "https" } else { "http" },
                 peer.address,
                 String::from_utf8_lossy(path)
             )

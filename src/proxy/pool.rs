@@ -12,17 +12,62 @@ use super::transport::Transport;
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) transport: Transport,
-    /// Whom it leads to. Later joined by the TLS identity it was made under.
-    pub(crate) address: UpstreamAddress,
+    key: Key,
+    /// What the handshake agreed on, over TLS.
+    pub(crate) facts: Option<LinkFacts>,
     opened: Instant,
     requests: u64,
 }
 
+/// What a connection was made for; it serves nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Key {
+    /// Whom it leads to.
+    pub(crate) address: UpstreamAddress,
+    /// Over TLS, under what.
+    pub(crate) tls: Option<Box<TlsKey>>,
+}
+
+/// What the TLS connections to one address differ by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TlsKey {
+    /// [`crate::tls::upstream::UpstreamTls::identity`].
+    pub(crate) identity: [u8; 32],
+    /// Who the backend was to be.
+    pub(crate) name: Box<str>,
+}
+
+/// The identity and the name of a [`TlsKey`].
+pub(crate) type TlsKeyRef<'a> = (&'a [u8; 32], &'a str);
+
+impl Key {
+    fn serves(&self, address: &UpstreamAddress, tls: Option<TlsKeyRef<'_>>) -> bool {
+        let own = self.tls.as_ref().map(|key| (&key.identity, &*key.name));
+        self.address == *address && own == tls
+    }
+}
+
+/// What a handshake with a backend agreed on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LinkFacts {
+    pub(crate) protocol: &'static str,
+    /// OpenSSL's name.
+    pub(crate) cipher: &'static str,
+    /// Whether it resumed a session.
+    pub(crate) resumed: bool,
+}
+
 impl Connection {
-    pub(crate) fn new(transport: Transport, address: UpstreamAddress, now: Instant) -> Self {
+    pub(crate) fn new(
+        transport: Transport,
+        key: Key,
+        facts: Option<LinkFacts>,
+        now: Instant,
+    ) -> Self {
         Self {
             transport,
-            address,
+            key,
+            facts,
             opened: now,
             requests: 0,
         }
@@ -74,17 +119,22 @@ impl Pool {
             upstream
                 .peers
                 .iter()
-                .any(|peer| peer.address == connection.address)
+                .any(|peer| peer.address == connection.key.address)
         });
         idle.extend(kept.take(self.limits.idle));
     }
 
-    /// The most recently used connection to `address`.
-    pub(crate) fn take(&self, address: &UpstreamAddress, now: Instant) -> Option<Connection> {
+    /// The most recently used connection to `address`, made under exactly this
+    /// TLS identity and for this name (or without TLS).
+    pub(crate) fn take(
+        &self,
+        address: &UpstreamAddress,
+        tls: Option<TlsKeyRef<'_>>,
+        now: Instant,
+    ) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
-        let index = idle
-            .iter()
-            .rposition(|(connection, _)| connection.address == *address)?;
+        let keys = idle.iter().map(|(connection, _)| &connection.key);
+        let index = latest(keys, address, tls)?;
         let (connection, since) = idle.remove(index);
         // Younger than the rest to this address, so if it is too old, all are.
         (now.duration_since(since) < self.limits.timeout).then_some(connection)
@@ -124,5 +174,47 @@ impl Pool {
     /// Closes all: the worker drains.
     pub(crate) fn clear(&self) {
         self.idle.borrow_mut().clear();
+    }
+}
+
+/// Where in a list of keys, oldest first, the latest is that serves.
+fn latest<'k>(
+    mut keys: impl DoubleEndedIterator<Item = &'k Key> + ExactSizeIterator,
+    address: &UpstreamAddress,
+    tls: Option<TlsKeyRef<'_>>,
+) -> Option<usize> {
+    keys.rposition(|key| key.serves(address, tls))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key() -> impl Strategy<Value = Key> {
+        let tls = (0..3_u8, "[ab]{0,1}").prop_map(|(byte, name)| {
+            Box::new(TlsKey {
+                identity: [byte; 32],
+                name: name.into(),
+            })
+        });
+        (0..3_u16, prop::option::of(tls)).prop_map(|(port, tls)| Key {
+            address: UpstreamAddress::Inet(([127, 0, 0, 1], port).into()),
+            tls,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_pool_never_returns_a_connection_under_another_tls_identity(
+            held in prop::collection::vec(key(), 0..20),
+            wanted in key(),
+        ) {
+            let tls = wanted.tls.as_ref().map(|key| (&key.identity, &*key.name));
+            let found = latest(held.iter(), &wanted.address, tls);
+            let expected = held.iter().rposition(|key| *key == wanted);
+            prop_assert_eq!(found, expected);
+        }
     }
 }

@@ -16,6 +16,7 @@ use crate::tls::client_auth::{UnverifiedClient, VerifiedClient};
 use crate::tls::client_hello::Offer;
 
 use super::limits::Limited;
+use super::pool::LinkFacts;
 use super::worker::{View, Worker};
 
 /// A client connection, as its requests see it.
@@ -104,6 +105,8 @@ pub(crate) struct Attempt {
     pub(crate) finished: Option<Duration>,
     pub(crate) status: Option<u16>,
     pub(crate) received: u64,
+    /// Over TLS, what was agreed on.
+    pub(crate) tls: Option<LinkFacts>,
 }
 
 /// Names and values of fields.

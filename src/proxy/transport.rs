@@ -266,6 +266,14 @@ impl Rx<'_> {
         Ok((read, segments))
     }
 
+    /// Whether the end of what came, which [`Rx::fill`] has told of, may have
+    /// been brought about by anybody: over TLS only close_notify is the peer's
+    /// own word (RFC 8446 §6.1).
+    pub(crate) fn was_cut_off(&self) -> bool {
+        self.session
+            .is_some_and(|session| !session.borrow().peer_has_closed())
+    }
+
     /// Whether [`Rx::fill_segments`] may be used.
     pub(crate) fn is_bare(&self) -> bool {
         self.session.is_none() && self.input.is_empty()

@@ -11,6 +11,7 @@ use crate::http::head::{FieldId, Version};
 use crate::http::headers::same_field_name;
 use crate::http::uri::host_name;
 
+use super::pool::LinkFacts;
 use super::request::{Attempt, RecordedFields, Request};
 
 /// Appends the template's value for this request.
@@ -250,6 +251,11 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
             // A try that brought no response counts as a bad gateway.
             decimal(out, attempt.status.unwrap_or(502).into());
         }),
+        Variable::UpstreamSslCipher => put_links(request, out, |link| link.cipher),
+        Variable::UpstreamSslProtocol => put_links(request, out, |link| link.protocol),
+        Variable::UpstreamSslSessionReused => {
+            put_links(request, out, |link| if link.resumed { "r" } else { "." });
+        }
         Variable::UpstreamConnectTime => put_times(request, out, |attempt| attempt.connected),
         Variable::UpstreamHeaderTime => put_times(request, out, |attempt| attempt.head_received),
         Variable::UpstreamResponseTime => put_times(request, out, |attempt| attempt.finished),
@@ -428,6 +434,20 @@ fn put_attempts<S: Sink>(request: &Request<'_>, out: &mut S, value: impl Fn(&Att
             out.put(b", ");
         }
         value(attempt, out);
+    }
+}
+
+/// What was agreed on with each try's backend; nothing where no TLS is spoken
+/// to it.
+fn put_links<S: Sink>(
+    request: &Request<'_>,
+    out: &mut S,
+    fact: impl Fn(&LinkFacts) -> &'static str,
+) {
+    if request.attempts.iter().any(|attempt| attempt.tls.is_some()) {
+        put_attempts(request, out, |attempt, out| {
+            out.put(attempt.tls.as_ref().map_or("-", &fact).as_bytes());
+        });
     }
 }
 

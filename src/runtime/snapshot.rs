@@ -13,6 +13,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::writer::{LogFiles, LogSink};
 use crate::tls::certs::{CertificateInfo, Loader, TlsError};
 use crate::tls::server::{self, Shared, TlsHost};
+use crate::tls::upstream::{self, UpstreamTls};
 use crate::tls::watch::Watch;
 
 use super::pidfile::describe;
@@ -74,6 +75,7 @@ pub(super) struct Builder {
 pub(super) struct Loaded {
     pub(super) config: Config,
     tls: Vec<Option<TlsHost>>,
+    upstream_tls: Vec<Arc<UpstreamTls>>,
     /// For the operator, in the order found.
     pub(super) remarks: Vec<Remark>,
     /// The files that all this was read from.
@@ -115,9 +117,20 @@ impl Builder {
             }));
             tls.push(host);
         }
+        let mut upstream_tls = Vec::with_capacity(config.proxy_tls.len());
+        for directives in &config.proxy_tls {
+            let (built, warnings) = upstream::build(directives, &mut loader)?;
+            remarks.extend(warnings.into_iter().map(|text| Remark {
+                level: LogLevel::Warn,
+                text,
+                position: Some(directives.verify.position.clone()),
+            }));
+            upstream_tls.push(built);
+        }
         Ok(Loaded {
             config,
             tls,
+            upstream_tls,
             remarks,
             watch: loader.take_watch(),
             certificates: loader.take_expiring(),
@@ -136,6 +149,7 @@ impl Builder {
         let gateway = Gateway::new(
             loaded.config,
             loaded.tls,
+            loaded.upstream_tls,
             hostname.into(),
             self.generation + 1,
             &mut open,

@@ -142,6 +142,13 @@ const MAX_CRL_FILE: u64 = 256 << 20;
 /// Days before a CRL's nextUpdate from which it is warned about.
 const WARN_CRL_DAYS: i64 = 7;
 const DAY: i64 = 86_400;
+/// Debian and its kin, Fedora and its kin, SUSE, Alpine.
+const SYSTEM_BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
 
 /// Reads files for one build of a configuration, each once.
 #[derive(Debug)]
@@ -326,6 +333,56 @@ impl Loader {
         self.authorities
             .insert(file.value.clone(), Arc::clone(&certificates));
         Ok(certificates)
+    }
+
+    /// The platform's roots, from where OpenSSL looks for them: `SSL_CERT_FILE`,
+    /// or the distribution's bundle. Not in the expiry warnings: nobody here
+    /// can renew them.
+    ///
+    /// # Errors
+    ///
+    /// There is no bundle, or it cannot be understood.
+    pub(super) fn system_authorities(
+        &mut self,
+        position: &Position,
+    ) -> Result<Arc<[CertificateDer<'static>]>, TlsError> {
+        let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+        let path = named
+            .or_else(|| {
+                SYSTEM_BUNDLES
+                    .iter()
+                    .map(PathBuf::from)
+                    .find(|p| p.is_file())
+            })
+            .ok_or_else(|| {
+                let message = "no bundle of the platform's CA certificates is found \
+                               (ca-certificates is not installed, SSL_CERT_FILE is not set)";
+                TlsError::at(position, message)
+            })?;
+        let source = PemSource::File(path.clone());
+        if let Some(known) = self.authorities.get(&source) {
+            return Ok(Arc::clone(known));
+        }
+        let fail = |reason: &str| {
+            let message = format!(
+                "cannot load the platform's CA certificates \"{}\": {reason}",
+                path.display()
+            );
+            TlsError::at(position, message)
+        };
+        self.watch.add(&path);
+        let (bytes, _) = fetch(&source).map_err(|reason| fail(&reason))?;
+        let mut found = certificates(&bytes).map_err(|reason| fail(&reason))?;
+        // Bundles may still hold a root of version 1, which is none here.
+        found.retain(|der| {
+            X509Certificate::from_der(der).is_ok_and(|(_, parsed)| parsed.version().0 == 2)
+        });
+        if found.is_empty() {
+            return Err(fail("no certificate in it"));
+        }
+        let found: Arc<[_]> = found.into();
+        self.authorities.insert(source, Arc::clone(&found));
+        Ok(found)
     }
 
     /// The lists of a CRL file, at least one: PEM, or DER one after another.

@@ -17,6 +17,7 @@ mod authorities;
 pub(super) mod crl;
 mod refusal;
 pub(super) mod revocation;
+pub(super) mod servers;
 pub(super) mod v1;
 
 use std::cell::{OnceCell, RefCell};
@@ -73,8 +74,17 @@ pub struct ClientAuth {
     algorithms: WebPkiSupportedAlgorithms,
     revocation: Option<Revocation>,
     failure: VerifyFailure,
+    purpose: Purpose,
     digest: [u8; 32],
     demands: [u8; 32],
+}
+
+/// Whose certificates are judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Client,
+    /// An upstream's (see [`servers`]).
+    Server,
 }
 
 /// What decides a policy within one build; files are read once in it.
@@ -181,6 +191,7 @@ impl ClientAuth {
             mode,
             revocation,
             failure: tls.verify_failure,
+            purpose: Purpose::Client,
             digest,
             demands,
             authorities,
@@ -359,7 +370,10 @@ impl ClientAuth {
             self.authorities.anchors(),
             chain,
             now,
-            webpki::KeyUsage::client_auth(),
+            match self.purpose {
+                Purpose::Client => webpki::KeyUsage::client_auth(),
+                Purpose::Server => webpki::KeyUsage::server_auth(),
+            },
             None,
             Some(&check_path),
         )
@@ -376,7 +390,7 @@ impl ClientAuth {
             EndEntityCert::try_from(leaf).map_err(|error| RefusalReason::of(&error))?;
             pinned.check_pinned(now)?;
             self.check_revocation(&pinned.judged(), &pinned.as_issuer(), now)?;
-            return check_purpose(leaf);
+            return check_purpose(leaf, self.purpose);
         }
         let parsed = match EndEntityCert::try_from(leaf) {
             Ok(parsed) => parsed,
@@ -425,7 +439,7 @@ impl ClientAuth {
             })
             .map_err(|reason| self.without_authority(reason))?;
         self.check_path_revocation(&path, now)?;
-        check_purpose(leaf)
+        check_purpose(leaf, self.purpose)
     }
 
     /// OpenSSL looks for the CRL of a chain that ends in a root it does not
@@ -605,16 +619,24 @@ fn presents_root(name: &[u8], presented: &[CertificateDer<'_>]) -> bool {
     })
 }
 
-/// What OpenSSL's `sslclient` purpose asks of a leaf: clientAuth where there is
-/// an extendedKeyUsage, digitalSignature or keyAgreement where there is a
-/// keyUsage. webpki asks only the former.
-fn check_purpose(leaf: &[u8]) -> Result<(), RefusalReason> {
+/// What OpenSSL's purposes `sslclient` and `sslserver` ask of a leaf: clientAuth
+/// or serverAuth where there is an extendedKeyUsage, digitalSignature or
+/// keyAgreement (to a server also keyEncipherment) where there is a keyUsage.
+/// webpki asks only the former.
+fn check_purpose(leaf: &[u8], purpose: Purpose) -> Result<(), RefusalReason> {
     let malformed = RefusalReason::BadEncoding;
     let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| malformed)?;
     let usage = parsed.key_usage().map_err(|_| malformed)?;
     let extended = parsed.extended_key_usage().map_err(|_| malformed)?;
-    let fits = usage.is_none_or(|ext| ext.value.digital_signature() || ext.value.key_agreement())
-        && extended.is_none_or(|ext| ext.value.client_auth);
+    let server = purpose == Purpose::Server;
+    let fits = usage.is_none_or(|ext| {
+        ext.value.digital_signature()
+            || ext.value.key_agreement()
+            || (server && ext.value.key_encipherment())
+    }) && extended.is_none_or(|ext| match purpose {
+        Purpose::Client => ext.value.client_auth,
+        Purpose::Server => ext.value.server_auth,
+    });
     if fits {
         Ok(())
     } else {

@@ -19,6 +19,7 @@ pub mod record;
 pub mod resumption;
 pub mod server;
 pub mod session;
+pub mod upstream;
 pub mod watch;
 
 use rustls::pki_types::UnixTime;

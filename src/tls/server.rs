@@ -18,13 +18,17 @@ use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, StoresServerSessions,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, SignatureAlgorithm, SupportedCipherSuite, version};
+use rustls::{
+    ServerConfig, SignatureAlgorithm, SupportedCipherSuite, SupportedProtocolVersion, version,
+};
 
 use super::certs::{CertificateInfo, Loader, TlsError};
 use super::ciphers::{self, CipherError};
+use super::client_auth::servers::{ServerAuth, ServerPolicyKey};
 use super::client_auth::{ClientAuth, PolicyKey};
 use super::identity::details::AlternativeNames;
 use super::resumption::{NoRandomness, Scope, ScopedStore, SessionStore, TicketKeys, Ticketer};
+use super::upstream::UpstreamTls;
 use crate::config::{Located, SessionCache, Tls, TlsVersions};
 
 /// A server block, ready to answer handshakes.
@@ -95,6 +99,10 @@ impl Shared {
 #[derive(Default)]
 pub(super) struct Built {
     pub(super) policies: HashMap<PolicyKey, Arc<ClientAuth>>,
+    /// Policies on upstreams.
+    pub(super) servers: HashMap<ServerPolicyKey, Arc<ServerAuth>>,
+    /// Upstreams' settings by what decides about their connections.
+    pub(super) upstreams: HashMap<[u8; 32], Arc<UpstreamTls>>,
     providers: HashMap<ProviderKey, Arc<CryptoProvider>>,
 }
 
@@ -119,7 +127,14 @@ const TICKETS: usize = 2;
 /// directive.
 pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost, TlsError> {
     let position = &tls.ciphers.position;
-    let provider = crypto_provider(tls, loader)?;
+    let suites = Suites {
+        prefix: "",
+        ciphers: &tls.ciphers,
+        protocols: tls.protocols,
+        ciphersuites: tls.ciphersuites.as_ref(),
+        ecdh_curve: tls.ecdh_curve.as_ref(),
+    };
+    let provider = crypto_provider(&suites, loader)?;
     let mut keys = Vec::with_capacity(tls.certificates.len());
     let mut certificates = Vec::with_capacity(tls.certificates.len());
     for (certificate, key) in &tls.certificates {
@@ -137,18 +152,10 @@ pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost,
     let scope = scope_of(&client_auth, &keys);
     let uris = own_uris(&keys);
 
-    let versions: &[_] = match tls.protocols {
-        TlsVersions {
-            tls12: true,
-            tls13: true,
-        } => &[&version::TLS13, &version::TLS12],
-        TlsVersions { tls13: true, .. } => &[&version::TLS13],
-        TlsVersions { .. } => &[&version::TLS12],
-    };
     let verifier = Arc::clone(&client_auth);
     let resolver = Arc::new(Certificates::new(keys, &provider, tls.protocols));
     let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(versions)
+        .with_protocol_versions(versions(tls.protocols))
         .map_err(|error| TlsError::at(position, error.to_string()))?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(resolver);
@@ -193,6 +200,17 @@ pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost,
     })
 }
 
+/// As rustls wants them; which is preferred, it decides itself.
+pub(super) fn versions(protocols: TlsVersions) -> &'static [&'static SupportedProtocolVersion] {
+    static BOTH: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+    let (newer, older) = BOTH.split_at(1);
+    match (protocols.tls12, protocols.tls13) {
+        (true, true) => &BOTH,
+        (_, true) => newer,
+        _ => older,
+    }
+}
+
 /// Beside tickets the store serves TLS 1.2 clients that know no tickets; with
 /// tickets off it serves all. A timeout of zero stores nothing.
 fn session_storage(tls: &Tls, shared: &Shared, scope: Scope) -> Arc<dyn StoresServerSessions> {
@@ -229,15 +247,28 @@ fn scope_of(client_auth: &ClientAuth, keys: &[Arc<CertifiedKey>]) -> Scope {
     Scope(scope)
 }
 
+/// What chooses suites and groups.
+pub(super) struct Suites<'a> {
+    /// What stands before `ssl_` in the directives' names.
+    pub(super) prefix: &'static str,
+    pub(super) ciphers: &'a Located<String>,
+    pub(super) protocols: TlsVersions,
+    pub(super) ciphersuites: Option<&'a Located<String>>,
+    pub(super) ecdh_curve: Option<&'a Located<String>>,
+}
+
 /// aws-lc-rs with the suites of `ssl_ciphers`; one for all blocks that say the
 /// same.
-fn crypto_provider(tls: &Tls, loader: &mut Loader) -> Result<Arc<CryptoProvider>, TlsError> {
-    let value = |given: &Option<Located<String>>| given.as_ref().map(|given| given.value.clone());
+pub(super) fn crypto_provider(
+    tls: &Suites<'_>,
+    loader: &mut Loader,
+) -> Result<Arc<CryptoProvider>, TlsError> {
+    let value = |given: Option<&Located<String>>| given.map(|given| given.value.clone());
     let key = (
         tls.ciphers.value.clone(),
         tls.protocols,
-        value(&tls.ciphersuites),
-        value(&tls.ecdh_curve),
+        value(tls.ciphersuites),
+        value(tls.ecdh_curve),
     );
     if let Some(known) = loader.built.providers.get(&key) {
         return Ok(Arc::clone(known));
@@ -249,18 +280,19 @@ fn crypto_provider(tls: &Tls, loader: &mut Loader) -> Result<Arc<CryptoProvider>
         Err(CipherError::NoMatch) if !tls.protocols.tls12 => Vec::new(),
         Err(error) => {
             let string = &tls.ciphers.value;
-            let message = format!("invalid ssl_ciphers \"{string}\": {error}");
+            let prefix = tls.prefix;
+            let message = format!("invalid {prefix}ssl_ciphers \"{string}\": {error}");
             return Err(TlsError::at(&tls.ciphers.position, message));
         }
     };
-    let tls13 = match &tls.ciphersuites {
+    let tls13 = match tls.ciphersuites {
         Some(list) => {
-            let what = "ssl_conf_command Ciphersuites";
-            listed(list, what, ciphers::tls13_named, loader)?
+            let what = format!("{}ssl_conf_command Ciphersuites", tls.prefix);
+            listed(list, &what, ciphers::tls13_named, loader)?
         }
         None => ciphers::TLS13.to_vec(),
     };
-    let kx_groups = match &tls.ecdh_curve {
+    let kx_groups = match tls.ecdh_curve {
         Some(list) if list.value != "auto" => listed(list, "ssl_ecdh_curve", group_named, loader)?,
         _ => ALL_GROUPS.to_vec(),
     };

@@ -11,8 +11,10 @@
 //! After the handshake only KeyUpdate and alerts need judgement, and they are
 //! judged here; everything else is application data or an error.
 
+mod client;
 mod error;
 mod handshake;
+mod pump;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +28,7 @@ use rustls::{
     ProtocolVersion,
 };
 
+pub use self::client::{ClientEstablished, ClientHandshake, Tickets};
 pub use self::error::SessionError;
 pub use self::handshake::{Established, Handshake, HandshakeError, MAX_INCOMING, Progress};
 use crate::tls::record::{HEADER, HEADROOM, Opener, RecordError, Sealer, TAILROOM};
@@ -67,6 +70,8 @@ pub enum KeySchedule {
     /// A TLS 1.3 server's, kept by rustls. Boxed, since only a KeyUpdate needs
     /// it.
     Server(Box<KernelConnection<ServerConnectionData>>),
+    /// A TLS 1.3 client's, with the session tickets that it is sent.
+    Client(Box<Tickets>),
     /// TLS 1.2 keeps its keys for life.
     None,
 }
@@ -145,7 +150,7 @@ impl Session {
             };
             let (content, plain) = self.opener.open(record)?;
             if content == ContentType::ApplicationData {
-                self.partial.must_be_empty()?;
+                self.no_message_has_begun()?;
                 if !plain.is_empty() {
                     self.key_updates = 0;
                 }
@@ -186,7 +191,7 @@ impl Session {
         }
         if self.sealer.key_is_worn() {
             match self.schedule {
-                KeySchedule::Server(_) => self.key_update_due = true,
+                KeySchedule::Server(_) | KeySchedule::Client(_) => self.key_update_due = true,
                 KeySchedule::None => return Err(RecordError::KeyExhausted.into()),
             }
         }
@@ -215,15 +220,13 @@ impl Session {
         if !self.has_pending() {
             return Ok(());
         }
-        let KeySchedule::Server(kernel) = &mut self.schedule else {
+        if let KeySchedule::None = self.schedule {
             return Ok(());
-        };
+        }
         // Never asks the peer for an update: its keys are its own business.
         let message = [HandshakeType::KeyUpdate.into(), 0, 0, 1, 0];
         append_record(&mut self.sealer, out, &message, ContentType::Handshake)?;
-        let (sequence, secrets) = kernel
-            .update_tx_secret()
-            .map_err(SessionError::KeySchedule)?;
+        let (sequence, secrets) = self.schedule.next_tx()?;
         self.sealer = Sealer::new(self.version, sequence, &secrets)?;
         self.key_update_due = false;
         Ok(())
@@ -311,7 +314,7 @@ impl Session {
     fn control(&mut self, content: ContentType, message: &[u8]) -> Result<(), SessionError> {
         match (content, self.version) {
             (ContentType::Alert, _) => {
-                self.partial.must_be_empty()?;
+                self.no_message_has_begun()?;
                 self.alert(message)
             }
             (ContentType::Handshake, ProtocolVersion::TLSv1_3) => self.handshake(message),
@@ -351,8 +354,26 @@ impl Session {
         Ok(())
     }
 
-    /// TLS 1.3: of all handshake messages only KeyUpdate may come.
+    /// Handshake messages may not be interleaved with others (RFC 8446 §5.1).
+    fn no_message_has_begun(&self) -> Result<(), SessionError> {
+        match &self.schedule {
+            KeySchedule::Client(tickets) if tickets.has_begun() => Err(SessionError::Interleaved),
+            _ => self.partial.must_be_empty(),
+        }
+    }
+
+    /// TLS 1.3: of all handshake messages only KeyUpdate may come, and to a
+    /// client NewSessionTicket.
     fn handshake(&mut self, message: &[u8]) -> Result<(), SessionError> {
+        let mut message = message;
+        if let KeySchedule::Client(tickets) = &mut self.schedule
+            && self.partial.used == 0
+        {
+            message = tickets.take(message)?;
+            if message.is_empty() {
+                return Ok(());
+            }
+        }
         let (request, rest) = match self.partial.push(message)? {
             Some(complete) => complete,
             None => return Ok(()),
@@ -381,6 +402,15 @@ impl KeySchedule {
     fn next_rx(&mut self) -> Result<(u64, ConnectionTrafficSecrets), SessionError> {
         match self {
             Self::Server(kernel) => kernel.update_rx_secret().map_err(SessionError::KeySchedule),
+            Self::Client(tickets) => tickets.next_rx(),
+            Self::None => Err(SessionError::UnexpectedHandshake(HandshakeType::KeyUpdate)),
+        }
+    }
+
+    fn next_tx(&mut self) -> Result<(u64, ConnectionTrafficSecrets), SessionError> {
+        match self {
+            Self::Server(kernel) => kernel.update_tx_secret().map_err(SessionError::KeySchedule),
+            Self::Client(tickets) => tickets.next_tx(),
             Self::None => Err(SessionError::UnexpectedHandshake(HandshakeType::KeyUpdate)),
         }
     }
@@ -390,6 +420,7 @@ impl fmt::Debug for KeySchedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Server(_) => "Server",
+            Self::Client(_) => "Client",
             Self::None => "None",
         })
     }

@@ -14,6 +14,7 @@ mod bodies;
 mod certificate_sources;
 mod config_samples;
 mod demo;
+mod egress;
 mod epoll;
 mod framing;
 mod guide;

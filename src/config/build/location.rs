@@ -193,7 +193,13 @@ fn build(
                 Modifier::Regex { .. } | Modifier::Named => LocationKind::Other,
                 _ => LocationKind::Path(path),
             };
-            Some(proxy::build(builder, pass, &scope.proxy, &kind)?)
+            Some(proxy::build(
+                builder,
+                pass,
+                &scope.proxy,
+                &scope.proxy_tls,
+                &kind,
+            )?)
         }
         None => None,
     };

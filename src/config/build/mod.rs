@@ -18,6 +18,7 @@ mod listen;
 mod location;
 mod logs;
 mod proxy;
+mod proxy_tls;
 mod response;
 mod scope;
 mod server;
@@ -32,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::Error;
-use super::model::{Config, LogFormat, LogLevel, Position, Remark};
+use super::model::{Config, LogFormat, LogLevel, Position, ProxyTls, Remark};
 use super::pem_source::Secret;
 use super::source::{Resolver, path_of};
 use super::syntax::Tree;
@@ -60,6 +61,7 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         limit_zones: limits::Zones::default(),
         records_client_hello: Cell::new(false),
         upstreams: upstream::Upstreams::default(),
+        proxy_tls: Vec::new(),
         environment: HashMap::new(),
     };
     let core = core::build(&mut builder, &tree.directives)?;
@@ -72,6 +74,7 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         upstreams: builder.upstreams.into_all(),
         request_zones: builder.limit_zones.requests,
         connection_zones: builder.limit_zones.connections,
+        proxy_tls: builder.proxy_tls,
         remarks: builder.remarks,
         files: tree.files,
     })
@@ -95,6 +98,7 @@ struct Builder<'a> {
     /// Whether a template names a variable of the ClientHello.
     records_client_hello: Cell<bool>,
     upstreams: upstream::Upstreams,
+    proxy_tls: Vec<Arc<ProxyTls>>,
     /// From `env NAME=VALUE;`.
     environment: HashMap<Box<str>, Secret>,
 }

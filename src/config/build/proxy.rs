@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::filters::{FilterSettings, default_redirect};
+use super::proxy_tls::ProxyTlsSettings;
 use super::response::{field_name, field_value};
-use super::upstream::{self, HTTP_PORT};
+use super::upstream::{self, HTTP_PORT, HTTPS_PORT};
 use super::url::{self, Target, Url, strip_prefix_any_case};
 use super::values::{has_variable, milliseconds, refuse, refuse_directive, set};
 use super::{Builder, Result};
@@ -99,6 +100,7 @@ pub(super) fn build(
     builder: &mut Builder<'_>,
     d: &Directive,
     settings: &ProxySettings,
+    tls: &ProxyTlsSettings,
     location: &LocationKind<'_>,
 ) -> Result<Proxy> {
     let value = d.arg(0);
@@ -106,12 +108,14 @@ pub(super) fn build(
         let what = "with variables is not implemented in this version";
         return Err(refuse_directive(d, what));
     }
-    if strip_prefix_any_case(value, b"https://").is_some() {
-        let what = "to \"https://\" is not implemented in this version";
-        return Err(refuse_directive(d, what));
-    }
-    let Some(rest) = strip_prefix_any_case(value, b"http://") else {
+    let secure = strip_prefix_any_case(value, b"https://");
+    let Some(rest) = secure.or_else(|| strip_prefix_any_case(value, b"http://")) else {
         return Err(refuse(d, "invalid URL prefix"));
+    };
+    let default_port = if secure.is_some() {
+        HTTPS_PORT
+    } else {
+        HTTP_PORT
     };
     let Url { target, uri } = url::parse(rest).map_err(|what| {
         let rest = String::from_utf8_lossy(rest);
@@ -129,17 +133,13 @@ pub(super) fn build(
                        or inside \"limit_except\" block";
         return Err(refuse(d, message));
     }
-    let upstream = upstream::for_target(builder, d, &target)?;
+    let upstream = upstream::for_target(builder, d, &target, default_port)?;
     let (host, port) = match &target {
         Target::Unix(_) => ("localhost".to_owned(), 0),
-        Target::Host {
-            host,
-            port: None | Some(HTTP_PORT),
-        } => ((*host).to_owned(), HTTP_PORT),
-        Target::Host {
-            host,
-            port: Some(port),
-        } => (format!("{host}:{port}"), *port),
+        Target::Host { host, port } => match port.unwrap_or(default_port) {
+            port if port == default_port => ((*host).to_owned(), port),
+            port => (format!("{host}:{port}"), port),
+        },
     };
     let client_identity = settings.client_identity.flatten();
     let set_headers = settings.all_set_headers();
@@ -157,7 +157,12 @@ pub(super) fn build(
         return Err(refuse(d, message));
     }
     let redirect = default_redirect(value, uri.is_some(), location);
+    let tls = match secure {
+        Some(_) => Some(tls.finish(builder, d)?),
+        None => None,
+    };
     Ok(Proxy {
+        tls,
         client_identity,
         upstream,
         host: host.into(),

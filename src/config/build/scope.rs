@@ -5,6 +5,7 @@ use super::authorization::Authorization;
 use super::connection::Connection;
 use super::limits::LimitSettings;
 use super::proxy::ProxySettings;
+use super::proxy_tls::ProxyTlsSettings;
 use super::response::Response;
 use super::tls::TlsSettings;
 use super::{Builder, Result};
@@ -29,6 +30,7 @@ pub(super) struct Scope {
     pub(super) limits: LimitSettings,
     pub(super) response: Response,
     pub(super) proxy: ProxySettings,
+    pub(super) proxy_tls: ProxyTlsSettings,
     pub(super) tls: TlsSettings,
 }
 
@@ -41,6 +43,7 @@ impl Scope {
             || self.limits.apply(builder, d)?
             || self.response.apply(builder, d)?
             || self.proxy.apply(builder, d)?
+            || self.proxy_tls.apply(builder, d)?
             || self.tls.apply(builder, d)?)
     }
 
@@ -51,6 +54,7 @@ impl Scope {
         self.limits.inherit(&outer.limits);
         self.response.inherit(&outer.response);
         self.proxy.inherit(&outer.proxy);
+        self.proxy_tls.inherit(&outer.proxy_tls);
         self.tls.inherit(&outer.tls);
     }
 }

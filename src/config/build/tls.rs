@@ -223,7 +223,7 @@ impl TlsSettings {
     }
 }
 
-fn located<T>(d: &Directive, value: T) -> Located<T> {
+pub(super) fn located<T>(d: &Directive, value: T) -> Located<T> {
     Located {
         value,
         position: d.position.clone(),
@@ -231,11 +231,11 @@ fn located<T>(d: &Directive, value: T) -> Located<T> {
 }
 
 /// A file that is named as it is, without variables or other sources.
-fn file(builder: &Builder<'_>, d: &Directive) -> Located<PathBuf> {
+pub(super) fn file(builder: &Builder<'_>, d: &Directive) -> Located<PathBuf> {
     located(d, builder.file_to_read(d.arg(0)))
 }
 
-fn pem(builder: &Builder<'_>, d: &Directive) -> Result<Located<PemSource>> {
+pub(super) fn pem(builder: &Builder<'_>, d: &Directive) -> Result<Located<PemSource>> {
     let value = d.arg(0);
     if has_variable(value) {
         let what = "with variables is not implemented in this version";
@@ -265,7 +265,7 @@ fn pem(builder: &Builder<'_>, d: &Directive) -> Result<Located<PemSource>> {
     Ok(located(d, source))
 }
 
-fn protocols(builder: &mut Builder<'_>, d: &Directive) -> Result<TlsVersions> {
+pub(super) fn protocols(builder: &mut Builder<'_>, d: &Directive) -> Result<TlsVersions> {
     let mut versions = TlsVersions {
         tls12: false,
         tls13: false,
@@ -276,8 +276,9 @@ fn protocols(builder: &mut Builder<'_>, d: &Directive) -> Result<TlsVersions> {
             "tlsv1.3" => versions.tls13 = true,
             "sslv2" | "sslv3" | "tlsv1" | "tlsv1.1" => {
                 let text = format!(
-                    "\"{}\" in \"ssl_protocols\" directive is not offered",
-                    word.text()
+                    "\"{}\" in \"{}\" directive is not offered",
+                    word.text(),
+                    d.name()
                 );
                 builder.warn(&d.position, text);
             }

@@ -13,6 +13,8 @@ use crate::config::units;
 
 /// The port of `server NAME;` and of an `http://` URL without one.
 pub(super) const HTTP_PORT: u16 = 80;
+/// The port of an `https://` URL without one.
+pub(super) const HTTPS_PORT: u16 = 443;
 
 /// `keepalive` where it is not given, as in Nginx since 1.29.7.
 const DEFAULT_KEEPALIVE: usize = 32;
@@ -130,12 +132,13 @@ fn server(builder: &Builder<'_>, d: &Directive, peers: &mut Vec<UpstreamPeer>) -
     Ok(())
 }
 
-/// The upstream for what stands behind `http://`: a block of that name, or the
+/// The upstream for what stands behind `http://` or `https://`: a block of that name, or the
 /// host itself.
 pub(super) fn for_target(
     builder: &mut Builder<'_>,
     d: &Directive,
     target: &Target<'_>,
+    default_port: u16,
 ) -> Result<UpstreamId> {
     let key = match target {
         Target::Unix(path) => format!("unix:{}", path.display()),
@@ -147,14 +150,14 @@ pub(super) fn for_target(
                     let message = format!("upstream \"{host}\" may not have port {port}");
                     return Err(refuse(d, message));
                 }
-                (None, _) => format!("{host}:{}", port.unwrap_or(HTTP_PORT)),
+                (None, _) => format!("{host}:{}", port.unwrap_or(default_port)),
             }
         }
     };
     if let Some(&id) = builder.upstreams.implicit.get(&key) {
         return Ok(id);
     }
-    let Some(addresses) = url::resolve_target(builder, target, HTTP_PORT) else {
+    let Some(addresses) = url::resolve_target(builder, target, default_port) else {
         let host = match target {
             Target::Host { host, .. } => host,
             Target::Unix(_) => "unix:",

@@ -158,10 +158,7 @@ pub(super) const GROUPS: &[Group] = &[
         "\
          \
          proxy_store_access proxy_allow_upstream proxy_request_dynamic proxy_pass_trailers \
-         proxy_ssl_certificate proxy_ssl_certificate_cache proxy_ssl_certificate_key \
-         proxy_ssl_ciphers proxy_ssl_conf_command proxy_ssl_crl proxy_ssl_key_log \
-         proxy_ssl_name proxy_ssl_password_file proxy_ssl_protocols proxy_ssl_session_reuse \
-         proxy_ssl_trusted_certificate proxy_ssl_verify_depth",
+         proxy_ssl_certificate_cache proxy_ssl_key_log",
     ),
     group(
         LATER,

@@ -2,6 +2,7 @@
 
 mod request;
 mod response;
+pub(super) mod secure;
 
 use std::fmt;
 use std::future::Future;
@@ -261,6 +262,11 @@ fn upstream_failed(
 ) -> u16 {
     let (status, message): (u16, &dyn fmt::Display) = match error {
         TransportError::TimedOut => (504, &"upstream timed out (110: Connection timed out)"),
+        // An alert may be about the certificate that the backend was shown.
+        error @ TransportError::Tls(_) => (
+            502,
+            &fmt::from_fn(move |f| write!(f, "{error}{}", secure::certificate_shown(request))),
+        ),
         error => (502, &fmt::from_fn(move |f| write!(f, "{call} {error}"))),
     };
     log::upstream_error(

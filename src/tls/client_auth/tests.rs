@@ -94,6 +94,7 @@ fn policy_of(mode: VerifyClient, cas: &[&CertificateDer<'static>], depth: usize)
         mode,
         revocation: None,
         failure: VerifyFailure::Alert,
+        purpose: Purpose::Client,
         digest: digest_of(mode, depth, &authorities),
         demands: digest_of(mode, depth, &authorities),
         authorities,

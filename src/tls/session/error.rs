@@ -26,6 +26,8 @@ pub enum SessionError {
     Interleaved,
     /// Peer: too many KeyUpdates or warnings.
     Flood,
+    /// Peer: a session ticket that cannot be used.
+    Ticket(rustls::Error),
     /// ringwall: the ranges given do not lie in the buffer in this order.
     Ranges,
     /// ringwall: was to send after close_notify or a fatal alert.
@@ -55,7 +57,7 @@ impl SessionError {
                 AlertDescription::UnexpectedMessage
             }
             Self::Renegotiation => AlertDescription::NoRenegotiation,
-            Self::Malformed => AlertDescription::DecodeError,
+            Self::Malformed | Self::Ticket(_) => AlertDescription::DecodeError,
             Self::IllegalKeyUpdate => AlertDescription::IllegalParameter,
             Self::Ranges | Self::KeySchedule(_) => AlertDescription::InternalError,
         })
@@ -77,6 +79,7 @@ impl fmt::Display for SessionError {
             Self::IllegalKeyUpdate => f.write_str("peer sent an illegal TLS KeyUpdate"),
             Self::Interleaved => f.write_str("peer interleaved a TLS KeyUpdate with other data"),
             Self::Flood => f.write_str("peer sent too many TLS KeyUpdates or warnings"),
+            Self::Ticket(error) => write!(f, "peer sent an unusable TLS session ticket: {error}"),
             Self::Ranges => f.write_str("TLS buffer ranges are out of order"),
             Self::Closed => f.write_str("TLS connection was already closed for writing"),
             Self::KeySchedule(error) => write!(f, "TLS keys could not be updated: {error}"),
@@ -88,7 +91,7 @@ impl std::error::Error for SessionError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Record(error) => Some(error),
-            Self::KeySchedule(error) => Some(error),
+            Self::KeySchedule(error) | Self::Ticket(error) => Some(error),
             _ => None,
         }
     }

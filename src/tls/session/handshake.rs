@@ -1,25 +1,21 @@
 //! The server's handshake, from the first byte to the keys.
 //!
 //! The ClientHello's name chooses the configuration, rustls does the handshake,
-//! and its keys then go to the record layer of ours. rustls is fed one record
-//! at a time: whatever the client sends behind its Finished must stay
-//! encrypted until the new record layer opens it, and rustls would decrypt all
-//! that it sees.
+//! and its keys then go to the record layer of ours.
 
 use std::fmt;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
-use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData};
+use rustls::server::UnbufferedServerConnection;
 use rustls::{
     AlertDescription, HandshakeKind, NamedGroup, ProtocolVersion, ServerConfig,
     SupportedCipherSuite,
 };
 
+use super::pump::Pump;
 use super::{KeySchedule, Session};
 use crate::tls::client_hello::{self, Found};
-use crate::tls::record::{HEADER, MAX_RECORD};
 
 /// The most ciphertext, in bytes, that a handshake can need in one piece: a
 /// message of 64 KiB (where rustls' bound for certificate chains lies) and what
@@ -43,22 +39,19 @@ enum State {
 }
 
 struct Running {
-    connection: UnbufferedServerConnection,
-    /// How much of the unconsumed input rustls has been shown. It ends at a
-    /// record's end, unless rustls is to judge an incomplete record.
-    shown: usize,
+    pump: Pump<UnbufferedServerConnection>,
     server_name: Option<Box<str>>,
     server_name_as_sent: Option<Box<str>>,
 }
 
-/// How far [`Handshake::process`] came.
+/// How far a handshake came.
 #[derive(Debug)]
-pub struct Progress {
+pub struct Progress<E = Established> {
     /// Bytes at the front of `incoming` that are used up.
     pub consumed: usize,
     /// The finished handshake; `None`: send what there is to send, then read
     /// more.
-    pub done: Option<Established>,
+    pub done: Option<E>,
 }
 
 /// What a finished handshake leaves.
@@ -203,7 +196,7 @@ impl Handshake {
             State::Over => return Err(HandshakeError::Over),
         };
         let mut early_plaintext = Vec::new();
-        let (consumed, finished) = running.advance(incoming, out, &mut early_plaintext)?;
+        let (consumed, finished) = running.pump.advance(incoming, out, &mut early_plaintext)?;
         let done = if finished {
             Some(running.establish(early_plaintext)?)
         } else {
@@ -256,8 +249,7 @@ fn start(
         HandshakeError::Tls(error)
     })?;
     Ok(Some(Box::new(Running {
-        connection,
-        shown: 0,
+        pump: Pump::new(connection),
         server_name: name,
         server_name_as_sent: as_sent,
     })))
@@ -283,121 +275,14 @@ fn plain_alert(out: &mut Vec<u8>, description: AlertDescription) {
     out.extend_from_slice(&[21, 3, 3, 0, 2, 2, description.into()]);
 }
 
-/// What to do after one step of rustls.
-enum Step {
-    Again,
-    /// rustls wants input that it has not been shown.
-    Starved,
-    Finished,
-}
-
 impl Running {
-    /// Returns how many bytes were consumed, and whether the handshake is over.
-    fn advance(
-        &mut self,
-        incoming: &mut [u8],
-        out: &mut Vec<u8>,
-        early_plaintext: &mut Vec<u8>,
-    ) -> Result<(usize, bool), HandshakeError> {
-        let mut consumed = 0;
-        // Cannot underflow for a caller that keeps to the contract; one that
-        // doesn't is told by rustls' decryption, not by a panic here.
-        self.shown = self.shown.min(incoming.len());
-        loop {
-            let rest = incoming.get_mut(consumed..).unwrap_or(&mut []);
-            let (discard, step) = self.step(rest, out, early_plaintext);
-            let discard = discard.min(self.shown);
-            consumed += discard;
-            self.shown -= discard;
-            match step {
-                Ok(Step::Again) => {}
-                Ok(Step::Starved) => {
-                    let rest = incoming.get(consumed..).unwrap_or(&[]);
-                    let next = next_shown(rest, self.shown);
-                    if next == self.shown {
-                        return Ok((consumed, false));
-                    }
-                    self.shown = next;
-                }
-                Ok(Step::Finished) => return Ok((consumed, true)),
-                Err(error) => {
-                    let rest = incoming.get_mut(consumed..).unwrap_or(&mut []);
-                    self.collect_alert(rest, out);
-                    return Err(error);
-                }
-            }
-        }
-    }
-
-    fn step(
-        &mut self,
-        rest: &mut [u8],
-        out: &mut Vec<u8>,
-        early_plaintext: &mut Vec<u8>,
-    ) -> (usize, Result<Step, HandshakeError>) {
-        let shown = rest.get_mut(..self.shown).unwrap_or(&mut []);
-        let status = self.connection.process_tls_records(shown);
-        let mut discard = status.discard;
-        let over = match status.state {
-            Ok(ConnectionState::EncodeTlsData(data)) => return (discard, encode(data, out)),
-            Ok(ConnectionState::TransmitTlsData(sent)) => {
-                // Handing the bytes to the caller is as good as sending them.
-                sent.done();
-                return (discard, Ok(Step::Again));
-            }
-            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                while let Some(record) = traffic.next_record() {
-                    match record {
-                        Ok(record) => {
-                            discard += record.discard;
-                            early_plaintext.extend_from_slice(record.payload);
-                        }
-                        Err(error) => return (discard, Err(HandshakeError::Tls(error))),
-                    }
-                }
-                return (discard, Ok(Step::Again));
-            }
-            Ok(ConnectionState::BlockedHandshake) => false,
-            // Also reached when we may write and the client's Finished is
-            // still to come.
-            Ok(ConnectionState::WriteTraffic(_)) => true,
-            Ok(_) => return (discard, Err(HandshakeError::UnexpectedState)),
-            Err(error) => return (discard, Err(HandshakeError::Tls(error))),
-        };
-        let step = if !over || self.connection.is_handshaking() {
-            Ok(Step::Starved)
-        } else if self.shown == discard {
-            Ok(Step::Finished)
-        } else {
-            // rustls keeps input that belongs to no message of the handshake.
-            Err(HandshakeError::UnexpectedState)
-        };
-        (discard, step)
-    }
-
-    /// Takes the alert that rustls queued with its error. Asks rustls only
-    /// while something is queued: once nothing is, it would go on to parse the
-    /// input that it has just refused.
-    fn collect_alert(&mut self, rest: &mut [u8], out: &mut Vec<u8>) {
-        while self.connection.wants_write() {
-            let shown = rest.get_mut(..self.shown).unwrap_or(&mut []);
-            let status = self.connection.process_tls_records(shown);
-            let Ok(ConnectionState::EncodeTlsData(data)) = status.state else {
-                return;
-            };
-            if encode(data, out).is_err() {
-                return;
-            }
-        }
-    }
-
     fn establish(self: Box<Self>, early_plaintext: Vec<u8>) -> Result<Established, HandshakeError> {
         let Self {
-            connection,
+            pump,
             server_name,
             server_name_as_sent,
-            ..
         } = *self;
+        let connection = pump.connection;
         let (Some(version), Some(suite)) = (
             connection.protocol_version(),
             connection.negotiated_cipher_suite(),
@@ -435,53 +320,6 @@ impl Running {
             suite,
             group,
         })
-    }
-}
-
-/// How much of `rest` to show next: one record more. Of an incomplete record,
-/// nothing: but one whose header no handshake can contain is shown as it is,
-/// for rustls to refuse at once.
-fn next_shown(rest: &[u8], shown: usize) -> usize {
-    let fresh = rest.get(shown..).unwrap_or(&[]);
-    let Some(&[kind, major, _, high, low]) = fresh.first_chunk::<HEADER>() else {
-        return shown;
-    };
-    let length = usize::from(u16::from_be_bytes([high, low]));
-    let whole = HEADER + length;
-    if !(20..=23).contains(&kind) || major != 3 || whole > MAX_RECORD {
-        return rest.len();
-    }
-    if fresh.len() < whole {
-        shown
-    } else {
-        shown + whole
-    }
-}
-
-fn encode(
-    mut data: EncodeTlsData<'_, ServerConnectionData>,
-    out: &mut Vec<u8>,
-) -> Result<Step, HandshakeError> {
-    let start = out.len();
-    // rustls tells the size only by refusing a buffer that is too small.
-    let needed = match data.encode(&mut []) {
-        Ok(written) => written,
-        Err(EncodeError::InsufficientSize(size)) => size.required_size,
-        Err(EncodeError::AlreadyEncoded) => return Err(HandshakeError::UnexpectedState),
-    };
-    if needed == 0 {
-        return Ok(Step::Again);
-    }
-    out.resize(start + needed, 0);
-    match data.encode(out.get_mut(start..).unwrap_or(&mut [])) {
-        Ok(written) => {
-            out.truncate(start + written);
-            Ok(Step::Again)
-        }
-        Err(_) => {
-            out.truncate(start);
-            Err(HandshakeError::UnexpectedState)
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What all tests of sessions share: certificates, configurations, and a
 //! server driven by bytes. The peer is rustls' buffered client, or OpenSSL.
 
+mod client;
 mod hostile;
 mod interop;
 mod openssl;

@@ -122,6 +122,17 @@ fn example(name: &str) -> Option<&'static str> {
         "proxy_ignore_headers" => "Expires X-Accel-Buffering",
         "proxy_method" => "POST",
         "proxy_set_body" => "body",
+        "proxy_ssl_alpn" => "http/1.1",
+        "proxy_ssl_certificate"
+        | "proxy_ssl_certificate_key"
+        | "proxy_ssl_crl"
+        | "proxy_ssl_password_file"
+        | "proxy_ssl_trusted_certificate" => "file",
+        "proxy_ssl_ciphers" => "HIGH",
+        "proxy_ssl_conf_command" => "Ciphersuites TLS_AES_128_GCM_SHA256",
+        "proxy_ssl_name" => "$host",
+        "proxy_ssl_protocols" => "TLSv1.3",
+        "proxy_ssl_verify_depth" => "2",
         "server" => "backend",
         "ssl_crl_expired" => "allow",
         "ssl_client_allow" | "ssl_client_deny" => "all",

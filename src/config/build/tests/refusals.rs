@@ -150,8 +150,20 @@ fn refusals_inside_a_server_are_worded_as_in_nginx() {
             "\"proxy_pass\" directive is duplicate",
         ),
         (
-            "location / { proxy_pass https://backend; }",
-            "\"proxy_pass\" directive to \"https://\" is not implemented in this version",
+            "location / { proxy_pass https://127.0.0.1; proxy_ssl_verify on; }",
+            "no proxy_ssl_trusted_certificate for proxy_ssl_verify",
+        ),
+        (
+            "location / { proxy_pass https://127.0.0.1; proxy_ssl_certificate a.crt; }",
+            "no \"proxy_ssl_certificate_key\" is defined for certificate \"/p/conf/a.crt\"",
+        ),
+        (
+            "proxy_ssl_alpn h2;",
+            "\"proxy_ssl_alpn\" directive with \"h2\" is not implemented in this version",
+        ),
+        (
+            "proxy_ssl_protocols TLSv1;",
+            "\"proxy_ssl_protocols\" directive names no version that is offered: TLSv1.2, TLSv1.3",
         ),
         ("return 1000;", "invalid return code \"1000\""),
         ("return x;", "invalid return code \"x\""),

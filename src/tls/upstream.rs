@@ -1,0 +1,282 @@
+//! The TLS side of `proxy_pass https://…`: who we are to an upstream, who it
+//! must be, and the sessions that are resumed with it.
+//!
+//! What decides about a connection is [`UpstreamTls::identity`] and the name
+//! asked for; a connection made under one is never used for another
+//! (`proxy::pool`). Sessions belong to one such identity, one address and one
+//! name.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_lc_rs::digest;
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, SignatureScheme};
+
+use super::certs::{CertificateInfo, Loader, TlsError};
+use super::client_auth::servers::ServerAuth;
+pub use super::client_auth::servers::{ServerRefusal, take_server_refusal};
+use super::server::{Suites, crypto_provider, versions};
+use super::session::{ClientHandshake, HandshakeError};
+use crate::config::{ProxyTls, UpstreamAddress};
+
+/// The settings of one kind of upstream connection; shared by all locations
+/// that say the same.
+#[derive(Debug)]
+pub struct UpstreamTls {
+    /// Without sessions.
+    base: Arc<ClientConfig>,
+    auth: Arc<ServerAuth>,
+    verifies: bool,
+    /// `None`: `proxy_ssl_session_reuse off`.
+    sessions: Option<Sessions>,
+    identity: [u8; 32],
+    certificate: Option<CertificateInfo>,
+}
+
+/// Per address, a configuration with a store of its own: rustls keeps sessions
+/// by name alone.
+#[derive(Debug, Default)]
+struct Sessions(Mutex<HashMap<UpstreamAddress, Arc<ClientConfig>>>);
+
+/// Addresses whose sessions are kept; a host name's answers may change for
+/// ever.
+const MAX_ADDRESSES: usize = 256;
+/// Sessions kept per address.
+const SESSIONS_EACH: usize = 64;
+
+/// Builds the settings of one location, with what the operator should hear.
+///
+/// # Errors
+///
+/// A file or a directive's value cannot be used; the position is that of the
+/// directive.
+pub fn build(
+    tls: &ProxyTls,
+    loader: &mut Loader,
+) -> Result<(Arc<UpstreamTls>, Vec<String>), TlsError> {
+    let suites = Suites {
+        prefix: "proxy_",
+        ciphers: &tls.ciphers,
+        protocols: tls.protocols,
+        ciphersuites: tls.ciphersuites.as_ref(),
+        ecdh_curve: None,
+    };
+    let provider = crypto_provider(&suites, loader)?;
+    let own = match &tls.certificate {
+        Some((certificate, key)) => {
+            let passphrases = tls.password_file.as_ref();
+            Some(loader.certified_key(certificate, key.as_ref(), passphrases)?)
+        }
+        None => None,
+    };
+    let (key, certificate) = own.unzip();
+    let algorithms = provider.signature_verification_algorithms;
+    let auth = ServerAuth::load(tls, algorithms, loader)?;
+    let identity = identity_of(tls, key.as_deref(), &auth);
+    if let Some(known) = loader.built.upstreams.get(&identity) {
+        let known = Arc::clone(known);
+        return Ok((known, loader.take_warnings()));
+    }
+    let verifier = Arc::clone(&auth);
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions(tls.protocols))
+        .map_err(|error| TlsError::at(&tls.ciphers.position, error.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_cert_resolver(Arc::new(Own(key)));
+    config.alpn_protocols = tls.alpn.iter().map(|name| name.to_vec()).collect();
+    config.enable_sni = tls.server_name;
+    config.resumption = Resumption::disabled();
+    // The record layer after the handshake is not rustls' (`tls::session`).
+    config.enable_secret_extraction = true;
+    config.enable_early_data = false;
+    config.cert_compressors = Vec::new();
+    config.cert_decompressors = Vec::new();
+    let built = Arc::new(UpstreamTls {
+        base: Arc::new(config),
+        auth,
+        verifies: tls.verify.value,
+        sessions: tls.session_reuse.then(Sessions::default),
+        identity,
+        certificate,
+    });
+    loader.built.upstreams.insert(identity, Arc::clone(&built));
+    Ok((built, loader.take_warnings()))
+}
+
+/// SHA-256 over all that makes connections differ, the name asked for apart.
+fn identity_of(tls: &ProxyTls, key: Option<&CertifiedKey>, auth: &ServerAuth) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut part = |bytes: &[u8]| {
+        context.update(&(bytes.len() as u64).to_be_bytes());
+        context.update(bytes);
+    };
+    part(b"ringwall upstream identity 1");
+    part(auth.demands());
+    let chain = key.map_or(&[][..], |key| &key.cert[..]);
+    part(&(chain.len() as u64).to_be_bytes());
+    chain.iter().for_each(|der| part(der));
+    part(&[
+        tls.protocols.tls12.into(),
+        tls.protocols.tls13.into(),
+        tls.server_name.into(),
+        tls.session_reuse.into(),
+    ]);
+    part(tls.ciphers.value.as_bytes());
+    let suites = tls.ciphersuites.as_ref();
+    part(suites.map_or("", |suites| &suites.value).as_bytes());
+    tls.alpn.iter().for_each(|name| part(name));
+    let mut identity = [0; 32];
+    identity.copy_from_slice(context.finish().as_ref());
+    identity
+}
+
+/// A name that no SNI can carry and no certificate bear.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidName(pub String);
+
+impl fmt::Display for InvalidName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\" is no name of a TLS server", self.0)
+    }
+}
+
+/// Why a handshake with an upstream cannot begin.
+#[derive(Debug)]
+pub enum BeginError {
+    /// Configuration or request: the name.
+    Name(InvalidName),
+    /// rustls'.
+    Handshake(HandshakeError),
+}
+
+impl fmt::Display for BeginError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(error) => error.fmt(f),
+            Self::Handshake(error) => error.fmt(f),
+        }
+    }
+}
+
+impl UpstreamTls {
+    /// Begins a handshake with the upstream at `address`, which is to be
+    /// `name` (see [`without_port`]).
+    ///
+    /// # Errors
+    ///
+    /// The name is to be sent or checked and cannot be one.
+    pub fn begin(
+        &self,
+        address: &UpstreamAddress,
+        name: &str,
+    ) -> Result<ClientHandshake, BeginError> {
+        let name = match ServerName::try_from(unbracketed(name).to_owned()) {
+            Ok(name) => name,
+            // Nobody sees or checks it.
+            Err(_) if !self.base.enable_sni && !self.verifies => {
+                ServerName::from(IpAddr::from([0, 0, 0, 0]))
+            }
+            Err(_) => return Err(BeginError::Name(InvalidName(name.to_owned()))),
+        };
+        let config = match &self.sessions {
+            None => Arc::clone(&self.base),
+            Some(sessions) => sessions.config(address, &self.base),
+        };
+        ClientHandshake::new(config, name).map_err(BeginError::Handshake)
+    }
+
+    /// Judges the upstream of a resumed session, where rustls asks nobody:
+    /// a session must not outlive a certificate.
+    ///
+    /// # Errors
+    ///
+    /// The upstream is not, or no longer, acceptable.
+    pub fn admit(&self, chain: &[CertificateDer<'_>], name: &str) -> Result<(), ServerRefusal> {
+        self.auth.judge(chain, unbracketed(name), super::now())
+    }
+
+    /// SHA-256 over all that makes connections differ: the certificate shown,
+    /// what is demanded of the upstream, versions, suites, protocols. The
+    /// address and the name asked for are not in it.
+    pub fn identity(&self) -> &[u8; 32] {
+        &self.identity
+    }
+
+    /// The certificate that upstreams are shown.
+    pub fn certificate(&self) -> Option<&CertificateInfo> {
+        self.certificate.as_ref()
+    }
+}
+
+impl Sessions {
+    fn config(&self, address: &UpstreamAddress, base: &Arc<ClientConfig>) -> Arc<ClientConfig> {
+        let mut configs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = configs.get(address) {
+            return Arc::clone(known);
+        }
+        if configs.len() >= MAX_ADDRESSES {
+            configs.clear();
+        }
+        let mut config = ClientConfig::clone(base);
+        config.resumption = Resumption::in_memory_sessions(SESSIONS_EACH);
+        let config = Arc::new(config);
+        configs.insert(address.clone(), Arc::clone(&config));
+        config
+    }
+}
+
+/// The host of `host:port`, as Nginx takes it from `proxy_ssl_name`.
+pub fn without_port(name: &str) -> &str {
+    if name.starts_with('[') {
+        let end = name.find(']').map_or(name.len(), |end| end + 1);
+        return name.get(..end).unwrap_or(name);
+    }
+    name.split(':').next().unwrap_or(name)
+}
+
+fn unbracketed(name: &str) -> &str {
+    name.strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'))
+        .unwrap_or(name)
+}
+
+/// Shows the configured certificate to whoever asks for one, whichever CAs are
+/// named, as OpenSSL does.
+#[derive(Debug)]
+struct Own(Option<Arc<CertifiedKey>>);
+
+impl ResolvesClientCert for Own {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_does_not_belong_to_the_name() {
+        for (name, host) in [
+            ("a.example", "a.example"),
+            ("a.example:8443", "a.example"),
+            ("[::1]:443", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("[::1", "[::1"),
+            ("", ""),
+        ] {
+            assert_eq!(without_port(name), host);
+        }
+        assert_eq!(unbracketed("[::1]"), "::1");
+    }
+}
