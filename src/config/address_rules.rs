@@ -49,6 +49,19 @@ impl Network {
         }
     }
 
+    /// Its first address and the length of its prefix as IPv6 counts them: an
+    /// IPv4 network lies among the mapped addresses (RFC 4291 §2.5.5.2).
+    pub fn mapped(&self) -> (u128, u8) {
+        let ones = |mask: u32| mask.try_into().unwrap_or(128);
+        match self {
+            Self::V4(address, mask) => (
+                Ipv4Addr::from(*address).to_ipv6_mapped().to_bits(),
+                96 + ones(mask.count_ones()),
+            ),
+            Self::V6(address, mask) => (*address, ones(mask.count_ones())),
+        }
+    }
+
     /// Whether the address belongs to it. An IPv4 address never belongs to an
     /// IPv6 network, whichever way it is written.
     pub fn contains(&self, address: IpAddr) -> bool {

@@ -6,9 +6,8 @@
 
 use std::sync::Arc;
 
-use regex::bytes::Regex;
-
 use super::model::{Location, Locations};
+use super::regexes::{Pattern, TooManySteps};
 
 /// What takes a path.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +17,7 @@ pub enum FoundLocation<'a> {
         /// What holds for the request.
         location: &'a Arc<Location>,
         /// The regular expression that matched, for its captures.
-        regex: Option<&'a Regex>,
+        regex: Option<&'a Pattern>,
     },
     /// Answered by a 301 to the path with `/` behind it, arguments kept, under
     /// the settings of this location.
@@ -29,10 +28,22 @@ pub enum FoundLocation<'a> {
 
 impl Locations {
     /// The location for a normalised path. Allocates nothing.
-    pub fn find(&self, path: &[u8]) -> FoundLocation<'_> {
+    ///
+    /// # Errors
+    /// [`TooManySteps`], where a regular expression looks around: then nobody
+    /// knows which location holds, and none does.
+    pub fn find(&self, path: &[u8]) -> Result<FoundLocation<'_>, TooManySteps> {
         let mut found = FoundLocation::None;
-        self.search(path, None, &mut found);
-        found
+        self.search(path, None, &mut found)?;
+        Ok(found)
+    }
+
+    /// `@NAME`.
+    pub fn find_named(&self, name: &[u8]) -> Option<&Arc<Location>> {
+        self.named
+            .iter()
+            .find(|(known, _)| known.as_bytes() == name)
+            .map(|(_, location)| location)
     }
 
     /// Improves on `found`, which an enclosing level has set; `regex` is the
@@ -41,12 +52,12 @@ impl Locations {
     fn search<'a>(
         &'a self,
         path: &[u8],
-        regex: Option<&'a Regex>,
+        regex: Option<&'a Pattern>,
         found: &mut FoundLocation<'a>,
-    ) -> Search {
+    ) -> Result<Search, TooManySteps> {
         if let Some(location) = self.find_exact(path) {
             *found = FoundLocation::Location { location, regex };
-            return Search::Final;
+            return Ok(Search::Final);
         }
         let prefix = self
             .prefixes
@@ -57,25 +68,25 @@ impl Locations {
             && let Some(location) = self.find_with_slash(path)
         {
             *found = FoundLocation::AddSlash(location);
-            return Search::Final;
+            return Ok(Search::Final);
         }
         let mut ask_regexes = true;
         if let Some((_, no_regex, location)) = prefix {
             *found = FoundLocation::Location { location, regex };
-            if let Search::Final = location.nested.search(path, regex, found) {
-                return Search::Final;
+            if let Search::Final = location.nested.search(path, regex, found)? {
+                return Ok(Search::Final);
             }
             ask_regexes = !no_regex;
         }
-        if ask_regexes
-            && let Some((regex, location)) = self.regexes.iter().find(|(r, _)| r.is_match(path))
-        {
-            let regex = Some(regex);
-            *found = FoundLocation::Location { location, regex };
-            location.nested.search(path, regex, found);
-            return Search::Final;
+        for (regex, location) in self.regexes.iter().filter(|_| ask_regexes) {
+            if regex.is_match(path)? {
+                let regex = Some(regex);
+                *found = FoundLocation::Location { location, regex };
+                location.nested.search(path, regex, found)?;
+                return Ok(Search::Final);
+            }
         }
-        Search::Open
+        Ok(Search::Open)
     }
 
     fn find_exact(&self, path: &[u8]) -> Option<&Arc<Location>> {
@@ -133,7 +144,7 @@ mod tests {
     }
 
     fn found(config: &Config, path: &str) -> Option<u16> {
-        match config.servers[0].locations.find(path.as_bytes()) {
+        match config.servers[0].locations.find(path.as_bytes()).unwrap() {
             FoundLocation::Location { location, .. } => match &location.handler {
                 Handler::Return(returns) => Some(returns.status),
                 _ => None,

@@ -22,11 +22,13 @@ mod mime;
 mod model;
 mod pem_source;
 mod regexes;
+mod script;
 mod server_names;
 mod source;
 mod syntax;
 mod template;
 mod units;
+mod variables;
 
 use std::path::PathBuf;
 
@@ -38,9 +40,14 @@ pub use locations::FoundLocation;
 pub use mime::MimeTypes;
 pub use model::*;
 pub use pem_source::{PemSource, Secret};
+pub use regexes::{Groups, Pattern, TooManySteps};
+pub use script::{Assignable, Condition, ErrorPage, ErrorStatus, If, Rewrite, Step, Then};
 pub use server_names::{Conflict, FoundServer, NamePattern, ServerNames};
 pub use source::{FileSystem, Resolver, Source, SystemResolver};
 pub use template::{CompileError, Part, Template, Variable};
+pub use variables::{
+    Geo, GeoRanges, Map, Mapped, Networks, SplitClients, UserVariable, ValueSource, VariableId,
+};
 
 /// What the command line says about a configuration.
 #[derive(Debug, Clone)]

@@ -10,15 +10,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use regex::bytes::Regex;
-
 use super::address_rules::AddressRules;
 use super::client_rules::ClientRules;
 use super::limits::{LimitZone, Limits};
 use super::mime::MimeTypes;
 use super::pem_source::PemSource;
+use super::regexes::Pattern;
+use super::script::{ErrorPage, Step};
 use super::server_names::ServerNames;
 use super::template::Template;
+use super::variables::UserVariable;
 pub use forwarding::*;
 
 /// Where a directive stands: for every message about it.
@@ -67,6 +68,9 @@ pub struct Config {
     /// Whether any value names a variable of the ClientHello, so that what the
     /// client offered must be kept.
     pub records_client_hello: bool,
+    /// Whether any value names a field of a response, so that the fields must be
+    /// kept until the request is logged.
+    pub records_response_fields: bool,
     /// Every `server` block, in file order; the index is its [`ServerId`].
     pub servers: Vec<Arc<Server>>,
     /// Every `upstream` block and every address that `proxy_pass` names
@@ -79,6 +83,9 @@ pub struct Config {
     /// The TLS settings of every location whose backend speaks TLS; the index
     /// is [`ProxyTls::id`].
     pub proxy_tls: Vec<Arc<ProxyTls>>,
+    /// The variables that it defines; the index is a template's
+    /// [`super::VariableId`].
+    pub variables: Vec<UserVariable>,
     /// What the operator should hear of at load: directives without effect
     /// here, deprecated spellings, protocol versions that are not offered.
     pub remarks: Vec<Remark>,
@@ -234,8 +241,9 @@ pub struct Server {
     pub permissive: bool,
     /// What holds before a location is known.
     pub connection: ConnectionLimits,
-    /// What the server block itself says: `return` at server level and the
-    /// settings for requests that no location takes.
+    /// What the server block itself says: its script, which comes before the
+    /// search for a location, and the settings for requests that no location
+    /// takes.
     pub root: Arc<Location>,
     /// Which location takes which path.
     pub locations: Locations,
@@ -268,7 +276,7 @@ pub struct Locations {
     /// Prefixes, sorted by length, longest first; the flag is `^~`.
     pub prefixes: Vec<(Box<[u8]>, bool, Arc<Location>)>,
     /// `~` and `~*`, in file order.
-    pub regexes: Vec<(Regex, Arc<Location>)>,
+    pub regexes: Vec<(Pattern, Arc<Location>)>,
     /// `@NAME`, reached by internal redirects only.
     pub named: Vec<(Box<str>, Arc<Location>)>,
 }
@@ -283,8 +291,19 @@ pub struct Location {
     pub prefix: Box<[u8]>,
     /// Where it stands.
     pub position: Position,
+    /// What is done before anything answers: `set`, `rewrite`, `if`, … in their
+    /// order.
+    pub script: Box<[Step]>,
     /// What answers.
     pub handler: Handler,
+    /// `limit_except`: what holds for the other methods.
+    pub limit_except: Option<LimitExcept>,
+    /// `internal`: for internal redirects only, 404 for clients. Default off.
+    pub internal: bool,
+    /// `error_page`, each code once.
+    pub error_pages: Arc<[ErrorPage]>,
+    /// `recursive_error_pages`: also for errors of error pages. Default off.
+    pub recursive_error_pages: bool,
     /// Locations inside this one, searched once this one has matched.
     pub nested: Locations,
     /// Ends in `/` and has a `proxy_pass`: the same path without the slash is
@@ -362,12 +381,21 @@ pub struct AuthBasic {
     pub folder: PathBuf,
 }
 
+/// `limit_except METHOD… { … }`.
+#[derive(Debug)]
+pub struct LimitExcept {
+    /// The methods that are not limited, as written; GET stands for HEAD too.
+    pub methods: Vec<Box<[u8]>>,
+    /// What holds for all others instead of the location's own settings.
+    pub location: Arc<Location>,
+}
+
 /// What answers a request.
 #[derive(Debug)]
 pub enum Handler {
     /// Nothing was configured: 404.
     None,
-    /// `return`.
+    /// A `return` that nothing stands before.
     Return(Return),
     /// `metrics`.
     Metrics,

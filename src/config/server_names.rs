@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use regex::bytes::Regex;
-
 use super::model::ServerId;
+use super::regexes::Pattern;
 
 /// Longest name that is looked up, bytes: a DNS name has at most 253 (RFC 1035
 /// §2.3.4, less the length octets), so a longer one belongs to nobody.
@@ -25,7 +24,7 @@ pub struct ServerNames {
     /// `www.example.*` as `www.example`; lower case.
     pub trailing: HashMap<Box<str>, ServerId>,
     /// `~…`, in file order.
-    pub regexes: Vec<(Regex, ServerId)>,
+    pub regexes: Vec<(Pattern, ServerId)>,
 }
 
 /// What a lookup found.
@@ -34,7 +33,7 @@ pub struct FoundServer<'a> {
     /// The virtual host.
     pub server: ServerId,
     /// The regular expression that took the name, for its captures.
-    pub regex: Option<&'a Regex>,
+    pub regex: Option<&'a Pattern>,
 }
 
 /// One name of a `server_name` directive, parsed.
@@ -49,7 +48,7 @@ pub enum NamePattern {
     /// `www.example.*`.
     Trailing(Box<str>),
     /// `~…`.
-    Regex(Regex),
+    Regex(Pattern),
 }
 
 /// The name already belongs to another server of the same address.
@@ -140,7 +139,7 @@ impl ServerNames {
         let (regex, server) = self
             .regexes
             .iter()
-            .find(|(regex, _)| regex.is_match(name))?;
+            .find(|(regex, _)| regex.is_match(name) == Ok(true))?;
         Some(FoundServer {
             server: *server,
             regex: Some(regex),
@@ -211,7 +210,9 @@ mod tests {
         let mut names = ServerNames::default();
         for (index, name) in list.iter().enumerate() {
             let pattern = match name.strip_prefix('~') {
-                Some(regex) => NamePattern::Regex(Regex::new(regex).unwrap()),
+                Some(regex) => {
+                    NamePattern::Regex(Pattern::compile(regex.as_bytes(), false, |_| None).unwrap())
+                }
                 None => NamePattern::parse(name).unwrap(),
             };
             names.insert(&pattern, index + 1).unwrap();

@@ -5,8 +5,10 @@
 //! its own; who knows the values is the request path's business
 //! (`proxy::variables`), so this module only names them.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
+
+use super::variables::VariableId;
 
 /// A directive's value, split into what is fixed and what a request decides.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -200,8 +202,8 @@ pub enum Variable {
     UpstreamStatus,
     /// `$1` … `$9`: group of the regular expression that matched last.
     Capture(u8),
-    /// `$name` of a named group.
-    NamedCapture(Box<str>),
+    /// One that the configuration defines.
+    User(VariableId),
 }
 
 /// Why a value could not be compiled, in Nginx's words.
@@ -262,12 +264,15 @@ impl Template {
 
     /// Compiles a value: `$name`, `${name}`, `$1`. The configuration's own
     /// escapes have been resolved by the lexer; there is none for `$`, as in
-    /// Nginx. `named` holds the named groups of the configuration's regular
-    /// expressions, which may stand behind the place that uses them.
+    /// Nginx. `defined` holds the variables that the configuration defines, maybe
+    /// behind the place that uses them.
     ///
     /// # Errors
     /// A malformed or unknown variable.
-    pub fn compile(value: &[u8], named: &HashSet<Box<str>>) -> Result<Self, CompileError> {
+    pub fn compile(
+        value: &[u8],
+        defined: &HashMap<Box<str>, VariableId>,
+    ) -> Result<Self, CompileError> {
         let mut parts = Vec::new();
         let mut literal = Vec::new();
         let mut rest = value;
@@ -279,7 +284,7 @@ impl Template {
                     rest = &rest[1..];
                     Variable::Capture(digit - b'0')
                 }
-                _ => Variable::named(take_name(&mut rest)?, named)?,
+                _ => Variable::named(take_name(&mut rest)?, defined)?,
             };
             if !literal.is_empty() {
                 parts.push(Part::Literal(std::mem::take(&mut literal).into()));
@@ -356,16 +361,22 @@ impl Variable {
         matches!(self, Self::SslCiphers | Self::SslCurves)
     }
 
+    /// Whether the value is a field of a response, of which nothing is kept
+    /// otherwise.
+    pub fn is_of_response_fields(&self) -> bool {
+        matches!(self, Self::SentHttp(_) | Self::UpstreamHttp(_))
+    }
+
     /// The variable of a name, which Nginx takes in any case.
-    fn named(name: &str, named: &HashSet<Box<str>>) -> Result<Self, CompileError> {
+    fn named(name: &str, defined: &HashMap<Box<str>, VariableId>) -> Result<Self, CompileError> {
         let name = name.to_ascii_lowercase();
         if let Some(variable) = Self::fixed(&name) {
             return Ok(variable);
         }
-        // A named group shadows the families below, not the fixed names above:
-        // Nginx refuses to redefine those.
-        if named.contains(name.as_str()) {
-            return Ok(Self::NamedCapture(name.into()));
+        // Such a one shadows the families below; the fixed names above cannot be
+        // defined anew.
+        if let Some(&id) = defined.get(name.as_str()) {
+            return Ok(Self::User(id));
         }
         if NOT_IMPLEMENTED.contains(&name.as_str())
             || [
@@ -400,7 +411,8 @@ impl Variable {
         Err(CompileError::Unknown(name))
     }
 
-    fn fixed(name: &str) -> Option<Self> {
+    /// The one of this name that every configuration has.
+    pub(crate) fn fixed(name: &str) -> Option<Self> {
         Some(match name {
             "args" | "query_string" => Self::Args,
             "binary_remote_addr" => Self::BinaryRemoteAddr,
@@ -546,7 +558,7 @@ mod tests {
     use super::*;
 
     fn compile(value: &str) -> Result<Vec<Part>, String> {
-        let named = HashSet::from(["tenant".into()]);
+        let named = HashMap::from([("tenant".into(), 7)]);
         match Template::compile(value.as_bytes(), &named) {
             Ok(template) => Ok(template.parts.into_vec()),
             Err(error) => Err(error.to_string()),
@@ -580,7 +592,7 @@ mod tests {
             Ok(vec![
                 Part::Variable(Variable::Http("x-real-ip".into())),
                 Part::Variable(Variable::Arg("a_b".into())),
-                Part::Variable(Variable::NamedCapture("tenant".into())),
+                Part::Variable(Variable::User(7)),
             ])
         );
     }
@@ -617,7 +629,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_compile_or_are_refused(value in proptest::collection::vec(any::<u8>(), 0..64)) {
-            if let Ok(template) = Template::compile(&value, &HashSet::new()) {
+            if let Ok(template) = Template::compile(&value, &HashMap::new()) {
                 let merged = template.parts.windows(2).all(|pair| {
                     !matches!(pair, [Part::Literal(_), Part::Literal(_)])
                 });

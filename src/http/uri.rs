@@ -131,16 +131,31 @@ fn leave_segment(out: &mut Vec<u8>, root: usize) -> Result<(), InvalidPath> {
 /// in a request line, as Nginx does (`NGX_ESCAPE_URI`) when `proxy_pass` has a
 /// URI part.
 pub fn escape_uri(out: &mut Vec<u8>, path: &[u8]) {
+    escape(out, path, |byte| {
+        is_url_byte(byte) && !b"#%?".contains(&byte)
+    });
+}
+
+/// Appends a value with everything percent-encoded that would end or split an
+/// argument of a query, as Nginx does (`NGX_ESCAPE_ARGS`) with what a regular
+/// expression has found in a decoded path.
+pub fn escape_argument(out: &mut Vec<u8>, value: &[u8]) {
+    escape(out, value, |byte| {
+        is_url_byte(byte) && !b"#%&+;?".contains(&byte)
+    });
+}
+
+/// What may stand somewhere in a URL.
+fn is_url_byte(byte: u8) -> bool {
+    matches!(byte, 0x21..0x7f) && !b"\"<>\\^`{|}".contains(&byte)
+}
+
+fn escape(out: &mut Vec<u8>, bytes: &[u8], is_plain: impl Fn(u8) -> bool) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    out.reserve(path.len());
-    for byte in path {
-        let plain = match byte {
-            b' ' | b'"' | b'#' | b'%' | b'<' | b'>' | b'?' | b'\\' | b'^' | b'`' | b'{' | b'|'
-            | b'}' => false,
-            other => (0x21..0x7f).contains(other),
-        };
-        if plain {
-            out.push(*byte);
+    out.reserve(bytes.len());
+    for &byte in bytes {
+        if is_plain(byte) {
+            out.push(byte);
         } else {
             let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
             out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 0xf)]);

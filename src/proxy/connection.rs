@@ -1,13 +1,13 @@
 //! An accepted connection: its handshake, then one request after another.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::config::{ErrorLog, ListenAddress, Listener, Server};
 use crate::http::error::{HeadError, Refusal};
-use crate::http::h1::framing::{self, BodyFraming};
+use crate::http::h1::framing;
 use crate::http::h1::parse::{HeadLimits, MAX_FIELDS, Status, parse_request};
 use crate::http::head::{FieldId, RequestHead, Version};
 use crate::http::headers::ConnectionOptions;
@@ -24,10 +24,10 @@ use super::h1::{H1Body, H1Sink, RequestKind};
 use super::handshake::{self, Accepted};
 use super::log;
 use super::measure;
-use super::request::{Answer, ClientConnection, Request};
+use super::request::{Answer, Captured, ClientConnection, Request, Target};
 use super::respond;
 use super::route;
-use super::serve::{Served, serve};
+use super::serve::{Entry, Served, serve};
 use super::transport::{Transport, TransportError};
 use super::worker::{Registration, View, Worker};
 
@@ -297,8 +297,10 @@ impl HttpConnection {
             head,
             buffer,
             base,
-            normalized: None,
-            location_regex: None,
+            target: Target::default(),
+            captured: Captured::default(),
+            values: RefCell::default(),
+            depth: Cell::default(),
             received,
             length: length as u64,
             attempts: Default::default(),
@@ -308,25 +310,24 @@ impl HttpConnection {
         };
         let (rx, tx) = transport.split();
         let mut sink = H1Sink::new(tx, kind, wants_more && still_listed);
-        let framing = match framing {
-            Ok(_)
-                if self.connection.tls.is_none()
-                    && route::is_cleartext_refused(&view.gateway, listener, server) =>
-            {
-                log::request_error(
-                    &request,
-                    Level::Info,
-                    format_args!(
-                        "client sent plain HTTP request to HTTPS port while reading client request headers"
-                    ),
-                );
-                Err(497)
-            }
-            framing => framing,
-        };
+        let refused = self.connection.tls.is_none()
+            && route::is_cleartext_refused(&view.gateway, listener, server);
         let next = match framing {
             Ok(framing) => {
-                let answered = answer(&mut request, framing, expects_continue, rx, &mut sink);
+                let mut entry = Entry::Arrival;
+                if refused {
+                    log::request_error(
+                        &request,
+                        Level::Info,
+                        format_args!(
+                            "client sent plain HTTP request to HTTPS port while reading client request headers"
+                        ),
+                    );
+                    sink.close_after();
+                    entry = Entry::Refused(497);
+                }
+                let body = H1Body::new(rx, framing, expects_continue);
+                let answered = answer(&mut request, entry, body, &mut sink);
                 Box::pin(answered).await
             }
             Err(status) => {
@@ -522,15 +523,13 @@ enum Read {
 }
 
 /// Serves a well-framed request and sees to its body.
-async fn answer(
-    request: &mut Request<'_>,
-    framing: BodyFraming,
-    expects_continue: bool,
-    rx: super::transport::Rx<'_>,
+async fn answer<'a>(
+    request: &mut Request<'a>,
+    entry: Entry<'a>,
+    mut body: H1Body<'_>,
     sink: &mut H1Sink<'_>,
 ) -> Next {
-    let mut body = H1Body::new(rx, framing, expects_continue);
-    let served = serve(request, &mut body, sink).await;
+    let served = serve(request, entry, &mut body, sink).await;
     let next = match served {
         Served::CutOff => Next::CutOff,
         Served::Done if !body.is_in_step() => Next::Close(LINGER),

@@ -95,6 +95,12 @@ pub(crate) trait BodySource {
     /// Nothing of it is left to read.
     fn is_finished(&self) -> bool;
 
+    /// Nothing of it has been read yet.
+    fn is_whole(&self) -> bool;
+
+    /// From here on it looks empty, whatever is left of it.
+    fn withhold(&mut self);
+
     /// What comes behind this request is another protocol's: from here on
     /// [`BodySource::next`] yields it as it comes, without limits of time or
     /// size, until the client ends its side.

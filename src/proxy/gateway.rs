@@ -5,10 +5,10 @@ use std::io;
 use std::sync::Arc;
 
 use crate::config::{
-    self as model, AccessLog, Config, ExpiresWhen, IdentityForm, ListenAddress, Listener, Location,
-    Locations, LogTarget, Server, ServerId,
+    self as model, Config, IdentityForm, ListenAddress, Listener, Location, Locations, LogTarget,
+    Server, ServerId,
 };
-use crate::config::{Part, Template, Variable};
+use crate::config::{Step, Template, Variable};
 use crate::http::headers::same_field_name;
 use crate::telemetry::error_log::{ErrorLog, Level};
 use crate::telemetry::metrics::Metrics;
@@ -38,7 +38,6 @@ pub struct Gateway {
     pub certificates: Vec<CertificateInfo>,
     access_sinks: Vec<(LogTarget, LogSink)>,
     error_logs: Vec<(Vec<model::ErrorLog>, Arc<ErrorLog>)>,
-    records_response_fields: bool,
     asserted: Vec<Box<[u8]>>,
     /// Of `proxy_client_identity`, each once.
     identity_forms: Vec<IdentityForm>,
@@ -84,7 +83,6 @@ impl Gateway {
                 access_sinks.push((log.target.clone(), open(&log.target)?));
             }
         }
-        let records_response_fields = all.iter().any(|location| records_response_fields(location));
         let asserted = asserted_fields(&config);
         let mut identity_forms = Vec::new();
         let proxies = all.iter().copied().filter_map(super::route::proxy);
@@ -108,7 +106,6 @@ impl Gateway {
             certificates: Vec::new(),
             access_sinks,
             error_logs,
-            records_response_fields,
         })
     }
 
@@ -186,11 +183,12 @@ impl Gateway {
     /// Whether any template names `$sent_http_…` or `$upstream_http_…`, so
     /// that fields must be kept until the request is logged.
     pub(crate) fn records_response_fields(&self) -> bool {
-        self.records_response_fields
+        self.config.records_response_fields
     }
 }
 
-/// Every location of every server, nested ones included.
+/// Every location of every server, with what is nested in it and what takes its
+/// place under a condition.
 fn locations(config: &Config) -> Vec<&Location> {
     fn collect<'c>(locations: &'c Locations, into: &mut Vec<&'c Location>) {
         let exact = locations.exact.iter().map(|(_, location)| location);
@@ -199,6 +197,12 @@ fn locations(config: &Config) -> Vec<&Location> {
         let named = locations.named.iter().map(|(_, location)| location);
         for location in exact.chain(prefixes).chain(regexes).chain(named) {
             into.push(location);
+            let limits = location.limit_except.iter();
+            into.extend(limits.map(|limits| &*limits.location));
+            into.extend(location.script.iter().filter_map(|step| match step {
+                Step::If(branch) => branch.location.as_deref(),
+                _ => None,
+            }));
             collect(&location.nested, into);
         }
     }
@@ -221,7 +225,7 @@ fn asserted_fields(config: &Config) -> Vec<Box<[u8]>> {
         for header in proxy
             .set_headers
             .iter()
-            .filter(|header| carries_identity(&header.value))
+            .filter(|header| carries_identity(config, &header.value))
         {
             if !names.iter().any(|name| same_field_name(name, &header.name)) {
                 names.push(header.name.clone());
@@ -231,32 +235,14 @@ fn asserted_fields(config: &Config) -> Vec<Box<[u8]>> {
     names
 }
 
-fn carries_identity(template: &Template) -> bool {
-    template.variables().any(Variable::is_identity)
-}
-
-fn records_response_fields(location: &Location) -> bool {
-    let names_field = |template: &Template| {
-        template.parts.iter().any(|part| {
-            matches!(
-                part,
-                Part::Variable(Variable::SentHttp(_) | Variable::UpstreamHttp(_))
-            )
-        })
-    };
-    let formats = location
-        .access_logs
-        .iter()
-        .map(|AccessLog { format, .. }| &format.template);
-    let headers = location.add_headers.iter().map(|header| &header.value);
-    let expires = location
-        .expires
-        .iter()
-        .filter_map(|expires| match &expires.when {
-            ExpiresWhen::Evaluated(value) => Some(value),
-            ExpiresWhen::Fixed(_) => None,
-        });
-    formats.chain(headers).chain(expires).any(names_field)
+fn carries_identity(config: &Config, template: &Template) -> bool {
+    template.variables().any(|variable| match variable {
+        Variable::User(id) => config
+            .variables
+            .get(*id)
+            .is_some_and(|known| known.is_identity),
+        variable => variable.is_identity(),
+    })
 }
 
 /// The log's level by the configuration's word for it.

@@ -29,6 +29,7 @@ pub(crate) struct H1Body<'t> {
     is_busy: bool,
     /// Payload bytes so far.
     received: u64,
+    is_withheld: bool,
 }
 
 enum BodyState {
@@ -65,6 +66,7 @@ impl<'t> H1Body<'t> {
             lent: Lent::default(),
             is_busy: false,
             received: 0,
+            is_withheld: false,
         }
     }
 
@@ -87,7 +89,7 @@ impl<'t> H1Body<'t> {
         }
         let mut left = bound;
         loop {
-            match self.next().await {
+            match self.next_piece().await {
                 Ok(None) => return true,
                 Ok(Some(piece)) => {
                     let length = piece.range.len() as u64;
@@ -99,6 +101,37 @@ impl<'t> H1Body<'t> {
                 }
                 Err(_) => return false,
             }
+        }
+    }
+
+    async fn next_piece(&mut self) -> Result<Option<Piece>, BodyError> {
+        self.awaits_continue = false;
+        loop {
+            if let BodyState::Finished = self.state {
+                return Ok(None);
+            }
+            if self.rx.input.plain().is_empty() {
+                self.fill().await?;
+            }
+            let (length, lent) = self.decode()?;
+            self.allowance = self
+                .allowance
+                .checked_sub(length as u64)
+                .ok_or(BodyError::TooLarge)?;
+            if !matches!(self.state, BodyState::Switched(_)) {
+                self.received += length as u64;
+            }
+            if lent.finishes {
+                self.state = BodyState::Finished;
+            }
+            if length > 0 {
+                let loan = self.rx.input.lend_plain(length as u64);
+                self.lent = lent;
+                self.is_busy = true;
+                // There is a buffer, because there was plaintext in it.
+                return Ok(loan.map(|(buffer, range)| Piece { buffer, range }));
+            }
+            self.rx.input.consume(lent.consumed);
         }
     }
 
@@ -174,6 +207,7 @@ impl<'t> H1Body<'t> {
 impl BodySource for H1Body<'_> {
     fn size(&self) -> BodySize {
         match self.state {
+            _ if self.is_withheld => BodySize::None,
             BodyState::Length(length) => BodySize::Known(length),
             BodyState::Chunked(_) | BodyState::Switched(_) => BodySize::Unknown,
             BodyState::Finished => BodySize::None,
@@ -194,34 +228,10 @@ impl BodySource for H1Body<'_> {
     }
 
     async fn next(&mut self) -> Result<Option<Piece>, BodyError> {
-        self.awaits_continue = false;
-        loop {
-            if let BodyState::Finished = self.state {
-                return Ok(None);
-            }
-            if self.rx.input.plain().is_empty() {
-                self.fill().await?;
-            }
-            let (length, lent) = self.decode()?;
-            self.allowance = self
-                .allowance
-                .checked_sub(length as u64)
-                .ok_or(BodyError::TooLarge)?;
-            if !matches!(self.state, BodyState::Switched(_)) {
-                self.received += length as u64;
-            }
-            if lent.finishes {
-                self.state = BodyState::Finished;
-            }
-            if length > 0 {
-                let loan = self.rx.input.lend_plain(length as u64);
-                self.lent = lent;
-                self.is_busy = true;
-                // There is a buffer, because there was plaintext in it.
-                return Ok(loan.map(|(buffer, range)| Piece { buffer, range }));
-            }
-            self.rx.input.consume(lent.consumed);
+        if self.is_withheld {
+            return Ok(None);
         }
+        self.next_piece().await
     }
 
     fn give_back(&mut self, buffer: Buffer) {
@@ -232,6 +242,14 @@ impl BodySource for H1Body<'_> {
 
     fn is_finished(&self) -> bool {
         matches!(self.state, BodyState::Finished)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.received == 0
+    }
+
+    fn withhold(&mut self) {
+        self.is_withheld = true;
     }
 
     fn switch_protocols(&mut self) {

@@ -1,14 +1,15 @@
 //! A request on its way through the phases, and the connection it came by.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use regex::bytes::Regex;
 use smallvec::SmallVec;
 
-use crate::config::{ConnectionLimits, Listener, Location, Server, ServerId};
+use crate::config::{
+    ConnectionLimits, ErrorPage, Groups, Listener, Location, Pattern, Server, ServerId, VariableId,
+};
 use crate::http::head::{Method, RequestHead};
 use crate::net::addr::ClientAddr;
 use crate::net::buffers::Buffer;
@@ -65,6 +66,10 @@ pub(crate) struct TlsFacts {
     pub(crate) own_uris: Arc<[Box<str>]>,
 }
 
+/// The configuration leads a request from place to place without end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RedirectionCycle;
+
 /// A parsed request, its place in the configuration, and what is known about
 /// its answer so far.
 #[derive(Debug)]
@@ -79,11 +84,15 @@ pub(crate) struct Request<'a> {
     /// Holds the head, from `base` on.
     pub(crate) buffer: Buffer,
     pub(crate) base: usize,
-    /// The path, decoded and without dot segments, where that differs from
-    /// what was sent.
-    pub(crate) normalized: Option<Vec<u8>>,
-    /// The location's regular expression, for captures.
-    pub(crate) location_regex: Option<&'a Regex>,
+    /// Path and arguments where they are no longer what was sent.
+    pub(crate) target: Target,
+    /// What the last regular expression found.
+    pub(crate) captured: Captured<'a>,
+    /// Of the configuration's own variables, by number; empty until one has a
+    /// value.
+    pub(crate) values: RefCell<Vec<Option<Box<[u8]>>>>,
+    /// How deep in variables made of variables the evaluation is.
+    pub(crate) depth: Cell<u8>,
     pub(crate) received: Instant,
     /// Head and body, bytes.
     pub(crate) length: u64,
@@ -92,6 +101,58 @@ pub(crate) struct Request<'a> {
     pub(crate) limited: Limited,
     /// Random, made when first asked for.
     pub(crate) id: OnceCell<[u8; 32]>,
+}
+
+/// Path and arguments as the configuration has changed them.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// Decoded and without dot segments, or rewritten; `None` as it was sent.
+    pub(crate) path: Option<Vec<u8>>,
+    pub(crate) args: Option<Vec<u8>>,
+    /// What was sent still says where the request goes, so that a backend may
+    /// get it as it came.
+    pub(crate) is_as_sent: bool,
+    /// The location's prefix is still the beginning of the path.
+    pub(crate) has_prefix: bool,
+    /// Rewritten or redirected, so that `internal` locations are open to it.
+    pub(crate) is_internal: bool,
+    /// Changes that are still granted (`NGX_HTTP_MAX_URI_CHANGES`).
+    pub(crate) changes_left: u8,
+    /// GET instead of the client's method: what it asked for has failed, and
+    /// the error page is fetched.
+    pub(crate) is_get: bool,
+    /// The status of the error whose page is being fetched.
+    pub(crate) error_status: Option<u16>,
+    /// An error page is being fetched, and is not to have one itself.
+    pub(crate) is_error_page: bool,
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Self {
+            path: None,
+            args: None,
+            is_as_sent: true,
+            has_prefix: true,
+            is_internal: false,
+            changes_left: 10,
+            is_get: false,
+            error_status: None,
+            is_error_page: false,
+        }
+    }
+}
+
+/// What the numbered variables stand for.
+#[derive(Debug, Default)]
+pub(crate) enum Captured<'a> {
+    /// The groups of the expression by which the server was found.
+    #[default]
+    Host,
+    /// The groups of the location's expression in the path, found when asked for.
+    Path(&'a Pattern),
+    /// The groups of another, in what was searched then.
+    Kept(Box<[u8]>, Groups),
 }
 
 /// One try at an upstream, for the log.
@@ -135,12 +196,23 @@ impl<'a> Request<'a> {
     }
 
     pub(crate) fn method(&self) -> Method {
+        if self.target.is_get {
+            return Method::Get;
+        }
         self.head.method_id
+    }
+
+    /// `$request_method`.
+    pub(crate) fn method_name(&self) -> &[u8] {
+        if self.target.is_get {
+            return b"GET";
+        }
+        self.head.method.of(self.head_bytes())
     }
 
     /// `$uri`.
     pub(crate) fn path(&self) -> &[u8] {
-        match &self.normalized {
+        match &self.target.path {
             Some(path) => path,
             None => self.head.path.of(self.head_bytes()),
         }
@@ -148,9 +220,68 @@ impl<'a> Request<'a> {
 
     /// `$args`.
     pub(crate) fn query(&self) -> &[u8] {
-        self.head
-            .query
-            .map_or(&[], |query| query.of(self.head_bytes()))
+        match (&self.target.args, self.head.query) {
+            (Some(args), _) => args,
+            (None, Some(query)) => query.of(self.head_bytes()),
+            (None, None) => &[],
+        }
+    }
+
+    /// Puts another path in place of the present one.
+    pub(crate) fn set_path(&mut self, path: Vec<u8>) {
+        if let Captured::Path(pattern) = self.captured {
+            // They are places in the path that goes.
+            let subject: Box<[u8]> = self.path().into();
+            let groups = pattern.groups(&subject).ok().flatten();
+            self.captured = Captured::Kept(subject, groups.unwrap_or_default());
+        }
+        self.target.path = Some(path);
+        self.target.is_as_sent = false;
+        self.target.is_internal = true;
+    }
+
+    /// Takes one of the changes of path that a request may go through.
+    ///
+    /// # Errors
+    /// There have been too many: the configuration runs in a circle.
+    pub(crate) fn count_change(&mut self) -> Result<(), RedirectionCycle> {
+        let left = self.target.changes_left.checked_sub(1);
+        self.target.changes_left = left.ok_or(RedirectionCycle)?;
+        Ok(())
+    }
+
+    /// Gives a variable its value.
+    pub(crate) fn assign(&self, id: VariableId, value: &[u8]) {
+        let mut values = self.values.borrow_mut();
+        if values.len() <= id {
+            values.resize(id + 1, None);
+        }
+        if let Some(slot) = values.get_mut(id) {
+            *slot = Some(value.into());
+        }
+    }
+
+    /// Gives the variables of a pattern's named groups what they have found.
+    pub(crate) fn assign_groups(&self, pattern: &Pattern, subject: &[u8], groups: &Groups) {
+        for &(group, id) in pattern.named() {
+            self.assign(id, groups.of(subject, group).unwrap_or_default());
+        }
+    }
+
+    /// The page for a status that the present location has, unless that of
+    /// another error is being fetched.
+    pub(crate) fn error_page(&self, status: u16) -> Option<&'a ErrorPage> {
+        let pages = &self.location.error_pages;
+        pages
+            .iter()
+            .find(|page| page.code == status)
+            .filter(|_| !self.target.is_error_page && self.target.changes_left > 0)
+    }
+
+    /// The status that goes out for one that a handler answers with: while an
+    /// error page is fetched, the error's.
+    pub(crate) fn final_status(&self, status: u16) -> u16 {
+        self.target.error_status.unwrap_or(status)
     }
 
     /// Host and port as the client named them.

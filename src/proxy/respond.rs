@@ -167,7 +167,7 @@ pub(crate) async fn fixed(
     location: Option<&[u8]>,
     sink: &mut impl ResponseSink,
 ) -> Result<(), TransportError> {
-    let wire = wire_status(status);
+    let wire = wire_status(request.final_status(status));
     request.answer.status = wire;
     start(request, sink, wire);
     let bodiless = matches!(wire, 204 | 304) || wire < 200;

@@ -1,9 +1,8 @@
 //! From names and paths to the block that answers.
 
 use crate::config::FoundLocation;
-use crate::config::{Handler, Listener, Location, Proxy, Server};
+use crate::config::{Handler, Listener, Location, Pattern, Proxy, Server, TooManySteps};
 use crate::http::uri;
-use regex::bytes::Regex;
 
 use super::gateway::Gateway;
 use super::request::TlsFacts;
@@ -49,23 +48,21 @@ pub(crate) fn is_cleartext_refused(
 /// Where a path leads.
 pub(crate) enum Route<'g> {
     /// To this location, by this regular expression.
-    Location(&'g Location, Option<&'g Regex>),
+    Location(&'g Location, Option<&'g Pattern>),
     /// To the same path with a slash behind it.
     AddSlash(&'g Location),
 }
 
 /// The location for a normalised path.
-pub(crate) fn location<'g>(server: &'g Server, path: &[u8]) -> Route<'g> {
-    // `return` at server level comes before any location (Nginx's rewrite
-    // phase runs before the location is searched).
-    if let Handler::Return(_) = server.root.handler {
-        return Route::Location(&server.root, None);
-    }
-    match server.locations.find(path) {
+///
+/// # Errors
+/// [`TooManySteps`].
+pub(crate) fn location<'g>(server: &'g Server, path: &[u8]) -> Result<Route<'g>, TooManySteps> {
+    Ok(match server.locations.find(path)? {
         FoundLocation::Location { location, regex } => Route::Location(location, regex),
         FoundLocation::AddSlash(location) => Route::AddSlash(location),
         FoundLocation::None => Route::Location(&server.root, None),
-    }
+    })
 }
 
 /// The normalised path, or `None` if it is as it was sent.

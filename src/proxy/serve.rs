@@ -15,8 +15,10 @@ use super::forward::{Failure, forward};
 use super::limits;
 use super::log;
 use super::measure;
-use super::request::Request;
+use super::recover::{self, Instead};
+use super::request::{Captured, RedirectionCycle, Request};
 use super::respond;
+use super::rewrite::{self, Outcome};
 use super::route::{self, Route};
 
 /// How serving ended.
@@ -29,22 +31,46 @@ pub(crate) enum Served {
     CutOff,
 }
 
+/// Where a request enters the phases.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Entry<'a> {
+    /// It has arrived.
+    Arrival,
+    /// It has arrived, and is already known to deserve an error.
+    Refused(u16),
+    /// It was redirected to another path.
+    Path,
+    /// It was redirected to a named location.
+    Named(&'a Location),
+}
+
 /// Answers one request. The request names its server block; its location is
 /// found here.
 ///
 /// Cancelling it cuts the response off and leaves no log line.
-pub(crate) async fn serve<B: BodySource, S: ResponseSink>(
-    request: &mut Request<'_>,
+pub(crate) async fn serve<'a, B: BodySource, S: ResponseSink>(
+    request: &mut Request<'a>,
+    mut entry: Entry<'a>,
     body: &mut B,
     sink: &mut S,
 ) -> Served {
-    let outcome = match answer(request, body, sink).await {
-        // Nothing has been sent: an error page can be.
-        Err(Failure::Status(status)) => {
-            let sent = respond::error(request, status, sink).await;
-            sent.map_err(|_| Failure::Aborted)
-        }
-        outcome => outcome,
+    let outcome = loop {
+        let status = match answer(request, entry, body, sink).await {
+            // Nothing has been sent: something else can be.
+            Err(Failure::Status(status)) => status,
+            outcome => break outcome,
+        };
+        let sent = match recover::after_error(request, status, body) {
+            Instead::Pass(next) => {
+                entry = next;
+                continue;
+            }
+            Instead::Redirect(status, address) => {
+                respond::redirect(request, status, &address, sink).await
+            }
+            Instead::Page(status) => respond::error(request, status, sink).await,
+        };
+        break sent.map_err(|_| Failure::Aborted);
     };
     request.answer.body_bytes = sink.body_bytes();
     match outcome {
@@ -62,84 +88,102 @@ pub(crate) async fn serve<B: BodySource, S: ResponseSink>(
     }
 }
 
-async fn answer<B: BodySource, S: ResponseSink>(
-    request: &mut Request<'_>,
+/// The phases, in Nginx's order.
+async fn answer<'a, B: BodySource, S: ResponseSink>(
+    request: &mut Request<'a>,
+    entry: Entry<'a>,
     body: &mut B,
     sink: &mut S,
 ) -> Result<(), Failure> {
-    // Phase 1, identity: a client whose certificate was not accepted is told
-    // so, whatever it asks for (495, 496: 400 on the wire), and a connection
-    // made under one policy does not reach a host with another. 421.
-    identify(request)?;
-
-    // Phase 2, location: the path as the locations see it. 400 if it has none.
-    let path = request.head.path.of(request.head_bytes());
-    request.normalized = route::normalize(path, request.server).map_err(|error| {
-        log::request_error(request, Level::Info, format_args!("client sent {error}"));
-        Failure::Status(400)
-    })?;
-    let (location, add_slash) = match route::location(request.server, request.path()) {
-        Route::Location(location, regex) => {
-            request.location_regex = regex;
-            (location, false)
+    let server = request.server;
+    let mut named = None;
+    match entry {
+        // Phase 1, identity: a client whose certificate was not accepted is
+        // told so, whatever it asks for (495, 496: 400 on the wire), and a
+        // connection made under one policy does not reach a host with another:
+        // 421. Then the path as the locations see it: 400 if it has none.
+        Entry::Arrival => {
+            identify(request)?;
+            let path = request.head.path.of(request.head_bytes());
+            request.target.path = route::normalize(path, server).map_err(|error| {
+                log::request_error(request, Level::Info, format_args!("client sent {error}"));
+                Failure::Status(400)
+            })?;
         }
-        Route::AddSlash(location) => (location, true),
-    };
-    request.location = location;
+        Entry::Refused(status) => return Err(Failure::Status(status)),
+        Entry::Path => {}
+        Entry::Named(location) => named = Some(location),
+    }
+
+    // Phase 2, the server's rewriting: may answer at once.
+    if named.is_none() {
+        request.location = &server.root;
+        match script(request, &server.root)? {
+            Outcome::Stay | Outcome::Find => {}
+            outcome => {
+                authorize(request, &server.root)?;
+                return answer_of_script(request, outcome, sink).await;
+            }
+        }
+    }
+
+    loop {
+        // Phase 3, location; 404 for a client that asks for an internal one.
+        let (location, add_slash) = match named.take() {
+            Some(location) => (location, false),
+            None => find(request)?,
+        };
+        request.location = limited(location, request);
+        let location = request.location;
+
+        // Phase 4, authorization: who may, by the rules that hold now. 496
+        // without a certificate where one is demanded, 403 by the rules; both
+        // before the client learns what the location is or a byte reaches a
+        // backend. Then what is known to be too much is refused before a byte
+        // of it is read: 413.
+        authorize(request, location)?;
+        check_length(request, location, body)?;
+        if add_slash {
+            let target = with_slash(request);
+            return respond::redirect(request, 301, &target, sink)
+                .await
+                .map_err(|_| Failure::Aborted);
+        }
+
+        // Phase 5, the location's rewriting: may answer, or change the path and
+        // with it the location.
+        match script(request, location)? {
+            Outcome::Stay => break,
+            Outcome::Find => request.count_change().map_err(|RedirectionCycle| {
+                let path = String::from_utf8_lossy(request.path());
+                log::request_error(
+                    request,
+                    Level::Error,
+                    format_args!(
+                        "rewrite or internal redirection cycle while processing \"{path}\""
+                    ),
+                );
+                Failure::Status(500)
+            })?,
+            outcome => return answer_of_script(request, outcome, sink).await,
+        }
+    }
+    let location = request.location;
     body.set_limits(location.client_body_timeout, location.client_max_body_size);
-    if !request.may_be_followed() {
-        sink.close_after();
-    } else if let Some(timeout) = location.keepalive_header {
-        sink.announce_keep_alive(timeout);
+    announce(request, sink);
+
+    // Phase 6, limits on requests and connections, then access by address and
+    // by password. 503, 403, 401.
+    if let Some(limits) = &location.limits {
+        limits::check(request, limits).await?;
+    }
+    if let Some(rules) = &location.access {
+        access::check(request, rules).await?;
     }
 
-    // Phase 3, authorization: who may, by the rules that hold now. 496 without
-    // a certificate where one is demanded, 403 by the rules or by address, 401
-    // without a password; all before the client learns what the location is or
-    // a byte reaches a backend.
-    authorize(request, location)?;
-    // As in Nginx, what rewriting answers (`return`) is said to everybody.
-    if !add_slash && !matches!(location.handler, Handler::Return(_)) {
-        if let Some(limits) = &location.limits {
-            limits::check(request, limits).await?;
-        }
-        if let Some(rules) = &location.access {
-            access::check(request, rules).await?;
-        }
-    }
-
-    // Phase 4, limits: what is known to be too much is refused before a byte
-    // of it is read. 413.
-    let limit = location.client_max_body_size;
-    if let BodySize::Known(length) = body.size()
-        && limit > 0
-        && length > limit
-    {
-        log::request_error(
-            request,
-            Level::Error,
-            format_args!("client intended to send too large body: {length} bytes"),
-        );
-        return Err(Failure::Status(413));
-    }
-
-    // Phase 5, the answer itself.
-    if add_slash {
-        let mut target = Vec::new();
-        escape_uri(&mut target, request.path());
-        target.push(b'/');
-        if !request.query().is_empty() {
-            target.push(b'?');
-            target.extend_from_slice(request.query());
-        }
-        return respond::redirect(request, 301, &target, sink)
-            .await
-            .map_err(|_| Failure::Aborted);
-    }
+    // Phase 7, the answer itself.
     match &location.handler {
-        Handler::Return(answer) => respond::configured(request, answer, sink)
-            .await
-            .map_err(|_| Failure::Aborted),
+        Handler::Return(answer) => answer_of_script(request, Outcome::Return(answer), sink).await,
         Handler::Proxy(proxy) => forward(request, proxy, body, sink).await,
         Handler::Metrics => measure::metrics(request, sink).await,
         Handler::StubStatus => measure::stub_status(request, sink).await,
@@ -154,6 +198,114 @@ async fn answer<B: BodySource, S: ResponseSink>(
             Err(Failure::Status(404))
         }
     }
+}
+
+/// What the block does before anything answers.
+fn script<'a>(request: &mut Request<'a>, block: &'a Location) -> Result<Outcome<'a>, Failure> {
+    if let Handler::Return(answer) = &block.handler {
+        return Ok(Outcome::Return(answer));
+    }
+    if block.script.is_empty() {
+        return Ok(Outcome::Stay);
+    }
+    rewrite::run(request, &block.script)
+}
+
+async fn answer_of_script<S: ResponseSink>(
+    request: &mut Request<'_>,
+    outcome: Outcome<'_>,
+    sink: &mut S,
+) -> Result<(), Failure> {
+    announce(request, sink);
+    let sent = match outcome {
+        Outcome::Stay | Outcome::Find => Ok(()),
+        // An error without a text of its own may have a page.
+        Outcome::Return(answer) if answer.status >= 400 && answer.text.is_none() => {
+            if answer.status != 444 {
+                return Err(Failure::Status(answer.status));
+            }
+            respond::configured(request, answer, sink).await
+        }
+        Outcome::Return(answer) => respond::configured(request, answer, sink).await,
+        Outcome::Redirect(status, address) => {
+            respond::redirect(request, status, &address, sink).await
+        }
+    };
+    sent.map_err(|_| Failure::Aborted)
+}
+
+/// The location of the request's path, and whether the answer is a redirect to
+/// the path with a slash behind it.
+fn find<'a>(request: &mut Request<'a>) -> Result<(&'a Location, bool), Failure> {
+    let route = route::location(request.server, request.path()).map_err(|error| {
+        log::request_error(request, Level::Error, format_args!("{error}"));
+        Failure::Status(500)
+    })?;
+    let (location, pattern, add_slash) = match route {
+        Route::Location(location, pattern) => (location, pattern, false),
+        Route::AddSlash(location) => (location, None, true),
+    };
+    if location.internal && !request.target.is_internal {
+        return Err(Failure::Status(404));
+    }
+    if let Some(pattern) = pattern {
+        if !pattern.named().is_empty()
+            && let Ok(Some(groups)) = pattern.groups(request.path())
+        {
+            request.assign_groups(pattern, request.path(), &groups);
+        }
+        request.captured = Captured::Path(pattern);
+    }
+    Ok((location, add_slash))
+}
+
+/// What holds for the request's method.
+fn limited<'a>(location: &'a Location, request: &Request<'_>) -> &'a Location {
+    match &location.limit_except {
+        Some(limits) if !limits.methods.iter().any(|m| **m == *request.method_name()) => {
+            &limits.location
+        }
+        _ => location,
+    }
+}
+
+/// Tells the client whether more requests are welcome.
+fn announce(request: &Request<'_>, sink: &mut impl ResponseSink) {
+    if !request.may_be_followed() {
+        sink.close_after();
+    } else if let Some(timeout) = request.location.keepalive_header {
+        sink.announce_keep_alive(timeout);
+    }
+}
+
+fn check_length(
+    request: &Request<'_>,
+    location: &Location,
+    body: &impl BodySource,
+) -> Result<(), Failure> {
+    let limit = location.client_max_body_size;
+    match body.size() {
+        BodySize::Known(length) if limit > 0 && length > limit => {
+            log::request_error(
+                request,
+                Level::Error,
+                format_args!("client intended to send too large body: {length} bytes"),
+            );
+            Err(Failure::Status(413))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn with_slash(request: &Request<'_>) -> Vec<u8> {
+    let mut target = Vec::new();
+    escape_uri(&mut target, request.path());
+    target.push(b'/');
+    if !request.query().is_empty() {
+        target.push(b'?');
+        target.extend_from_slice(request.query());
+    }
+    target
 }
 
 fn identify(request: &Request<'_>) -> Result<(), Failure> {

@@ -5,14 +5,22 @@ use std::fmt::{self, Write};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::config::{Part, Template, Variable};
+use crate::config::{
+    Geo, Groups, Mapped, Part, Pattern, Template, ValueSource, Variable, VariableId,
+};
 use crate::http::h1::encode::{Sink, decimal};
 use crate::http::head::{FieldId, Version};
 use crate::http::headers::same_field_name;
 use crate::http::uri::host_name;
 
+use crate::telemetry::error_log::Level;
+
+use super::log;
 use super::pool::LinkFacts;
-use super::request::{Attempt, RecordedFields, Request};
+use super::request::{Attempt, Captured, RecordedFields, Request};
+
+/// How deep variables may be made of variables.
+const MAX_DEPTH: u8 = 32;
 
 /// Appends the template's value for this request.
 pub(crate) fn expand(template: &Template, request: &Request<'_>, out: &mut impl Sink) {
@@ -115,7 +123,7 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         Variable::RequestCompletion => out.put(if request.answer.complete { b"OK" } else { b"" }),
         Variable::RequestId => out.put(request.id.get_or_init(random_id)),
         Variable::RequestLength => decimal(out, request.length),
-        Variable::RequestMethod => out.put(head.method.of(bytes)),
+        Variable::RequestMethod => out.put(request.method_name()),
         Variable::RequestTime => put_seconds(out, request.received.elapsed()),
         Variable::RequestUri => out.put(head.target.of(bytes)),
         Variable::Scheme => out.put(request.scheme().as_bytes()),
@@ -262,18 +270,8 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         Variable::UpstreamResponseLength => {
             put_attempts(request, out, |attempt, out| decimal(out, attempt.received))
         }
-        Variable::Capture(group) => {
-            let captures = request
-                .location_regex
-                .and_then(|regex| regex.captures(request.path()));
-            if let Some(group) = captures
-                .as_ref()
-                .and_then(|captures| captures.get(usize::from(*group)))
-            {
-                out.put(group.as_bytes());
-            }
-        }
-        Variable::NamedCapture(name) => write_named_capture(request, name, out),
+        Variable::Capture(group) => write_capture(request, usize::from(*group), out),
+        Variable::User(id) => write_user(request, *id, out),
     }
 }
 
@@ -333,29 +331,180 @@ fn write_forwarded_for(request: &Request<'_>, out: &mut impl Sink) {
     put_display(out, request.connection.client);
 }
 
-fn write_named_capture(request: &Request<'_>, name: &str, out: &mut impl Sink) {
-    let from_location = request
-        .location_regex
-        .and_then(|regex| regex.captures(request.path()));
-    if let Some(group) = from_location
-        .as_ref()
-        .and_then(|captures| captures.name(name))
-    {
-        out.put(group.as_bytes());
+fn write_capture(request: &Request<'_>, group: usize, out: &mut impl Sink) {
+    match &request.captured {
+        Captured::Host => {
+            let mut host = Vec::new();
+            write_host(request, &mut host);
+            let groups = host_pattern(request, &host).and_then(|pattern| find(pattern, &host));
+            out.put(
+                groups
+                    .and_then(|groups| groups.of(&host, group))
+                    .unwrap_or_default(),
+            );
+        }
+        Captured::Path(pattern) => {
+            let path = request.path();
+            let groups = find(pattern, path);
+            out.put(
+                groups
+                    .and_then(|groups| groups.of(path, group))
+                    .unwrap_or_default(),
+            );
+        }
+        Captured::Kept(subject, groups) => out.put(groups.of(subject, group).unwrap_or_default()),
+    }
+}
+
+/// The expression of `server_name` by which this server was found.
+fn host_pattern<'a>(request: &Request<'a>, host: &[u8]) -> Option<&'a Pattern> {
+    let regexes = &request.listener.hosts.regexes;
+    let own = regexes.iter().filter(|(_, id)| *id == request.server.id);
+    own.map(|(pattern, _)| pattern)
+        .find(|pattern| pattern.is_match(host) == Ok(true))
+}
+
+fn find(pattern: &Pattern, subject: &[u8]) -> Option<Groups> {
+    pattern.groups(subject).ok().flatten()
+}
+
+/// A variable that the configuration defines.
+fn write_user(request: &Request<'_>, id: VariableId, out: &mut impl Sink) {
+    if let Some(Some(value)) = request.values.borrow().get(id) {
+        out.put(value);
         return;
     }
-    let mut host = Vec::new();
-    write_host(request, &mut host);
-    let mut regexes = request
-        .listener
-        .hosts
-        .regexes
-        .iter()
-        .filter(|(_, id)| *id == request.server.id);
-    let captures = regexes.find_map(|(regex, _)| regex.captures(&host));
-    if let Some(group) = captures.as_ref().and_then(|captures| captures.name(name)) {
-        out.put(group.as_bytes());
+    let Some(variable) = request.view.gateway.config.variables.get(id) else {
+        return;
+    };
+    // A map may look at itself by way of others.
+    if request.depth.get() >= MAX_DEPTH {
+        log::request_error(
+            request,
+            Level::Error,
+            format_args!("cycle while evaluating variable \"{}\"", variable.name),
+        );
+        return;
     }
+    request.depth.set(request.depth.get() + 1);
+    let value = evaluate(request, id, &variable.source);
+    request.depth.set(request.depth.get() - 1);
+    out.put(&value);
+    let is_volatile = matches!(&variable.source, ValueSource::Map(map) if map.volatile);
+    if !is_volatile {
+        request.assign(id, &value);
+    }
+}
+
+fn evaluate(request: &Request<'_>, id: VariableId, source: &ValueSource) -> Vec<u8> {
+    match source {
+        ValueSource::Assigned => {
+            let mut host = Vec::new();
+            write_host(request, &mut host);
+            let pattern = host_pattern(request, &host);
+            let groups = pattern.and_then(|pattern| Some((pattern, find(pattern, &host)?)));
+            let value = groups.and_then(|(pattern, groups)| {
+                let &(group, _) = pattern.named().iter().find(|(_, known)| *known == id)?;
+                groups.of(&host, group).map(<[u8]>::to_vec)
+            });
+            value.unwrap_or_default()
+        }
+        ValueSource::Map(map) => {
+            let source = expand_to_vec(&map.source, request);
+            match map.find(&source) {
+                Ok(Mapped {
+                    value,
+                    matched: None,
+                }) => expand_to_vec(value, request),
+                Ok(Mapped {
+                    value,
+                    matched: Some((pattern, groups)),
+                }) => {
+                    request.assign_groups(pattern, &source, &groups);
+                    expand_with_groups(value, request, &source, &groups)
+                }
+                Err(error) => {
+                    log::request_error(request, Level::Error, format_args!("{error}"));
+                    Vec::new()
+                }
+            }
+        }
+        ValueSource::Geo(geo) => {
+            let address = match &geo.source {
+                None => request.connection.client.ip(),
+                Some(source) => {
+                    let text = expand_to_vec(source, request);
+                    std::str::from_utf8(&text)
+                        .ok()
+                        .and_then(|text| text.parse().ok())
+                }
+            };
+            let Some(address) = address else {
+                // A client on a UNIX socket, or no address at all.
+                return geo.default.to_vec();
+            };
+            geo.find(behind_proxies(request, geo, address)).to_vec()
+        }
+        ValueSource::SplitClients(split) => {
+            let source = expand_to_vec(&split.source, request);
+            split
+                .find(&source)
+                .map(|value| expand_to_vec(value, request))
+                .unwrap_or_default()
+        }
+    }
+}
+
+/// The value of a map's entry: its numbered variables are the groups of the
+/// entry's own expression.
+fn expand_with_groups(
+    template: &Template,
+    request: &Request<'_>,
+    subject: &[u8],
+    groups: &Groups,
+) -> Vec<u8> {
+    let mut out = Vec::new();
+    for part in &template.parts {
+        match part {
+            Part::Literal(bytes) => out.put(bytes),
+            Part::Variable(Variable::Capture(group)) => {
+                out.put(groups.of(subject, usize::from(*group)).unwrap_or_default());
+            }
+            Part::Variable(variable) => write_variable(variable, request, &mut out),
+        }
+    }
+    out
+}
+
+/// The address that `X-Forwarded-For` names, if it comes from a proxy that
+/// `geo` believes: the last, or with `proxy_recursive` the last that is no such
+/// proxy itself.
+fn behind_proxies(request: &Request<'_>, geo: &Geo, peer: IpAddr) -> IpAddr {
+    let is_proxy = |address| geo.proxies.iter().any(|network| network.contains(address));
+    if !is_proxy(peer) {
+        return peer;
+    }
+    let bytes = request.head_bytes();
+    let fields: Vec<_> = request
+        .head
+        .fields_of(bytes, FieldId::XForwardedFor)
+        .collect();
+    let mut client = peer;
+    for entry in fields
+        .iter()
+        .rev()
+        .flat_map(|field| field.rsplit(|byte| *byte == b','))
+    {
+        let text = std::str::from_utf8(entry.trim_ascii());
+        let Some(address) = text.ok().and_then(|text| text.parse().ok()) else {
+            break;
+        };
+        client = address;
+        if !geo.recursive || !is_proxy(client) {
+            break;
+        }
+    }
+    client
 }
 
 fn local_address(request: &Request<'_>) -> Option<std::net::SocketAddr> {

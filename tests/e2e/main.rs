@@ -31,6 +31,7 @@ mod reload;
 mod response_filters;
 mod review;
 mod revocation;
+mod rewriting;
 mod routing;
 mod scanners;
 mod sealed_keys;

@@ -47,7 +47,7 @@ fn check_block(
                 }
             }
         }
-        if let Some(inside) = context_inside(row) {
+        if let Some(inside) = context_inside(row, context) {
             check_block(directive.children(), inside, seen, remarks)?;
         }
     }
@@ -94,13 +94,16 @@ fn check_arguments(directive: &Directive, row: &Row) -> Result<()> {
     Ok(())
 }
 
-/// Which context a block opens; `types` holds no directives.
-fn context_inside(row: &Row) -> Option<Contexts> {
+/// Which context a block opens; `types` and `map` hold no directives.
+fn context_inside(row: &Row, around: Contexts) -> Option<Contexts> {
     match (row.name, row.arguments) {
         ("events", _) => Some(Contexts::EVENTS),
         ("http", _) => Some(Contexts::HTTP),
         ("server", Arguments::Block(..)) => Some(Contexts::SERVER),
         ("location", _) => Some(Contexts::LOCATION),
+        ("if", _) if around == Contexts::SERVER => Some(Contexts::SERVER_IF),
+        ("if", _) => Some(Contexts::LOCATION_IF),
+        ("limit_except", _) => Some(Contexts::LIMIT_EXCEPT),
         ("upstream", _) => Some(Contexts::UPSTREAM),
         _ => None,
     }

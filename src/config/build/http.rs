@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::listen::Listeners;
-use super::location::{Head, is_without_effect};
+use super::location::is_without_effect;
 use super::scope::Scope;
 use super::server::Draft;
 use super::tls::TlsSettings;
 use super::values::set;
-use super::{Builder, Result, authorization, limits, logs, server, upstream};
+use super::{Builder, Result, authorization, limits, logs, server, upstream, variables};
 use crate::config::error::Error;
 use crate::config::model::{Core, Listener, LogEscape, LogFormat, Server, ServerId};
 use crate::config::syntax::Directive;
@@ -80,10 +80,10 @@ fn settings<'a>(
     http: &'a Directive,
     core: &Core,
 ) -> Result<(Scope, Vec<&'a Directive>)> {
-    learn_named_groups(builder, http.children());
+    variables::learn(builder, http.children())?;
     let combined = LogFormat {
         name: "combined".into(),
-        template: Template::compile(logs::COMBINED.as_bytes(), &builder.named_groups)
+        template: Template::compile(logs::COMBINED.as_bytes(), builder.variables.by_name())
             .unwrap_or_default(),
         escape: LogEscape::Default,
     };
@@ -95,6 +95,9 @@ fn settings<'a>(
             b"log_format" => logs::log_format(builder, d)?,
             b"limit_conn_zone" | b"limit_req_zone" => limits::zone(builder, d)?,
             b"upstream" => upstream::block(builder, d)?,
+            b"map" => variables::map(builder, d)?,
+            b"geo" => variables::geo(builder, d)?,
+            b"split_clients" => variables::split_clients(builder, d)?,
             _ => {}
         }
     }
@@ -102,8 +105,8 @@ fn settings<'a>(
     let mut servers = Vec::new();
     for d in http.children() {
         match &*d.name.value {
-            b"limit_conn_zone" | b"limit_req_zone" | b"log_format" | b"ssl_watch" | b"upstream" => {
-            }
+            b"geo" | b"limit_conn_zone" | b"limit_req_zone" | b"log_format" | b"map"
+            | b"split_clients" | b"ssl_watch" | b"upstream" => {}
             b"server" => servers.push(d),
             _ => {
                 if !scope.apply(builder, d)? && !is_without_effect(d) {
@@ -117,29 +120,6 @@ fn settings<'a>(
         .error_logs
         .get_or_insert_with(|| core.error_logs.clone());
     Ok((scope, servers))
-}
-
-/// A named group may be used before the expression that has it.
-fn learn_named_groups(builder: &mut Builder<'_>, directives: &[Directive]) {
-    for d in directives {
-        match &*d.name.value {
-            b"server_name" => {
-                let patterns = d
-                    .args
-                    .iter()
-                    .filter_map(|word| word.value.strip_prefix(b"~"));
-                patterns.for_each(|pattern| builder.learn_named_groups(pattern));
-            }
-            b"server" | b"location" => {
-                let head = Head::parse(d).ok().and_then(|head| head.pattern());
-                if let Some(pattern) = head {
-                    builder.learn_named_groups(pattern);
-                }
-                learn_named_groups(builder, d.children());
-            }
-            _ => {}
-        }
-    }
 }
 
 /// The settings of every server that answers on a TLS address.

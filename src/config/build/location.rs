@@ -7,9 +7,11 @@ use std::time::Duration;
 use super::proxy::{self, LocationKind};
 use super::scope::Scope;
 use super::values::{refuse, refuse_directive};
-use super::{Builder, Result, logs};
-use crate::config::model::{Handler, Location, Locations, Position, Return, ServerTokens};
-use crate::config::regexes;
+use super::{Builder, Result, logs, rewrite};
+use crate::config::model::{
+    Handler, LimitExcept, Location, Locations, Position, Return, ServerTokens,
+};
+use crate::config::script::Step;
 use crate::config::syntax::Directive;
 use crate::config::template::{Part, Template, Variable};
 use crate::config::units;
@@ -111,7 +113,7 @@ pub(super) fn build_all(
                 locations.named.push((name.into(), location));
             }
             Modifier::Regex { any_case } => {
-                let regex = regexes::compile(head.name, any_case).map_err(|e| refuse(d, e))?;
+                let regex = builder.pattern(d, head.name, any_case)?;
                 locations.regexes.push((regex, location));
             }
         }
@@ -151,74 +153,217 @@ fn check_nesting(d: &Directive, head: &Head<'_>, outer: Option<&Head<'_>>) -> Re
     Ok(())
 }
 
+/// What an `if` or `limit_except` block takes from the location around it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inherited<'a> {
+    /// As the location was written.
+    name: &'a str,
+    path: &'a [u8],
+    kind: LocationKind<'a>,
+    /// Its `proxy_pass`.
+    pass: Option<&'a Directive>,
+}
+
+/// The directives of one block, sorted by what becomes of them.
+#[derive(Debug, Default)]
+struct Contents<'a> {
+    scope: Scope,
+    /// In file order, because that is what they mean.
+    steps: Vec<&'a Directive>,
+    nested: Vec<&'a Directive>,
+    pass: Option<&'a Directive>,
+    limit_except: Option<&'a Directive>,
+    internal: bool,
+    /// `metrics` or `stub_status`.
+    monitor: Option<Handler>,
+}
+
+impl<'a> Contents<'a> {
+    fn read(builder: &mut Builder<'_>, d: &'a Directive, outer: &Scope) -> Result<Self> {
+        let mut contents = Self::default();
+        for inner in d.children() {
+            match &*inner.name.value {
+                b"location" => contents.nested.push(inner),
+                b"set" | b"rewrite" | b"break" | b"return" | b"if" => contents.steps.push(inner),
+                // Of several handlers the last one said is used.
+                b"proxy_pass" => {
+                    super::values::set(&mut contents.pass, inner, inner)?;
+                    contents.monitor = None;
+                }
+                b"metrics" => contents.monitor = Some(Handler::Metrics),
+                b"stub_status" => contents.monitor = Some(Handler::StubStatus),
+                b"limit_except" => super::values::set(&mut contents.limit_except, inner, inner)?,
+                b"internal" => contents.internal = true,
+                _ => {
+                    if !contents.scope.apply(builder, inner)? && !is_without_effect(inner) {
+                        return Err(logs::unhandled(inner));
+                    }
+                }
+            }
+        }
+        contents.scope.inherit(outer);
+        Ok(contents)
+    }
+
+    /// What answers, and what is done before.
+    fn handler(
+        &mut self,
+        builder: &mut Builder<'_>,
+        inherited: &Inherited<'_>,
+    ) -> Result<(Handler, Vec<Step>)> {
+        let handler = match (self.monitor.take(), self.pass.or(inherited.pass)) {
+            (Some(monitor), _) => monitor,
+            (None, Some(pass)) => proxy_to(builder, pass, &self.scope, &inherited.kind)?,
+            (None, None) => Handler::None,
+        };
+        let within = Inherited {
+            // The URI part of an own `proxy_pass` has been refused if there is
+            // no path for it to replace; inside an `if` there never is.
+            pass: self.pass.or(inherited.pass),
+            ..*inherited
+        };
+        let mut steps = Vec::new();
+        for d in &self.steps {
+            if &*d.name.value == b"if" {
+                steps.push(rewrite::location_if(builder, d, &self.scope, &within)?);
+            } else if let Some(step) = rewrite::step(builder, d)? {
+                steps.push(step);
+            }
+        }
+        Ok(answer_first(steps, handler))
+    }
+}
+
+/// A `return` that nothing stands before answers everything, whatever else is
+/// written.
+pub(super) fn answer_first(mut steps: Vec<Step>, handler: Handler) -> (Handler, Vec<Step>) {
+    match steps.first() {
+        Some(Step::Return(_)) => match steps.swap_remove(0) {
+            Step::Return(returns) => (Handler::Return(returns), Vec::new()),
+            step => (handler, vec![step]),
+        },
+        _ => (handler, steps),
+    }
+}
+
+fn proxy_to(
+    builder: &mut Builder<'_>,
+    pass: &Directive,
+    scope: &Scope,
+    kind: &LocationKind<'_>,
+) -> Result<Handler> {
+    let proxy = proxy::build(builder, pass, &scope.proxy, &scope.proxy_tls, kind)?;
+    Ok(Handler::Proxy(Box::new(proxy)))
+}
+
 fn build(
     builder: &mut Builder<'_>,
     d: &Directive,
     head: &Head<'_>,
     outer: &Scope,
 ) -> Result<Location> {
-    let mut scope = Scope::default();
-    let mut returns = None;
-    let mut proxy_pass = None;
-    let mut monitor = None;
-    let mut nested = Vec::new();
-    for inner in d.children() {
-        match &*inner.name.value {
-            b"location" => nested.push(inner),
-            b"return" => {
-                let parsed = parse_return(builder, inner)?;
-                returns.get_or_insert(parsed);
-            }
-            b"proxy_pass" => {
-                super::values::set(&mut proxy_pass, inner, inner)?;
-                monitor = None;
-            }
-            b"metrics" => monitor = Some(Handler::Metrics),
-            b"stub_status" => monitor = Some(Handler::StubStatus),
-            _ => {
-                if !scope.apply(builder, inner)? && !is_without_effect(inner) {
-                    return Err(logs::unhandled(inner));
-                }
-            }
-        }
-    }
-    scope.inherit(outer);
-    let path = match head.modifier {
-        Modifier::Regex { .. } | Modifier::Named => &b""[..],
-        _ => head.name,
+    let mut contents = Contents::read(builder, d, outer)?;
+    let (path, kind) = match head.modifier {
+        Modifier::Regex { .. } | Modifier::Named => (&b""[..], LocationKind::Other),
+        _ => (head.name, LocationKind::Path(head.name)),
     };
-    let proxy = match proxy_pass {
-        Some(pass) => {
-            let kind = match head.modifier {
-                Modifier::Regex { .. } | Modifier::Named => LocationKind::Other,
-                _ => LocationKind::Path(path),
+    let words: Vec<_> = (0..d.args.len()).map(|index| d.text(index)).collect();
+    let name = words.join(" ");
+    let inherited = Inherited {
+        name: &name,
+        path,
+        kind,
+        pass: None,
+    };
+    let (handler, steps) = contents.handler(builder, &inherited)?;
+    let limit_except = match contents.limit_except {
+        Some(limits) => {
+            let within = Inherited {
+                pass: contents.pass,
+                ..inherited
             };
-            Some(proxy::build(
-                builder,
-                pass,
-                &scope.proxy,
-                &scope.proxy_tls,
-                &kind,
-            )?)
+            Some(limit_except(builder, limits, &contents.scope, &within)?)
         }
         None => None,
     };
-    let auto_redirect = proxy.is_some() && path.ends_with(b"/");
-    // An unconditional `return` is always reached before the handler, and of
-    // several handlers the last one said is used.
-    let handler = match (returns, monitor, proxy) {
-        (Some(returns), _, _) => Handler::Return(returns),
-        (None, Some(monitor), _) => monitor,
-        (None, None, Some(proxy)) => Handler::Proxy(Box::new(proxy)),
-        (None, None, None) => Handler::None,
-    };
-    let words: Vec<_> = (0..d.args.len()).map(|index| d.text(index)).collect();
-    let mut location = finish(builder, &scope, handler, &d.position);
-    location.name = words.join(" ").into();
+    let mut location = finish(builder, &contents.scope, handler, &d.position);
+    location.script = steps.into();
+    location.limit_except = limit_except;
+    location.internal = contents.internal;
+    location.auto_redirect = contents.pass.is_some() && path.ends_with(b"/");
+    location.name = name.into();
     location.prefix = path.into();
-    location.auto_redirect = auto_redirect;
-    location.nested = build_all(builder, &nested, &scope, Some(head))?;
+    location.nested = build_all(builder, &contents.nested, &contents.scope, Some(head))?;
     Ok(location)
+}
+
+/// The block of an `if` or a `limit_except`: a location that takes the place of
+/// the one around it. `proxy_pass` passes on to it, unlike to nested locations.
+pub(super) fn build_unnamed(
+    builder: &mut Builder<'_>,
+    d: &Directive,
+    outer: &Scope,
+    inherited: &Inherited<'_>,
+) -> Result<(Arc<Location>, Vec<Step>)> {
+    let mut contents = Contents::read(builder, d, outer)?;
+    let kind = match contents.pass {
+        Some(_) => LocationKind::Other,
+        None => inherited.kind,
+    };
+    let inherited = Inherited { kind, ..*inherited };
+    let (handler, steps) = contents.handler(builder, &inherited)?;
+    let (handler, steps) = match handler {
+        // It stays a step, so that the location around needs no look at it.
+        Handler::Return(returns) => {
+            let step = Step::Return(returns);
+            (Handler::None, vec![step])
+        }
+        handler => (handler, steps),
+    };
+    let mut location = finish(builder, &contents.scope, handler, &d.position);
+    location.internal = contents.internal;
+    location.name = inherited.name.into();
+    location.prefix = inherited.path.into();
+    Ok((Arc::new(location), steps))
+}
+
+/// `limit_except METHOD… { … }`.
+fn limit_except(
+    builder: &mut Builder<'_>,
+    d: &Directive,
+    outer: &Scope,
+    inherited: &Inherited<'_>,
+) -> Result<LimitExcept> {
+    const METHODS: [&[u8]; 15] = [
+        b"GET",
+        b"HEAD",
+        b"POST",
+        b"PUT",
+        b"DELETE",
+        b"MKCOL",
+        b"COPY",
+        b"MOVE",
+        b"OPTIONS",
+        b"PROPFIND",
+        b"PROPPATCH",
+        b"LOCK",
+        b"UNLOCK",
+        b"PATCH",
+        b"TRACE",
+    ];
+    let mut methods = Vec::new();
+    for word in &d.args {
+        let method = word.value.to_ascii_uppercase();
+        if !METHODS.contains(&&*method) {
+            return Err(refuse(d, format!("invalid method \"{}\"", word.text())));
+        }
+        if method == b"GET" {
+            methods.push(b"HEAD".as_slice().into());
+        }
+        methods.push(method.into());
+    }
+    let (location, _) = build_unnamed(builder, d, outer, inherited)?;
+    Ok(LimitExcept { methods, location })
 }
 
 /// A location of these settings without a name: what a server itself says.
@@ -237,7 +382,12 @@ pub(super) fn finish(
         name: "".into(),
         prefix: [].into(),
         position: position.clone(),
+        script: Box::default(),
         handler,
+        limit_except: None,
+        internal: false,
+        error_pages: scope.routing.error_pages.clone().unwrap_or_default(),
+        recursive_error_pages: scope.routing.recursive_error_pages.unwrap_or(false),
         nested: Locations::default(),
         auto_redirect: false,
         client_rules: scope.authorization.rules.clone(),
@@ -284,17 +434,28 @@ pub(super) fn parse_return(builder: &Builder<'_>, d: &Directive) -> Result<Retur
         }
     };
     let text = match text {
+        Some(url) if matches!(status, 301 | 302 | 303 | 307 | 308) => {
+            Some(redirect_target(builder, d, url)?)
+        }
         Some(text) => Some(builder.template(text, &d.position)?),
         None => None,
     };
-    if let (301 | 302 | 303 | 307 | 308, Some(url)) = (status, &text) {
-        let ends_line = |part: &Part| matches!(part, Part::Literal(bytes) if bytes.iter().any(u8::is_ascii_control));
-        if url.parts.iter().any(ends_line) || url.variables().any(Variable::spans_lines) {
-            // It would end up in a header field as it is.
-            return Err(refuse_directive(d, "has a control character in its URL"));
-        }
-    }
     Ok(Return { status, text })
+}
+
+/// The address that a client is sent to.
+pub(super) fn redirect_target(
+    builder: &Builder<'_>,
+    d: &Directive,
+    url: &[u8],
+) -> Result<Template> {
+    let url = builder.template(url, &d.position)?;
+    let ends_line = |part: &Part| matches!(part, Part::Literal(bytes) if bytes.iter().any(u8::is_ascii_control));
+    if url.parts.iter().any(ends_line) || url.variables().any(Variable::spans_lines) {
+        // It would end up in a header field as it is.
+        return Err(refuse_directive(d, "has a control character in its URL"));
+    }
+    Ok(url)
 }
 
 /// Whether the table says that a directive may be passed over.

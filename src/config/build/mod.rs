@@ -20,25 +20,28 @@ mod logs;
 mod proxy;
 mod proxy_tls;
 mod response;
+mod rewrite;
+mod routing;
 mod scope;
 mod server;
 mod tls;
 mod upstream;
 mod url;
 mod values;
+mod variables;
 
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::LoadOptions;
 use super::error::Error;
 use super::model::{Config, LogFormat, LogLevel, Position, ProxyTls, Remark};
 use super::pem_source::Secret;
 use super::source::{Resolver, path_of};
 use super::syntax::Tree;
 use super::template::{Template, Variable};
-use super::{LoadOptions, regexes};
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -55,11 +58,12 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         folder: main.parent().unwrap_or(Path::new("/")).to_path_buf(),
         resolver,
         remarks,
-        named_groups: HashSet::new(),
+        variables: variables::Variables::default(),
         formats: HashMap::new(),
         session_zones: HashMap::new(),
         limit_zones: limits::Zones::default(),
         records_client_hello: Cell::new(false),
+        records_response_fields: Cell::new(false),
         upstreams: upstream::Upstreams::default(),
         proxy_tls: Vec::new(),
         environment: HashMap::new(),
@@ -71,10 +75,12 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         listeners: http.listeners,
         servers: http.servers,
         records_client_hello: builder.records_client_hello.get(),
+        records_response_fields: builder.records_response_fields.get(),
         upstreams: builder.upstreams.into_all(),
         request_zones: builder.limit_zones.requests,
         connection_zones: builder.limit_zones.connections,
         proxy_tls: builder.proxy_tls,
+        variables: builder.variables.finish(),
         remarks: builder.remarks,
         files: tree.files,
     })
@@ -88,8 +94,8 @@ struct Builder<'a> {
     folder: PathBuf,
     resolver: &'a dyn Resolver,
     remarks: Vec<Remark>,
-    /// Named groups of all regular expressions: each is a variable.
-    named_groups: HashSet<Box<str>>,
+    /// What the configuration itself defines.
+    variables: variables::Variables,
     formats: HashMap<Box<str>, Arc<LogFormat>>,
     /// Sizes of the shared session caches, which blocks refer to by name.
     session_zones: HashMap<Box<str>, usize>,
@@ -97,6 +103,8 @@ struct Builder<'a> {
     limit_zones: limits::Zones,
     /// Whether a template names a variable of the ClientHello.
     records_client_hello: Cell<bool>,
+    /// Whether one names a field of a response.
+    records_response_fields: Cell<bool>,
     upstreams: upstream::Upstreams,
     proxy_tls: Vec<Arc<ProxyTls>>,
     /// From `env NAME=VALUE;`.
@@ -121,10 +129,13 @@ impl Builder<'_> {
     }
 
     fn template(&self, value: &[u8], position: &Position) -> Result<Template> {
-        let template = Template::compile(value, &self.named_groups)
+        let template = Template::compile(value, self.variables.by_name())
             .map_err(|error| Error::at(position, error.to_string()))?;
         if template.variables().any(Variable::is_of_client_hello) {
             self.records_client_hello.set(true);
+        }
+        if template.variables().any(Variable::is_of_response_fields) {
+            self.records_response_fields.set(true);
         }
         Ok(template)
     }
@@ -137,13 +148,6 @@ impl Builder<'_> {
     /// A file that is written: relative to the prefix.
     fn file_to_write(&self, value: &[u8]) -> PathBuf {
         self.options.prefix.join(path_of(value))
-    }
-
-    fn learn_named_groups(&mut self, pattern: &[u8]) {
-        // A pattern that does not compile is reported where it is used.
-        if let Ok(regex) = regexes::compile(pattern, false) {
-            self.named_groups.extend(regexes::names(&regex));
-        }
     }
 }
 

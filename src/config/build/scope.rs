@@ -7,6 +7,7 @@ use super::limits::LimitSettings;
 use super::proxy::ProxySettings;
 use super::proxy_tls::ProxyTlsSettings;
 use super::response::Response;
+use super::routing::Routing;
 use super::tls::TlsSettings;
 use super::{Builder, Result};
 use crate::config::syntax::Directive;
@@ -31,6 +32,7 @@ pub(super) struct Scope {
     pub(super) response: Response,
     pub(super) proxy: ProxySettings,
     pub(super) proxy_tls: ProxyTlsSettings,
+    pub(super) routing: Routing,
     pub(super) tls: TlsSettings,
 }
 
@@ -44,6 +46,7 @@ impl Scope {
             || self.response.apply(builder, d)?
             || self.proxy.apply(builder, d)?
             || self.proxy_tls.apply(builder, d)?
+            || self.routing.apply(builder, d)?
             || self.tls.apply(builder, d)?)
     }
 
@@ -55,6 +58,7 @@ impl Scope {
         self.response.inherit(&outer.response);
         self.proxy.inherit(&outer.proxy);
         self.proxy_tls.inherit(&outer.proxy_tls);
+        self.routing.inherit(&outer.routing);
         self.tls.inherit(&outer.tls);
     }
 }

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use super::listen::{Listeners, ServerName};
-use super::location::{self, is_without_effect, parse_return};
+use super::location::{self, is_without_effect};
 use super::scope::Scope;
 use super::values::refuse;
-use super::{Builder, Result, logs};
+use super::{Builder, Result, logs, rewrite};
 use crate::config::model::{Handler, Location, Locations, Position, ServerId};
-use crate::config::regexes;
 use crate::config::server_names::NamePattern;
 use crate::config::syntax::Directive;
 
@@ -32,8 +31,8 @@ pub(super) fn build(
 ) -> Result<Draft> {
     let mut scope = Scope::default();
     let mut names = Vec::new();
-    let mut returns = None;
     let mut monitor = Handler::None;
+    let mut steps = Vec::new();
     let mut locations = Vec::new();
     let mut listens = false;
     for inner in d.children() {
@@ -46,9 +45,9 @@ pub(super) fn build(
             b"location" => locations.push(inner),
             b"metrics" => monitor = Handler::Metrics,
             b"stub_status" => monitor = Handler::StubStatus,
-            b"return" => {
-                let parsed = parse_return(builder, inner)?;
-                returns.get_or_insert(parsed);
+            b"if" => steps.push(rewrite::server_if(builder, inner)?),
+            b"set" | b"rewrite" | b"break" | b"return" => {
+                steps.extend(rewrite::step(builder, inner)?);
             }
             _ => {
                 if !scope.apply(builder, inner)? && !is_without_effect(inner) {
@@ -69,8 +68,9 @@ pub(super) fn build(
         });
     }
     scope.inherit(outer);
-    let handler = returns.map_or(monitor, Handler::Return);
-    let root = location::finish(builder, &scope, handler, &d.position);
+    let (handler, steps) = location::answer_first(steps, monitor);
+    let mut root = location::finish(builder, &scope, handler, &d.position);
+    root.script = steps.into();
     let locations = location::build_all(builder, &locations, &scope, None)?;
     let name = names.first().map_or("", |name| &name.text);
     Ok(Draft {
@@ -102,7 +102,7 @@ fn server_names(
             // Hosts are compared in lower case, so an upper-case letter in the
             // pattern can only mean that case is not to matter.
             let any_case = pattern.iter().any(u8::is_ascii_uppercase);
-            let regex = regexes::compile(pattern, any_case).map_err(|e| refuse(d, e))?;
+            let regex = builder.pattern(d, pattern, any_case)?;
             names.push(ServerName {
                 pattern: Some(NamePattern::Regex(regex)),
                 text: text.into(),

@@ -12,6 +12,8 @@ const HS: Contexts = H.with(S);
 const HSL: Contexts = HS.with(L);
 const LIF: Contexts = Contexts::LOCATION_IF;
 const LMT: Contexts = Contexts::LIMIT_EXCEPT;
+/// Where a request is rewritten.
+const SCRIPT: Contexts = S.with(L).with(Contexts::SERVER_IF).with(LIF);
 
 /// As many words as the lexer takes.
 const MANY: usize = usize::MAX;
@@ -123,9 +125,54 @@ pub(super) const ROWS: &[Row] = &[
     ),
     words(
         "return",
-        S.with(L).with(Contexts::SERVER_IF).with(LIF),
+        SCRIPT,
         (1, 2),
         "answer with a code, a text or a URL",
+    ),
+    words("set", SCRIPT, (2, 2), "give a variable a value"),
+    words(
+        "rewrite",
+        SCRIPT,
+        (2, 3),
+        "change the path, or redirect; `last`, `break`, `redirect`, `permanent`",
+    ),
+    words("break", SCRIPT, (0, 0), "end the rewriting here"),
+    block(
+        "if",
+        S.with(L),
+        (1, MANY),
+        "rewriting and settings under a condition",
+    ),
+    block(
+        "limit_except",
+        L,
+        (1, MANY),
+        "settings for all other methods",
+    ),
+    words(
+        "internal",
+        L,
+        (0, 0),
+        "only for internal redirects; 404 for clients",
+    ),
+    words(
+        "error_page",
+        HSL.with(LIF),
+        (2, MANY),
+        "what answers instead of an error; `=CODE` changes its status",
+    ),
+    flag(
+        "recursive_error_pages",
+        HSL,
+        "`error_page` also for errors of error pages",
+    ),
+    block("map", H, (2, 2), "a variable that depends on another value"),
+    block("geo", H, (1, 2), "a variable that depends on an address"),
+    block(
+        "split_clients",
+        H,
+        (2, 2),
+        "a variable that takes its values by shares",
     ),
     flag(
         "merge_slashes",

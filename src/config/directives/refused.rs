@@ -72,8 +72,7 @@ pub(super) const GROUPS: &[Group] = &[
          xclient",
     ),
     // The core of http.
-    group(LATER, S.with(L), "if"),
-    group(LATER, HSL.with(LIF), "error_page root"),
+    group(LATER, HSL.with(LIF), "root"),
     group(
         LATER,
         HSL,
@@ -82,16 +81,15 @@ pub(super) const GROUPS: &[Group] = &[
          keepalive_min_timeout early_hints",
     ),
     group(LATER, HS, "max_headers"),
-    group(LATER, L, "alias internal limit_except post_action"),
+    group(LATER, L, "alias post_action"),
     group(LATER, SL, "try_files"),
     // Rewriting and variables.
-    group(LATER, S.with(SIF).with(L).with(LIF), "rewrite set break"),
     group(
         LATER,
         HSL.with(SIF).with(LIF),
         "rewrite_log uninitialized_variable_warn",
     ),
-    group(LATER, H, "map geo split_clients num_map"),
+    group(LATER, H, "num_map"),
     // Access and limits.
     group(
         LATER,

@@ -238,7 +238,7 @@ pub(super) const GROUPS: &[Group] = &[
          client_body_in_file_only disable_symlinks gzip gunzip gzip_static autoindex charset \
          log_subrequest proxy_bind \
          proxy_force_ranges proxy_ignore_client_abort proxy_intercept_errors \
-         proxy_socket_keepalive recursive_error_pages \
+         proxy_socket_keepalive \
          reset_timedout_connection server_name_in_redirect \
          auth_request mirror",
     ),

@@ -34,7 +34,7 @@ pub(super) fn write_head(
             }
             out.put(&method);
         }
-        None => out.put(head.method.of(bytes)),
+        None => out.put(request.method_name()),
     }
     out.put(b" ");
     write_target(request, proxy, out);
@@ -158,30 +158,41 @@ impl Sink for SmallSink<'_> {
     }
 }
 
-/// The target as Nginx forms it: without a URI part in `proxy_pass` the
-/// client's own, otherwise that part in place of the location's prefix and
-/// the rest of the normalised path, escaped again.
+/// The target as Nginx forms it: without a URI part in `proxy_pass` what the
+/// client sent, as long as nothing has changed it; otherwise that part in place
+/// of the location's prefix and the rest of the path, escaped again where it was
+/// decoded.
 fn write_target(request: &Request<'_>, proxy: &Proxy, out: &mut Output) {
-    let bytes = request.head_bytes();
-    let head = request.head;
-    match &proxy.uri {
-        None => {
-            let path = head.path.of(bytes);
-            out.put(if path.is_empty() { b"/" } else { path });
+    let target = &request.target;
+    if proxy.uri.is_none() && target.is_as_sent {
+        let head = request.head;
+        let bytes = request.head_bytes();
+        let path = head.path.of(bytes);
+        out.put(if path.is_empty() { b"/" } else { path });
+        if let Some(query) = head.query {
+            out.put(b"?");
+            out.put(query.of(bytes));
         }
-        Some(uri) => {
-            out.put(uri);
-            let rest = request
-                .path()
-                .get(request.location.prefix.len()..)
-                .unwrap_or_default();
-            let mut escaped = Vec::with_capacity(rest.len());
-            escape_uri(&mut escaped, rest);
-            out.put(&escaped);
-        }
+        return;
     }
-    if let Some(query) = head.query {
+    let rest = match &proxy.uri {
+        Some(uri) if target.has_prefix => {
+            out.put(uri);
+            let path = request.path();
+            path.get(request.location.prefix.len()..)
+                .unwrap_or_default()
+        }
+        _ => request.path(),
+    };
+    if target.path.is_some() {
+        let mut escaped = Vec::with_capacity(rest.len());
+        escape_uri(&mut escaped, rest);
+        out.put(&escaped);
+    } else {
+        out.put(rest);
+    }
+    if !request.query().is_empty() {
         out.put(b"?");
-        out.put(query.of(bytes));
+        out.put(request.query());
     }
 }

@@ -64,6 +64,9 @@ pub(super) async fn respond<S: ResponseSink>(
         Ok(framing) => framing.kind(),
         Err(error) => return Err(invalid(request, peer, &error)),
     };
+    // An error page under a status that has no body: what there is stays behind.
+    let is_cut = matches!(request.final_status(head.status), 204 | 304) && framing != Kind::Empty;
+    let framing = if is_cut { Kind::Empty } else { framing };
     let options = ConnectionOptions::of(&head.fields, input);
     let persistent = match head.version {
         Version::Http11 => !options.close,
@@ -106,7 +109,7 @@ pub(super) async fn respond<S: ResponseSink>(
     // Bytes behind the response were not asked for: whatever they are, the
     // next request must not be answered by them.
     let clean = rx.input.is_empty() && !rx.input.is_closed();
-    let reuse = persistent && clean && framing != Kind::UntilClose;
+    let reuse = persistent && clean && !is_cut && framing != Kind::UntilClose;
     Ok(Answered::Response(if reuse {
         Reuse::Yes
     } else {
@@ -209,7 +212,7 @@ fn send_fields<S: ResponseSink>(
     bytes: &[u8],
     sink: &mut S,
 ) {
-    let status = head.status;
+    let status = request.final_status(head.status);
     let filters = &proxy.filters;
     request.answer.status = status;
     sink.start(status, request.location.send_timeout);

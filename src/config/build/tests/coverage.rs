@@ -93,6 +93,10 @@ fn example(name: &str) -> Option<&'static str> {
         "listen" => "80",
         "server_name" => "a",
         "return" => "204",
+        "set" => "$x y",
+        "rewrite" => "^ /x last",
+        "error_page" => "404 = /404.html",
+        "break" | "internal" => "",
         "client_max_body_size" | "client_header_buffer_size" => "1k",
         "large_client_header_buffers" => "4 8k",
         "keepalive_requests" | "keepalive" | "ssl_verify_depth" => "3",
@@ -159,6 +163,18 @@ fn every_honoured_directive_is_handled_in_each_of_its_contexts() {
         (
             Contexts::LOCATION,
             "events {} http { server { location / { @ } } }",
+        ),
+        (
+            Contexts::SERVER_IF,
+            "events {} http { server { if ($host) { @ } } }",
+        ),
+        (
+            Contexts::LOCATION_IF,
+            "events {} http { server { location / { if ($host) { @ } } } }",
+        ),
+        (
+            Contexts::LIMIT_EXCEPT,
+            "events {} http { server { location / { limit_except GET { @ } } } }",
         ),
         (
             Contexts::UPSTREAM,

@@ -36,7 +36,7 @@ fn refusal<T: std::fmt::Debug>(result: Result<T>) -> String {
 }
 
 fn location<'a>(config: &'a Config, path: &str) -> &'a Location {
-    match config.servers[0].locations.find(path.as_bytes()) {
+    match config.servers[0].locations.find(path.as_bytes()).unwrap() {
         FoundLocation::Location { location, .. } => location,
         other => panic!("{path}: {other:?}"),
     }

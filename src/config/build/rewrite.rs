@@ -1,0 +1,225 @@
+//! `set`, `rewrite`, `if`, `break`, `return`: what is done before anything
+//! answers.
+
+use super::location::{self, Inherited, parse_return};
+use super::scope::Scope;
+use super::values::{has_variable, not_implemented, refuse};
+use super::variables::{defined, variable_name};
+use super::{Builder, Result, logs};
+use crate::config::script::{Assignable, Condition, If, Rewrite, Step, Then};
+use crate::config::syntax::Directive;
+use crate::config::template::{Part, Template, Variable};
+
+/// Takes a directive that is a step of a server's or a location's script;
+/// `None` when it is none of these. `if` is for the caller, who knows what its
+/// block may hold.
+pub(super) fn step(builder: &mut Builder<'_>, d: &Directive) -> Result<Option<Step>> {
+    Ok(Some(match &*d.name.value {
+        b"set" => set(builder, d)?,
+        b"rewrite" => Step::Rewrite(rewrite(builder, d)?),
+        b"break" => Step::Break,
+        b"return" => Step::Return(parse_return(builder, d)?),
+        _ => return Ok(None),
+    }))
+}
+
+fn set(builder: &mut Builder<'_>, d: &Directive) -> Result<Step> {
+    let value = builder.template(d.arg(1), &d.position)?;
+    if variable_name(d, 0)? == "args" {
+        return Ok(Step::Set(Assignable::Args, value));
+    }
+    let id = defined(builder, d, 0)?;
+    builder.variables.assign(id, value.variables());
+    Ok(Step::Set(Assignable::User(id), value))
+}
+
+fn rewrite(builder: &Builder<'_>, d: &Directive) -> Result<Rewrite> {
+    let pattern = builder.pattern(d, d.arg(0), false)?;
+    let mut replacement = d.arg(1);
+    let is_url = [b"http://".as_slice(), b"https://", b"$scheme"]
+        .iter()
+        .any(|prefix| replacement.starts_with(prefix));
+    let flag = match d.args.get(2).map(|word| &*word.value) {
+        None if is_url => Some(302),
+        None => None,
+        Some(b"redirect") => Some(302),
+        Some(b"permanent") => Some(301),
+        Some(b"last" | b"break") => None,
+        Some(_) => return Err(refuse(d, format!("invalid parameter \"{}\"", d.text(2)))),
+    };
+    let keeps_args = match replacement.strip_suffix(b"?") {
+        Some(rest) => {
+            replacement = rest;
+            false
+        }
+        None => true,
+    };
+    let mark = replacement.iter().position(|&byte| byte == b'?');
+    let (replacement, args, then) = match flag.or(is_url.then_some(302)) {
+        Some(status) => {
+            let template = location::redirect_target(builder, d, replacement)?;
+            (template, None, Then::Redirect(status, mark.is_some()))
+        }
+        None => {
+            let (path, args) = match mark.and_then(|mark| replacement.split_at_checked(mark)) {
+                Some((path, args)) => (path, args.get(1..)),
+                None => (replacement, None),
+            };
+            let args = match args {
+                Some(args) => Some(builder.template(args, &d.position)?),
+                None => None,
+            };
+            let then = match d.arg(2) {
+                b"last" => Then::Last,
+                b"break" => Then::Break,
+                _ => Then::Next,
+            };
+            (builder.template(path, &d.position)?, args, then)
+        }
+    };
+    Ok(Rewrite {
+        pattern,
+        replacement,
+        args,
+        keeps_args,
+        then,
+    })
+}
+
+/// `if` in `server`: only steps stand in it.
+pub(super) fn server_if(builder: &mut Builder<'_>, d: &Directive) -> Result<Step> {
+    let (condition, tested) = condition(builder, d)?;
+    let mut steps = Vec::new();
+    for inner in d.children() {
+        match step(builder, inner)? {
+            Some(step) => steps.push(step),
+            None if location::is_without_effect(inner) => {}
+            None => return Err(logs::unhandled(inner)),
+        }
+    }
+    note_captures(builder, &steps, &tested);
+    Ok(Step::If(Box::new(If {
+        condition,
+        location: None,
+        steps: steps.into(),
+    })))
+}
+
+/// `if` in `location`: settings of its own may stand in it too.
+pub(super) fn location_if(
+    builder: &mut Builder<'_>,
+    d: &Directive,
+    outer: &Scope,
+    inherited: &Inherited<'_>,
+) -> Result<Step> {
+    let (condition, tested) = condition(builder, d)?;
+    let (location, steps) = location::build_unnamed(builder, d, outer, inherited)?;
+    note_captures(builder, &steps, &tested);
+    Ok(Step::If(Box::new(If {
+        condition,
+        location: Some(location),
+        steps: steps.into(),
+    })))
+}
+
+/// A numbered group of the condition may end in a variable that is set behind
+/// it, and with it what was tested.
+fn note_captures(builder: &mut Builder<'_>, steps: &[Step], tested: &[Variable]) {
+    for step in steps {
+        if let Step::Set(Assignable::User(id), value) = step
+            && value.variables().any(|v| matches!(v, Variable::Capture(_)))
+        {
+            builder.variables.assign(*id, tested.iter());
+        }
+    }
+}
+
+/// What stands between the parentheses, and the variables that it looks at.
+fn condition(builder: &mut Builder<'_>, d: &Directive) -> Result<(Condition, Vec<Variable>)> {
+    let words = unwrapped(d)?;
+    let invalid = |word: &[u8]| {
+        let word = String::from_utf8_lossy(word);
+        refuse(d, format!("invalid condition \"{word}\""))
+    };
+    let first = words.first().copied().unwrap_or_default();
+    let is_file_test = [b"-f".as_slice(), b"-d", b"-e", b"-x"]
+        .iter()
+        .any(|test| first.strip_prefix(b"!").unwrap_or(first) == *test);
+    if is_file_test {
+        return Err(not_implemented(d, first));
+    }
+    if !first.starts_with(b"$") {
+        return Err(invalid(first));
+    }
+    let condition = match &*words {
+        [variable] => Condition::IsSet(single_variable(builder, d, variable)?),
+        [variable, operator, other] => {
+            let value = single_variable(builder, d, variable)?;
+            let (comparison, negated) = match operator.strip_prefix(b"!") {
+                Some(comparison) => (comparison, true),
+                None => (*operator, false),
+            };
+            match comparison {
+                b"=" => Condition::Equals {
+                    value,
+                    other: builder.template(other, &d.position)?,
+                    negated,
+                },
+                b"~" | b"~*" => Condition::Matches {
+                    pattern: builder.pattern(d, other, comparison == b"~*")?,
+                    value,
+                    negated,
+                },
+                _ => {
+                    let operator = String::from_utf8_lossy(operator);
+                    return Err(refuse(d, format!("unexpected \"{operator}\" in condition")));
+                }
+            }
+        }
+        [_, word, ..] => return Err(invalid(word)),
+        [] => return Err(invalid(b"")),
+    };
+    let tested: Vec<Variable> = match &condition {
+        Condition::IsSet(value)
+        | Condition::Equals { value, .. }
+        | Condition::Matches { value, .. } => value.variables().cloned().collect(),
+    };
+    if let Condition::Matches { pattern, .. } = &condition {
+        for &(_, group) in pattern.named() {
+            builder.variables.assign(group, tested.iter());
+        }
+    }
+    Ok((condition, tested))
+}
+
+/// The words without the parentheses, which may stand alone or touch them.
+fn unwrapped(d: &Directive) -> Result<Vec<&[u8]>> {
+    let mut words: Vec<&[u8]> = d.args.iter().map(|word| &*word.value).collect();
+    let invalid = || refuse(d, format!("invalid condition \"{}\"", d.text(0)));
+    let first = words.first_mut().ok_or_else(invalid)?;
+    *first = first.strip_prefix(b"(").ok_or_else(invalid)?;
+    let last = words.last_mut().ok_or_else(invalid)?;
+    let text = String::from_utf8_lossy(last).into_owned();
+    *last = last
+        .strip_suffix(b")")
+        .ok_or_else(|| refuse(d, format!("invalid condition \"{text}\"")))?;
+    if words.first().is_some_and(|word| word.is_empty()) {
+        words.remove(0);
+    }
+    // `( $x = "" )`: an empty word that is not the parenthesis's rest stays.
+    if d.args.last().is_some_and(|word| &*word.value == b")") {
+        words.pop();
+    }
+    Ok(words)
+}
+
+fn single_variable(builder: &Builder<'_>, d: &Directive, word: &[u8]) -> Result<Template> {
+    let template = builder.template(word, &d.position)?;
+    match &*template.parts {
+        [Part::Variable(_)] if has_variable(word) => Ok(template),
+        _ => {
+            let word = String::from_utf8_lossy(word);
+            Err(refuse(d, format!("invalid variable name \"{word}\"")))
+        }
+    }
+}
