@@ -179,6 +179,25 @@ pub enum LogTarget {
     File(PathBuf),
     /// Standard error.
     Stderr,
+    /// A syslog server.
+    Syslog(SyslogTarget),
+    /// Files that requests name ([`AccessLog::path`]).
+    Computed,
+}
+
+/// `syslog:server=…`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SyslogTarget {
+    /// Where to.
+    pub server: UpstreamAddress,
+    /// 0–23. Default 23, `local7`.
+    pub facility: u8,
+    /// 0–7, of access logs. Default 6, `info`.
+    pub severity: u8,
+    /// Default `nginx`: what sorts the lines by it goes on to.
+    pub tag: Box<str>,
+    /// `nohostname`.
+    pub nohostname: bool,
 }
 
 /// A socket to listen on, and the virtual hosts behind it.
@@ -434,13 +453,28 @@ pub struct AddHeader {
     pub always: bool,
 }
 
-/// `access_log PATH [FORMAT]`.
+/// `access_log PATH [FORMAT [PARAMETER…]]`.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
     /// Where lines go.
     pub target: LogTarget,
+    /// With variables in it: the file, of [`LogTarget::Computed`].
+    pub path: Option<Template>,
+    /// `if=`: only where this is neither empty nor `0`.
+    pub condition: Option<Template>,
+    /// `buffer=` and `flush=`.
+    pub buffering: Option<LogBuffering>,
     /// The named format, shared by all who use it.
     pub format: Arc<LogFormat>,
+}
+
+/// `buffer=SIZE [flush=TIME]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogBuffering {
+    /// Bytes.
+    pub size: usize,
+    /// The longest that a line waits.
+    pub flush: Option<Duration>,
 }
 
 /// `log_format NAME [escape=…] STRING…`.

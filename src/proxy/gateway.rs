@@ -10,6 +10,7 @@ use crate::config::{
 };
 use crate::config::{Step, Template, Variable};
 use crate::http::headers::same_field_name;
+use crate::telemetry::access_log::Buffering;
 use crate::telemetry::error_log::{ErrorLog, Level};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::writer::LogSink;
@@ -37,6 +38,8 @@ pub struct Gateway {
     /// Whose end is to be told of.
     pub certificates: Vec<CertificateInfo>,
     access_sinks: Vec<(LogTarget, LogSink)>,
+    /// Of each of these.
+    access_buffering: Vec<Buffering>,
     error_logs: Vec<(Vec<model::ErrorLog>, Arc<ErrorLog>)>,
     asserted: Vec<Box<[u8]>>,
     /// Of `proxy_client_identity`, each once.
@@ -83,6 +86,16 @@ impl Gateway {
                 access_sinks.push((log.target.clone(), open(&log.target)?));
             }
         }
+        let logs = || all.iter().flat_map(|location| &location.access_logs);
+        let access_buffering = access_sinks.iter().map(|(target, _)| {
+            let mut said = logs().filter(|log| log.target == *target);
+            let buffering = said.find_map(|log| log.buffering);
+            buffering.map_or_else(Buffering::default, |said| Buffering {
+                size: said.size,
+                flush: said.flush,
+            })
+        });
+        let access_buffering = access_buffering.collect();
         let asserted = asserted_fields(&config);
         let mut identity_forms = Vec::new();
         let proxies = all.iter().copied().filter_map(super::route::proxy);
@@ -104,6 +117,7 @@ impl Gateway {
             generation,
             metrics: Arc::default(),
             certificates: Vec::new(),
+            access_buffering,
             access_sinks,
             error_logs,
         })
@@ -162,6 +176,11 @@ impl Gateway {
     pub(crate) fn error_sinks(&self) -> impl Iterator<Item = &LogSink> {
         let logs = self.error_logs.iter().flat_map(|(_, log)| &log.sinks);
         logs.map(|(sink, _)| sink)
+    }
+
+    /// How long the lines of each of them may wait.
+    pub(crate) fn access_buffering(&self) -> &[Buffering] {
+        &self.access_buffering
     }
 
     /// Whether this request field carries a verified identity to a backend

@@ -2,27 +2,74 @@
 
 use std::fmt;
 
-use crate::config::Part;
-use crate::config::{AccessLog, ErrorLog, LogEscape, UpstreamPeer};
+use crate::config::{AccessLog, ErrorLog, LogEscape, Part, Template, UpstreamPeer};
+use crate::http::head::FieldId;
 use crate::telemetry::access_log::{escape_default, escape_json};
-use crate::telemetry::error_log::{Context, Level};
+use crate::telemetry::error_log::{Context, Level, Text};
+use crate::telemetry::writer::LogSink;
 
 use super::gateway::Gateway;
 use super::request::{ClientConnection, Request};
 use super::route;
-use super::variables::write_variable;
+use super::variables::{expand_to_vec, write_variable};
 
 /// Writes the request's line into each of its access logs.
 pub(crate) fn access(request: &Request<'_>) {
     for log in &request.location.access_logs {
+        if let Some(condition) = &log.condition {
+            let value = expand_to_vec(condition, request);
+            if value.is_empty() || value == b"0" {
+                continue;
+            }
+        }
         let sinks = request.view.gateway.access_sinks();
         let index = sinks.iter().position(|(target, _)| *target == log.target);
-        if let Some(buffer) = index.and_then(|index| request.view.access.get(index)) {
+        if let Some(path) = &log.path {
+            if let Some((_, sink)) = index.and_then(|index| sinks.get(index)) {
+                to_computed_path(request, log, path, sink);
+            }
+        } else if let Some(buffer) = index.and_then(|index| request.view.access.get(index)) {
             let mut buffer = buffer.borrow_mut();
             format_line(log, request, buffer.line());
             buffer.end_line();
         }
     }
+}
+
+/// A line for a file that the request names. What a client has a say in must
+/// not lead out of the folder that the operator named, so a value with a slash
+/// or a NUL in it names no file, nor do `.` and `..`.
+fn to_computed_path(request: &Request<'_>, log: &AccessLog, path: &Template, sink: &LogSink) {
+    let mut name = Vec::new();
+    let mut is_safe = true;
+    for part in &path.parts {
+        match part {
+            Part::Literal(bytes) => name.extend_from_slice(bytes),
+            Part::Variable(variable) => {
+                let start = name.len();
+                write_variable(variable, request, &mut name);
+                let value = name.get(start..).unwrap_or_default();
+                is_safe &= !value.iter().any(|byte| matches!(byte, b'/' | 0));
+            }
+        }
+    }
+    let last = name.rsplit(|byte| *byte == b'/').next();
+    let mut components = name.split(|byte| *byte == b'/');
+    is_safe &= last.is_some_and(|last| !last.is_empty())
+        && !components.any(|component| matches!(component, b"." | b".."));
+    if !is_safe {
+        let name = Text(&name);
+        request_error(
+            request,
+            Level::Error,
+            format_args!("no access log is written to \"{name}\""),
+        );
+        return;
+    }
+    let mut line = Vec::new();
+    format_line(log, request, &mut line);
+    line.push(b'\n');
+    sink.send_to(&name, &line);
 }
 
 fn format_line(log: &AccessLog, request: &Request<'_>, line: &mut Vec<u8>) {
@@ -97,13 +144,19 @@ pub(crate) fn upstream_error(
         })
     });
     let host = request.authority();
+    let tls = request.connection.tls.as_ref();
+    let sni = tls.and_then(|tls| tls.server_name.as_deref());
+    let client = tls.and_then(|tls| tls.client.as_ref());
+    let subject = client.and_then(|client| client.identity()?.subject.clone());
     let context = Context {
         client: Some(&request.connection.client),
         server: Some(&server),
         request: Some(request.head.line.of(bytes)).filter(|line| !line.is_empty()),
         upstream: url.as_ref().map(|url| url as &dyn fmt::Display),
         host: Some(host).filter(|host| !host.is_empty()),
-        referrer: None,
+        referrer: request.head.field(bytes, FieldId::Referer),
+        sni: sni.filter(|name| name.as_bytes() != host),
+        subject: subject.as_deref(),
     };
     log.log(
         level,

@@ -104,8 +104,10 @@ impl Worker {
         self.clock.borrow_mut().refresh();
         deadlines::tick();
         let view = self.view();
-        view.flush_logs();
         let now = Instant::now();
+        for buffer in &view.access {
+            buffer.borrow_mut().flush_due(now);
+        }
         if now.duration_since(self.last_sweep.get()).as_secs() >= 1 {
             self.last_sweep.set(now);
             for upstream in &view.upstreams {
@@ -242,7 +244,10 @@ impl View {
         let access = gateway
             .access_sinks()
             .iter()
-            .map(|(_, sink)| RefCell::new(AccessBuffer::new(sink.clone())));
+            .zip(gateway.access_buffering())
+            .map(|((_, sink), buffering)| {
+                RefCell::new(AccessBuffer::new(sink.clone(), *buffering))
+            });
         let access = access.collect();
         Self {
             metrics: ViewMetrics::new(metrics, &gateway),

@@ -7,9 +7,12 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{self, Config, LoadOptions, LogLevel, LogTarget, Position, Remark};
+use crate::config::{
+    self, Config, LoadOptions, LogLevel, LogTarget, Position, Remark, UpstreamAddress,
+};
 use crate::proxy::gateway::Gateway;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::syslog::{Server, Syslog};
 use crate::telemetry::writer::{LogFiles, LogSink};
 use crate::tls::certs::{CertificateInfo, Loader, TlsError};
 use crate::tls::server::{self, Shared, TlsHost};
@@ -145,19 +148,21 @@ impl Builder {
             &self.options.default_error_log,
             &self.options.default_access_log,
         ];
-        let mut open = |target: &LogTarget| open(target, defaults.contains(&target), logs);
+        let mut open =
+            |target: &LogTarget| open(target, defaults.contains(&target), &hostname, logs);
         let gateway = Gateway::new(
             loaded.config,
             loaded.tls,
             loaded.upstream_tls,
-            hostname.into(),
+            hostname.clone().into(),
             self.generation + 1,
             &mut open,
         );
         let mut gateway = gateway.map_err(|(target, error)| {
             let path = match &target {
                 LogTarget::File(path) => path.display().to_string(),
-                LogTarget::Stderr => "stderr".to_owned(),
+                LogTarget::Syslog(target) => format!("syslog:server={}", target.server),
+                LogTarget::Stderr | LogTarget::Computed => "stderr".to_owned(),
             };
             Refusal::new(format!("open() \"{path}\" failed ({})", describe(&error)))
         })?;
@@ -169,9 +174,25 @@ impl Builder {
 }
 
 /// A log that nobody named may need its folder made.
-fn open(target: &LogTarget, is_default: bool, logs: &LogFiles) -> io::Result<LogSink> {
+fn open(
+    target: &LogTarget,
+    is_default: bool,
+    hostname: &str,
+    logs: &LogFiles,
+) -> io::Result<LogSink> {
     match target {
         LogTarget::Stderr => Ok(logs.stderr()),
+        LogTarget::Computed => Ok(logs.computed()),
+        LogTarget::Syslog(target) => logs.syslog(&Syslog {
+            server: match &target.server {
+                UpstreamAddress::Inet(address) => Server::Inet(*address),
+                UpstreamAddress::Unix(path) => Server::Unix(path.clone()),
+            },
+            facility: target.facility,
+            severity: target.severity,
+            tag: target.tag.clone(),
+            hostname: (!target.nohostname).then(|| hostname.into()),
+        }),
         LogTarget::File(path) => {
             if is_default
                 && let Some(folder) = path.parent().filter(|folder| *folder != Path::new(""))

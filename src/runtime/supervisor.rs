@@ -95,6 +95,7 @@ impl Supervisor {
         let watch = std::mem::take(&mut loaded.watch);
         let gateway = builder.finish(loaded, &logs)?;
         builder.metrics.took_up_configuration();
+        report_lost_lines(&logs, &gateway);
         Ok(Self {
             builder,
             logs,
@@ -256,6 +257,7 @@ impl Supervisor {
         let remarks = loaded.remarks.clone();
         let watch = std::mem::take(&mut loaded.watch);
         let gateway = self.builder.finish(loaded, &self.logs)?;
+        report_lost_lines(&self.logs, &gateway);
         self.watch = watch;
         self.builder.metrics.took_up_configuration();
         let old = self.published.swap(Arc::new(gateway));
@@ -389,6 +391,16 @@ pub(super) fn signals() -> io::Result<Signals> {
     Signals::new([
         SIGHUP, SIGUSR1, SIGUSR2, SIGQUIT, SIGTERM, SIGINT, SIGCHLD, SIGWINCH, SIGALRM,
     ])
+}
+
+/// Lines that a log lost are told of in the main error log.
+fn report_lost_lines(logs: &LogFiles, gateway: &Gateway) {
+    if let Some(log) = gateway.main_error_log() {
+        let mut sinks = log.sinks.iter().map(|(sink, _)| sink);
+        if let Some(sink) = sinks.find(|sink| sink.path().is_some()) {
+            logs.report_to(sink);
+        }
+    }
 }
 
 /// A remark as the log shows it.

@@ -1,10 +1,16 @@
 //! Access log lines: gathered per worker, escaped as Nginx escapes.
 
+use std::time::{Duration, Instant};
+
 use super::writer::LogSink;
 
 /// Bytes at which a worker hands its lines over. Large enough that the queue
 /// and the write cost nothing per line, small enough to stay in the cache.
 pub const FLUSH_THRESHOLD: usize = 32 * 1024;
+
+/// The largest threshold. The queue takes no batch of more than 8 MiB, and each
+/// worker holds one of these for each log.
+const MAX_THRESHOLD: usize = 1024 * 1024;
 
 /// Room for a line beyond the threshold, so that the buffer does not grow for
 /// the last one.
@@ -17,15 +23,42 @@ const LINE_ROOM: usize = 2 * 1024;
 pub struct AccessBuffer {
     sink: LogSink,
     lines: Vec<u8>,
+    buffering: Buffering,
+    /// When the oldest line of those that wait was written.
+    since: Option<Instant>,
+}
+
+/// How long lines may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Buffering {
+    /// Until there are so many bytes.
+    pub size: usize,
+    /// Or until the oldest is this old; `None` for no such limit.
+    pub flush: Option<Duration>,
+}
+
+impl Default for Buffering {
+    /// For the shortest time that costs nothing.
+    fn default() -> Self {
+        Self {
+            size: FLUSH_THRESHOLD,
+            flush: Some(Duration::ZERO),
+        }
+    }
 }
 
 impl AccessBuffer {
     /// Without lines.
     #[must_use]
-    pub fn new(sink: LogSink) -> Self {
+    pub fn new(sink: LogSink, buffering: Buffering) -> Self {
         Self {
             sink,
             lines: Vec::new(),
+            buffering: Buffering {
+                size: buffering.size.min(MAX_THRESHOLD),
+                ..buffering
+            },
+            since: None,
         }
     }
 
@@ -34,15 +67,16 @@ impl AccessBuffer {
     pub fn line(&mut self) -> &mut Vec<u8> {
         if self.lines.capacity() == 0 {
             self.lines = self.sink.buffer();
-            self.lines.reserve(FLUSH_THRESHOLD + LINE_ROOM);
+            self.lines.reserve(self.buffering.size + LINE_ROOM);
         }
+        self.sink.begin_line(None, &mut self.lines);
         &mut self.lines
     }
 
     /// Ends the line, and hands all of them over once there are enough.
     pub fn end_line(&mut self) {
-        self.lines.push(b'\n');
-        if self.lines.len() >= FLUSH_THRESHOLD {
+        self.sink.end_line(&mut self.lines);
+        if self.lines.len() >= self.buffering.size {
             self.flush();
         }
     }
@@ -53,8 +87,25 @@ impl AccessBuffer {
         self.lines.is_empty()
     }
 
+    /// Hands the lines over if the oldest has waited long enough. To be called
+    /// now and then; how often decides how exact that is. Never waits.
+    pub fn flush_due(&mut self, now: Instant) {
+        let Some(flush) = self.buffering.flush else {
+            return;
+        };
+        if flush.is_zero() {
+            self.flush();
+        } else if !self.lines.is_empty() {
+            let since = *self.since.get_or_insert(now);
+            if now.duration_since(since) >= flush {
+                self.flush();
+            }
+        }
+    }
+
     /// Hands the lines over. Never waits.
     pub fn flush(&mut self) {
+        self.since = None;
         self.sink.send(&mut self.lines);
     }
 
@@ -178,7 +229,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("access.log");
         let files = LogFiles::new();
-        let mut buffer = AccessBuffer::new(files.open(&path).unwrap());
+        let mut buffer = AccessBuffer::new(files.open(&path).unwrap(), Buffering::default());
         let line = [b'x'; 1023];
         for _ in 0..FLUSH_THRESHOLD / 1024 {
             assert!(buffer.is_empty() || buffer.lines.len().is_multiple_of(1024));

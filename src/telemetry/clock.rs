@@ -177,6 +177,22 @@ pub(super) fn put_error_time(out: &mut Vec<u8>) {
     let _ = write!(out, "{}", ErrorTime(local));
 }
 
+/// Appends the present moment as syslog has it: `Nov  5 18:00:00`.
+pub(super) fn put_syslog_time(out: &mut Vec<u8>) {
+    let second = unix_millis() / 1000;
+    let local = Moment::new(second, Zone::get().offset_at(second));
+    // Writing to a `Vec` cannot fail.
+    let _ = write!(
+        out,
+        "{} {:2} {:02}:{:02}:{:02}",
+        local.month_name(),
+        local.day,
+        local.hour,
+        local.minute,
+        local.second
+    );
+}
+
 /// Replaces the text in its old memory.
 fn rewrite(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     text.clear();

@@ -85,12 +85,18 @@ impl ErrorLog {
             return;
         };
         let mut line = first.buffer();
+        first.begin_line(Some(level), &mut line);
+        let start = line.len();
         format_line(&mut line, level, connection, message);
+        line.pop();
         for (sink, _) in sinks {
             let mut copy = sink.buffer();
-            copy.extend_from_slice(&line);
+            sink.begin_line(Some(level), &mut copy);
+            copy.extend_from_slice(line.get(start..).unwrap_or_default());
+            sink.end_line(&mut copy);
             sink.send(&mut copy);
         }
+        first.end_line(&mut line);
         first.send(&mut line);
     }
 }
@@ -170,6 +176,11 @@ pub struct Context<'a> {
     pub host: Option<&'a [u8]>,
     /// The Referer field.
     pub referrer: Option<&'a [u8]>,
+    /// The name in SNI, where it is not the host. Not in Nginx's lines, and
+    /// therefore behind what is.
+    pub sni: Option<&'a str>,
+    /// The verified client's subject. Likewise.
+    pub subject: Option<&'a str>,
 }
 
 impl fmt::Debug for Context<'_> {
@@ -197,6 +208,12 @@ impl fmt::Display for Context<'_> {
         }
         if let Some(referrer) = self.referrer {
             write!(f, ", referrer: \"{}\"", Text(referrer))?;
+        }
+        if let Some(sni) = self.sni {
+            write!(f, ", SNI: \"{}\"", Text(sni.as_bytes()))?;
+        }
+        if let Some(subject) = self.subject {
+            write!(f, ", client certificate: \"{subject}\"")?;
         }
         Ok(())
     }
@@ -257,11 +274,13 @@ mod tests {
             upstream: Some(&"http://127.0.0.1:80/"),
             host: Some(b"h\xff"),
             referrer: None,
+            sni: Some("s"),
+            subject: Some("CN=a"),
         };
         assert_eq!(
             context.to_string(),
             ", client: 192.0.2.1, server: x, request: \"GET /\\x22 HTTP/1.1\", \
-             upstream: \"http://127.0.0.1:80/\", host: \"h\\xFF\""
+             upstream: \"http://127.0.0.1:80/\", host: \"h\\xFF\", SNI: \"s\", client certificate: \"CN=a\""
         );
         assert_eq!(Context::default().to_string(), "");
     }

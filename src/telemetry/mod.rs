@@ -8,4 +8,5 @@ pub mod access_log;
 pub mod clock;
 pub mod error_log;
 pub mod metrics;
+pub mod syslog;
 pub mod writer;

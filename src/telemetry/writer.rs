@@ -1,4 +1,4 @@
-//! Log files and the one thread that writes them.
+//! Log files and the one thread that writes them; syslog has another.
 //!
 //! Workers hand over whole batches of lines through a bounded queue and never
 //! wait: when the queue is full the batch is dropped and its lines counted,
@@ -12,17 +12,22 @@
 //!    └─────── empty buffers ◄────────┘
 //! ```
 
+mod destination;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::destination::Destination;
 use super::clock;
+use super::error_log::Level;
+use super::syslog::{self, Syslog};
 
 /// Bytes that may wait for the writer thread, over all files. About a second of
 /// access log at 60,000 requests/s.
@@ -53,6 +58,9 @@ pub struct LogFiles {
     queue: SyncSender<Message>,
     shared: Arc<Shared>,
     writer: Mutex<Writer>,
+    /// Those of syslog, with a queue and a thread of their own: a server that
+    /// is slow must not hold files up, nor a disk the server.
+    syslog: OnceLock<Box<Self>>,
 }
 
 #[derive(Debug)]
@@ -79,6 +87,7 @@ impl LogFiles {
             queue,
             shared: Arc::default(),
             writer: Mutex::new(Writer::Idle(receiver)),
+            syslog: OnceLock::new(),
         }
     }
 
@@ -89,6 +98,9 @@ impl LogFiles {
     /// When the system refuses a thread; lines then wait for the next attempt
     /// or for [`LogFiles::flush_and_stop`].
     pub fn start(&self) -> io::Result<()> {
+        if let Some(syslog) = self.syslog.get() {
+            syslog.start()?;
+        }
         let mut writer = lock(&self.writer);
         let state = std::mem::replace(&mut *writer, Writer::Stopped);
         let Writer::Idle(receiver) = state else {
@@ -129,11 +141,14 @@ impl LogFiles {
     /// Whatever open(2) says.
     pub fn open(&self, path: &Path) -> io::Result<LogSink> {
         let mut files = lock(&self.shared.files);
-        let known = files.iter().find(|file| file.path.as_deref() == Some(path));
+        let known = files
+            .iter()
+            .find(|file| file.destination.path() == Some(path));
         let file = match known {
             Some(file) => Arc::clone(file),
             None => {
-                let file = Arc::new(LogFile::new(Some(path.to_owned()), Some(append(path)?)));
+                let destination = Destination::File(path.to_owned());
+                let file = Arc::new(LogFile::new(destination, Some(append(path)?)));
                 files.push(Arc::clone(&file));
                 file
             }
@@ -141,15 +156,51 @@ impl LogFiles {
         Ok(self.sink(file))
     }
 
+    /// A syslog server. It need not be there; lines are lost until it is.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses the thread that sends.
+    pub fn syslog(&self, target: &Syslog) -> io::Result<LogSink> {
+        let lane = self.syslog.get_or_init(Box::default);
+        if matches!(*lock(&self.writer), Writer::Running) {
+            lane.start()?;
+        }
+        let is_it = |destination: &Destination| matches!(destination, Destination::Syslog(known, _) if known == target);
+        Ok(lane.known_or(is_it, || {
+            Destination::Syslog(target.clone(), Mutex::default())
+        }))
+    }
+
+    /// For lines that name their own file: [`LogSink::send_to`].
+    #[must_use]
+    pub fn computed(&self) -> LogSink {
+        self.known_or(
+            |destination| matches!(destination, Destination::Computed(_)),
+            || Destination::Computed(Mutex::default()),
+        )
+    }
+
     /// Standard error.
     #[must_use]
     pub fn stderr(&self) -> LogSink {
+        self.known_or(
+            |destination| matches!(destination, Destination::Stderr),
+            || Destination::Stderr,
+        )
+    }
+
+    fn known_or(
+        &self,
+        is_it: impl Fn(&Destination) -> bool,
+        make: impl FnOnce() -> Destination,
+    ) -> LogSink {
         let mut files = lock(&self.shared.files);
-        let known = files.iter().find(|file| file.path.is_none());
+        let known = files.iter().find(|file| is_it(&file.destination));
         let file = match known {
             Some(file) => Arc::clone(file),
             None => {
-                let file = Arc::new(LogFile::new(None, None));
+                let file = Arc::new(LogFile::new(make(), None));
                 files.push(Arc::clone(&file));
                 file
             }
@@ -167,15 +218,20 @@ impl LogFiles {
         let files = lock(&self.shared.files).clone();
         let mut failures = Vec::new();
         for file in files {
-            let Some(path) = &file.path else { continue };
+            if let Destination::Computed(_) = &file.destination {
+                let _ = self.queue.try_send(Message::Reopen(Arc::clone(&file)));
+            }
+            let Some(path) = file.destination.path() else {
+                continue;
+            };
             match append(path) {
                 Ok(fresh) => {
                     *lock(&file.fresh) = Some(fresh);
                     // So that the old file is let go of at once. With a full
                     // queue there is a batch on its way that does the same.
-                    let _ = self.queue.try_send(Message::Reopen(file));
+                    let _ = self.queue.try_send(Message::Reopen(Arc::clone(&file)));
                 }
-                Err(error) => failures.push((path.clone(), error)),
+                Err(error) => failures.push((path.to_owned(), error)),
             }
         }
         failures
@@ -185,17 +241,26 @@ impl LogFiles {
     /// configuration that does not name them.
     pub fn close_unused(&self) {
         lock(&self.shared.files).retain(|file| Arc::strong_count(file) > 1 || file.has_trouble());
+        if let Some(syslog) = self.syslog.get() {
+            syslog.close_unused();
+        }
     }
 
     /// Where dropped lines and failed writes are reported beside standard
     /// error, which a process in the background does not have.
     pub fn report_to(&self, sink: &LogSink) {
         *lock(&self.shared.report_to) = Some(Arc::clone(&sink.file));
+        if let Some(syslog) = self.syslog.get() {
+            syslog.report_to(sink);
+        }
     }
 
     /// Writes what is queued and ends the thread. Waits for at most five
     /// seconds. Lines sent later are lost.
     pub fn flush_and_stop(&self) {
+        if let Some(syslog) = self.syslog.get() {
+            syslog.flush_and_stop();
+        }
         let mut writer = lock(&self.writer);
         match std::mem::replace(&mut *writer, Writer::Stopped) {
             Writer::Idle(receiver) => {
@@ -269,11 +334,34 @@ impl LogSink {
             }
         }
         self.shared.queued.fetch_sub(length, Ordering::Relaxed);
-        let lines = count_lines(batch);
+        let lines = self.file.count_lines(batch);
         self.file.dropped.fetch_add(lines, Ordering::Relaxed);
         self.file.lost.fetch_add(lines, Ordering::Relaxed);
         self.shared.trouble.store(true, Ordering::Release);
         batch.clear();
+    }
+
+    /// Begins a line: with a header, for a syslog server.
+    pub(super) fn begin_line(&self, level: Option<Level>, out: &mut Vec<u8>) {
+        if let Destination::Syslog(target, _) = &self.file.destination {
+            target.put_header(level, out);
+        }
+    }
+
+    /// Ends a line.
+    pub(super) fn end_line(&self, out: &mut Vec<u8>) {
+        out.push(match &self.file.destination {
+            Destination::Syslog(..) => syslog::END,
+            _ => b'\n',
+        });
+    }
+
+    /// Sends a line, which ends in a line feed, to the file at `path`; of
+    /// [`LogFiles::computed`] only. Never waits.
+    pub fn send_to(&self, path: &[u8], line: &[u8]) {
+        let mut batch = self.buffer();
+        destination::computed_line(path, line, &mut batch);
+        self.send(&mut batch);
     }
 
     /// An empty buffer, a used one if there is one. Never waits.
@@ -293,7 +381,7 @@ impl LogSink {
         Arc::ptr_eq(&self.file, &other.file)
     }
 
-    /// Its path, or `stderr`.
+    /// Its path, or what stands for it.
     #[must_use]
     pub fn name(&self) -> String {
         self.file.name()
@@ -305,10 +393,10 @@ impl LogSink {
         self.file.lost.load(Ordering::Relaxed)
     }
 
-    /// `None` for standard error.
+    /// `None` for what is no file.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
-        self.file.path.as_deref()
+        self.file.destination.path()
     }
 }
 
@@ -335,9 +423,8 @@ struct Shared {
 
 #[derive(Debug)]
 struct LogFile {
-    /// `None` for standard error.
-    path: Option<PathBuf>,
-    /// Locked by whoever writes, perhaps for long.
+    destination: Destination,
+    /// Of a file. Locked by whoever writes, perhaps for long.
     file: Mutex<Option<File>>,
     /// What the writer goes on with. Apart from `file`, so that reopening never
     /// waits behind a write into a stuck pipe.
@@ -352,9 +439,9 @@ struct LogFile {
 }
 
 impl LogFile {
-    fn new(path: Option<PathBuf>, file: Option<File>) -> Self {
+    fn new(destination: Destination, file: Option<File>) -> Self {
         Self {
-            path,
+            destination,
             file: Mutex::new(file),
             fresh: Mutex::default(),
             dropped: AtomicU64::new(0),
@@ -366,12 +453,10 @@ impl LogFile {
 
     /// Whether it worked: errors are counted, never fatal.
     fn write(&self, bytes: &[u8]) -> bool {
-        let written = match &mut *self.current() {
-            Some(file) => file.write_all(bytes),
-            None => io::stderr().lock().write_all(bytes),
+        let written = destination::write(&self.destination, self.current().as_mut(), bytes);
+        let Err((lines, error)) = written else {
+            return true;
         };
-        let Err(error) = written else { return true };
-        let lines = count_lines(bytes);
         self.failed.fetch_add(lines, Ordering::Relaxed);
         self.lost.fetch_add(lines, Ordering::Relaxed);
         *lock(&self.last_error) = Some(error);
@@ -388,8 +473,15 @@ impl LogFile {
     }
 
     fn name(&self) -> String {
-        let path = self.path.as_ref();
-        path.map_or_else(|| "stderr".to_owned(), |path| path.display().to_string())
+        self.destination.name()
+    }
+
+    fn count_lines(&self, bytes: &[u8]) -> u64 {
+        let end = match &self.destination {
+            Destination::Syslog(..) => syslog::END,
+            _ => b'\n',
+        };
+        memchr::memchr_iter(end, bytes).count() as u64
     }
 
     fn has_trouble(&self) -> bool {
@@ -459,6 +551,9 @@ fn perform(message: Message, shared: &Shared) -> Option<SyncSender<()>> {
             None
         }
         Message::Reopen(file) => {
+            if let Destination::Computed(files) = &file.destination {
+                lock(files).close();
+            }
             drop(file.current());
             None
         }
@@ -490,7 +585,7 @@ fn report(shared: &Shared) -> bool {
         // Best effort: there is nobody left to tell.
         let _ = io::stderr().lock().write_all(&line);
         if let Some(target) = &target
-            && target.path.is_some()
+            && target.destination.path().is_some()
         {
             target.write(&line);
         }
@@ -504,10 +599,6 @@ fn append(path: &Path) -> io::Result<File> {
         .create(true)
         .mode(0o644)
         .open(path)
-}
-
-fn count_lines(bytes: &[u8]) -> u64 {
-    memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
 /// None of the values behind these locks can be left half changed.

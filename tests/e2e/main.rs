@@ -23,6 +23,7 @@ mod imports;
 mod interop;
 mod lifecycle;
 mod limits;
+mod logs;
 mod metrics;
 mod permissive;
 mod proxying;

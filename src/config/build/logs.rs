@@ -1,10 +1,13 @@
 //! `error_log`, `access_log` and `log_format`.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use super::values::{has_variable, invalid_parameter, not_implemented, refuse, refuse_directive};
-use super::{Builder, Result};
-use crate::config::model::{AccessLog, ErrorLog, LogEscape, LogFormat, LogLevel, LogTarget};
+use super::{Builder, Result, syslog};
+use crate::config::model::{
+    AccessLog, ErrorLog, LogBuffering, LogEscape, LogFormat, LogLevel, LogTarget,
+};
 use crate::config::syntax::Directive;
 use crate::config::units;
 
@@ -25,12 +28,16 @@ const LEVELS: [(&str, LogLevel); 8] = [
     ("debug", LogLevel::Debug),
 ];
 
-/// `error_log FILE|stderr [LEVEL]`.
+const SYSLOG: &[u8] = b"syslog:";
+
+/// `error_log FILE|stderr|syslog:… [LEVEL]`.
 pub(super) fn error_log(builder: &Builder<'_>, d: &Directive) -> Result<ErrorLog> {
     let target = match d.arg(0) {
         b"stderr" => LogTarget::Stderr,
-        value if value.starts_with(b"syslog:") || value.starts_with(b"memory:") => {
-            return Err(not_implemented(d, value));
+        value if value.starts_with(SYSLOG) => LogTarget::Syslog(syslog::target(builder, d, value)?),
+        value if value.starts_with(b"memory:") => {
+            // Nginx's is read with a debugger from the dead process.
+            return Err(refuse_directive(d, "does not log to memory"));
         }
         value => LogTarget::File(builder.file_to_write(value)),
     };
@@ -111,51 +118,88 @@ impl AccessLogs {
             self.off = true;
             return Ok(());
         }
-        if value.starts_with(b"syslog:") || has_variable(value) {
-            return Err(not_implemented(d, value));
-        }
+        let (target, path) = if value.starts_with(SYSLOG) {
+            (LogTarget::Syslog(syslog::target(builder, d, value)?), None)
+        } else if has_variable(value) {
+            let full = builder.file_to_write(value);
+            let path = builder.template(full.as_os_str().as_bytes(), &d.position)?;
+            (LogTarget::Computed, Some(path))
+        } else {
+            (LogTarget::File(builder.file_to_write(value)), None)
+        };
         let name = if d.args.len() > 1 {
             d.text(1)
         } else {
             "combined".into()
         };
-        let Some(format) = builder.formats.get(&*name).cloned() else {
+        // Found in any case, as in Nginx.
+        let format = builder.formats.get(&*name).cloned().or_else(|| {
+            let formats = builder.formats.iter();
+            let mut alike = formats.filter(|(known, _)| known.eq_ignore_ascii_case(&name));
+            alike.next().map(|(_, format)| Arc::clone(format))
+        });
+        let Some(format) = format else {
             return Err(refuse(d, format!("unknown log format \"{name}\"")));
         };
-        for index in 2..d.args.len() {
-            access_log_parameter(builder, d, d.arg(index))?;
-        }
-        self.logs.push(AccessLog {
-            target: LogTarget::File(builder.file_to_write(value)),
+        let mut log = AccessLog {
+            target,
+            path,
+            condition: None,
+            buffering: None,
             format,
-        });
+        };
+        parameters(builder, d, &mut log)?;
+        self.logs.push(log);
         Ok(())
     }
 }
 
-fn access_log_parameter(builder: &mut Builder<'_>, d: &Directive, word: &[u8]) -> Result<()> {
-    if let Some(value) = word.strip_prefix(b"buffer=") {
-        if units::size(value).is_none_or(|size| size == 0) {
+fn parameters(builder: &mut Builder<'_>, d: &Directive, log: &mut AccessLog) -> Result<()> {
+    let mut size = None;
+    let mut flush = None;
+    for index in 2..d.args.len() {
+        let word = d.arg(index);
+        if let Some(value) = word.strip_prefix(b"buffer=") {
+            let parsed = units::size(value).filter(|size| *size > 0);
             let value = String::from_utf8_lossy(value);
-            return Err(refuse(d, format!("invalid buffer size \"{value}\"")));
-        }
-    } else if let Some(value) = word.strip_prefix(b"flush=") {
-        if units::milliseconds(value).is_none_or(|time| time.is_zero()) {
+            let invalid = || refuse(d, format!("invalid buffer size \"{value}\""));
+            size = Some(parsed.ok_or_else(invalid)?);
+        } else if let Some(value) = word.strip_prefix(b"flush=") {
+            let parsed = units::milliseconds(value).filter(|time| !time.is_zero());
             let value = String::from_utf8_lossy(value);
-            return Err(refuse(d, format!("invalid flush time \"{value}\"")));
+            let invalid = || refuse(d, format!("invalid flush time \"{value}\""));
+            flush = Some(parsed.ok_or_else(invalid)?);
+        } else if let Some(value) = word.strip_prefix(b"if=") {
+            log.condition = Some(builder.template(value, &d.position)?);
+        } else if word == b"gzip" || word.starts_with(b"gzip=") {
+            return Err(not_implemented(d, word));
+        } else {
+            return Err(invalid_parameter(d, word));
         }
-    } else if word.starts_with(b"if=") || word.starts_with(b"gzip") {
-        return Err(not_implemented(d, word));
-    } else {
-        return Err(invalid_parameter(d, word));
     }
-    let word = String::from_utf8_lossy(word);
-    let text = format!(
-        "\"{word}\" of \"access_log\" directive has no effect here: log lines are always buffered"
-    );
-    if !builder.remarks.iter().any(|remark| remark.text == text) {
-        builder.notice(&d.position, text);
+    let Some(size) = size else {
+        if flush.is_some() {
+            let path = d.text(0);
+            let message = format!("no buffer is defined for access_log \"{path}\"");
+            return Err(refuse(d, message));
+        }
+        return Ok(());
+    };
+    match &log.target {
+        LogTarget::Computed => {
+            return Err(refuse(d, "buffered logs cannot have variables in name"));
+        }
+        LogTarget::Syslog(_) => return Err(refuse(d, "logs to syslog cannot be buffered")),
+        LogTarget::File(_) | LogTarget::Stderr => {}
     }
+    let buffering = LogBuffering { size, flush };
+    let known = builder.log_buffers.entry(log.target.clone());
+    if *known.or_insert(buffering) != buffering {
+        let path = d.text(0);
+        let message = format!("access_log \"{path}\" already defined with conflicting parameters");
+        return Err(refuse(d, message));
+    }
+    log.buffering = Some(buffering);
     Ok(())
 }
 

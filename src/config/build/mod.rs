@@ -24,6 +24,7 @@ mod rewrite;
 mod routing;
 mod scope;
 mod server;
+mod syslog;
 mod tls;
 mod upstream;
 mod url;
@@ -37,7 +38,9 @@ use std::sync::Arc;
 
 use super::LoadOptions;
 use super::error::Error;
-use super::model::{Config, LogFormat, LogLevel, Position, ProxyTls, Remark};
+use super::model::{
+    Config, LogBuffering, LogFormat, LogLevel, LogTarget, Position, ProxyTls, Remark,
+};
 use super::pem_source::Secret;
 use super::source::{Resolver, path_of};
 use super::syntax::Tree;
@@ -60,6 +63,7 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         remarks,
         variables: variables::Variables::default(),
         formats: HashMap::new(),
+        log_buffers: HashMap::new(),
         session_zones: HashMap::new(),
         limit_zones: limits::Zones::default(),
         records_client_hello: Cell::new(false),
@@ -97,6 +101,8 @@ struct Builder<'a> {
     /// What the configuration itself defines.
     variables: variables::Variables,
     formats: HashMap<Box<str>, Arc<LogFormat>>,
+    /// `buffer=` and `flush=` of the access logs so far: those of one file agree.
+    log_buffers: HashMap<LogTarget, LogBuffering>,
     /// Sizes of the shared session caches, which blocks refer to by name.
     session_zones: HashMap<Box<str>, usize>,
     /// What requests and connections are counted in.

@@ -96,7 +96,13 @@ impl Response {
                 let target = builder.options.default_access_log.clone();
                 let format = builder.formats.get("combined").cloned();
                 format
-                    .map(|format| AccessLog { target, format })
+                    .map(|format| AccessLog {
+                        target,
+                        path: None,
+                        condition: None,
+                        buffering: None,
+                        format,
+                    })
                     .into_iter()
                     .collect()
             }

@@ -96,7 +96,7 @@ pub(super) const ROWS: &[Row] = &[
         "error_log",
         M.with(HSL),
         (1, MANY),
-        "file or `stderr`, and level",
+        "file, `stderr` or `syslog:`, and level",
     ),
     block("events", M, (0, 0), "connection processing"),
     words("worker_connections", E, ONE, "connections per worker"),
@@ -343,7 +343,7 @@ pub(super) const ROWS: &[Row] = &[
         "access_log",
         HSL.with(LIF).with(LMT),
         (1, MANY),
-        "file and format, or `off`",
+        "file or `syslog:`, format, `buffer=`, `flush=`, `if=`; or `off`",
     ),
     words("log_format", H, (2, MANY), "format of access log lines"),
     words(

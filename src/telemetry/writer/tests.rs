@@ -92,7 +92,7 @@ fn files_that_no_configuration_names_are_closed() {
     files.close_unused();
     let open = lock(&files.shared.files);
     assert_eq!(open.len(), 1);
-    assert_eq!(open[0].path.as_deref(), kept.path());
+    assert_eq!(open[0].destination.path(), kept.path());
 }
 
 #[test]

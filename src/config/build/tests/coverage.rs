@@ -37,14 +37,6 @@ fn what_has_no_effect_is_listed_once() {
                 "\"builtin\" in \"ssl_session_cache\" directive has no effect"
             ),
             (
-                LogLevel::Notice,
-                "\"buffer=8k\" of \"access_log\" directive has no effect"
-            ),
-            (
-                LogLevel::Notice,
-                "\"flush=5s\" of \"access_log\" directive has no effect"
-            ),
-            (
                 LogLevel::Warn,
                 "the value of \"P\" in \"add_header\" directive spans lines, which are joined by spaces"
             ),
