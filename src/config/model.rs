@@ -356,6 +356,8 @@ pub struct Location {
     pub types: Arc<MimeTypes>,
     /// `add_header`.
     pub add_headers: Vec<AddHeader>,
+    /// How bodies come and go.
+    pub delivery: Delivery,
     /// `expires`; `None` where nothing was said.
     pub expires: Option<Box<Expires>>,
     /// `access_log`; empty for `off`. Default `logs/access.log combined`.

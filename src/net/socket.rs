@@ -9,17 +9,29 @@ use std::path::Path;
 use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Splitable};
 use monoio::net::{TcpStream, UnixStream};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::RecvFlags;
 
 use super::buffers::{Buffer, Segments, with_fd};
 
 /// The receiving side. The two sides may be driven at the same time.
 #[derive(Debug)]
-pub enum Receiver {
-    /// TCP.
+pub struct Receiver {
+    half: ReceiverHalf,
+    /// Of the socket that `half` keeps open.
+    fd: RawFd,
+}
+
+#[derive(Debug)]
+enum ReceiverHalf {
     Tcp(OwnedReadHalf<TcpStream>),
-    /// Unix domain.
     Unix(OwnedReadHalf<UnixStream>),
+}
+
+impl AsRawFd for Receiver {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd
+    }
 }
 
 /// The sending side. Dropping it sends what `shutdown(2)` sends.
@@ -83,7 +95,10 @@ impl From<TcpStream> for Socket {
         let fd = stream.as_raw_fd();
         let (receiver, sender) = stream.into_split();
         Self {
-            receiver: Receiver::Tcp(receiver),
+            receiver: Receiver {
+                half: ReceiverHalf::Tcp(receiver),
+                fd,
+            },
             sender: Sender {
                 half: SenderHalf::Tcp(sender),
                 fd,
@@ -97,7 +112,10 @@ impl From<UnixStream> for Socket {
         let fd = stream.as_raw_fd();
         let (receiver, sender) = stream.into_split();
         Self {
-            receiver: Receiver::Unix(receiver),
+            receiver: Receiver {
+                half: ReceiverHalf::Unix(receiver),
+                fd,
+            },
             sender: Sender {
                 half: SenderHalf::Unix(sender),
                 fd,
@@ -116,9 +134,9 @@ impl Receiver {
         range: Range<usize>,
     ) -> (io::Result<usize>, Buffer) {
         let target = buffer.into_storage().slice_mut(range);
-        let (result, target) = match self {
-            Self::Tcp(half) => half.read(target).await,
-            Self::Unix(half) => half.read(target).await,
+        let (result, target) = match &mut self.half {
+            ReceiverHalf::Tcp(half) => half.read(target).await,
+            ReceiverHalf::Unix(half) => half.read(target).await,
         };
         (result, Buffer::from_storage(target.into_inner()))
     }
@@ -131,11 +149,23 @@ impl Receiver {
         limit: usize,
     ) -> (io::Result<usize>, Segments) {
         let target = segments.into_receiver(limit);
-        let (result, target) = match self {
-            Self::Tcp(half) => half.readv(target).await,
-            Self::Unix(half) => half.readv(target).await,
+        let (result, target) = match &mut self.half {
+            ReceiverHalf::Tcp(half) => half.readv(target).await,
+            ReceiverHalf::Unix(half) => half.readv(target).await,
         };
         (result, target.into_segments())
+    }
+
+    /// Whether the peer has ended its sending side or reset the connection,
+    /// whatever of its bytes is still unread. One system call that does not
+    /// block.
+    pub fn is_hung_up(&self) -> bool {
+        with_fd(self, |fd| {
+            let mut poll = [PollFd::new(&fd, PollFlags::RDHUP)];
+            let ended = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+            rustix::event::poll(&mut poll, Some(&Timespec::default())).is_ok()
+                && poll.iter().any(|poll| poll.revents().intersects(ended))
+        })
     }
 }
 

@@ -27,6 +27,8 @@ pub(crate) enum UpstreamFraming {
 pub(crate) enum UploadError {
     /// The client's side of it.
     Client(BodyError),
+    /// The client has gone after all of it was sent.
+    Abandoned,
     /// The backend takes no more.
     Upstream(
         #[allow(dead_code, reason = "for the debugger: the response says more")] TransportError,

@@ -92,6 +92,21 @@ pub(crate) trait BodySource {
     /// Returns the buffer of a piece.
     fn give_back(&mut self, buffer: Buffer);
 
+    /// Reads the first `limit` bytes of it, or all if it is shorter; the body
+    /// may then have another size than before. `keep` asks for it to be
+    /// repeatable also where all is here already. Cancelling it loses bytes.
+    async fn read_ahead(&mut self, limit: usize, keep: bool) -> Result<(), BodyError>;
+
+    /// Whether it can be sent more than once.
+    fn is_repeatable(&self) -> bool;
+
+    /// Begins again, if it is repeatable.
+    fn rewind(&mut self);
+
+    /// Waits until the client is gone. No piece may be on loan. Cancelling it
+    /// does nothing.
+    async fn abandoned(&mut self);
+
     /// Nothing of it is left to read.
     fn is_finished(&self) -> bool;
 
@@ -157,6 +172,9 @@ pub(crate) trait ResponseSink {
 
     /// Forgets a response that has begun but of which nothing has left.
     fn discard(&mut self);
+
+    /// A body of unknown size is to end with the connection, not in chunks.
+    fn refuse_chunks(&mut self);
 
     /// No further request will be read from this client after this response.
     fn close_after(&mut self);

@@ -17,7 +17,7 @@ use super::pool::{Connection, Key};
 use super::request::{Attempt, Request};
 use super::transport::{Transport, TransportError};
 use super::upstream::secure::Secure;
-use super::upstream::{Broken, Reuse, exchange, record, sent_method};
+use super::upstream::{Broken, Reuse, body_failed, exchange, expect_body, record, sent_method};
 use super::worker::UpstreamState;
 
 /// How forwarding ended, if it did not end well. The log has been told.
@@ -58,6 +58,9 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
     let Some(upstream) = view.upstream(proxy.upstream) else {
         return Err(Failure::Status(502));
     };
+    if proxy.filters.request_buffering && sent_size(proxy, body) != BodySize::None {
+        read_ahead(request, proxy, body, sink).await?;
+    }
     if sent_size(proxy, body) == BodySize::Unknown && proxy.http_version == ProxyHttpVersion::Http10
     {
         log::request_error(
@@ -126,6 +129,24 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
     Err(last)
 }
 
+/// `proxy_request_buffering`: no backend waits for what fits the buffer. Nginx
+/// has a file for the rest; here it is streamed, because a file would block.
+async fn read_ahead<B: BodySource, S: ResponseSink>(
+    request: &Request<'_>,
+    proxy: &Proxy,
+    body: &mut B,
+    sink: &mut S,
+) -> Result<(), Failure> {
+    let expected = expect_body(body, sink).await;
+    expected.map_err(|_| Failure::Aborted)?;
+    let limit = request.location.delivery.client_body_buffer_size;
+    let keep = sent_method(request, proxy).is_idempotent();
+    body.read_ahead(limit, keep).await.map_err(|error| {
+        body_failed(request, &error);
+        Failure::unless_committed(sink, error.status())
+    })
+}
+
 /// How much of the client's body the backend gets; one of our own can be sent
 /// as often as it takes.
 fn sent_size(proxy: &Proxy, body: &impl BodySource) -> BodySize {
@@ -179,8 +200,8 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
         peer,
         ..
     } = target;
-    let repeatable =
-        sent_method(request, proxy).is_idempotent() && sent_size(proxy, body) == BodySize::None;
+    let repeatable = sent_method(request, proxy).is_idempotent()
+        && (sent_size(proxy, body) == BodySize::None || body.is_repeatable());
     loop {
         let started = Instant::now();
         let pooled = take_pooled(target, repeatable, started);

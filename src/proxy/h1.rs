@@ -8,6 +8,7 @@ use crate::http::h1::framing::{BodyFraming, Kind};
 use crate::http::head::{Method, Version};
 use crate::net::buffers::{Buffer, Class, Segments};
 
+use super::ahead::Ahead;
 use super::exchange::{BodyError, BodySize, BodySource, Piece, ResponseSink};
 use super::output::Output;
 use super::transport::{Rx, TransportError, Tx};
@@ -22,6 +23,8 @@ pub(crate) struct H1Body<'t> {
     /// Bytes that may still come; for bodies of unknown size.
     allowance: u64,
     awaits_continue: bool,
+    /// Boxed: most requests have none.
+    ahead: Option<Box<Ahead>>,
     lent: Lent,
     /// A read is under way, or a piece is on loan. If that is so when the
     /// body is no longer being read, bytes are lost, and where the next
@@ -63,6 +66,7 @@ impl<'t> H1Body<'t> {
             timeout: Duration::ZERO,
             allowance: 0,
             awaits_continue,
+            ahead: None,
             lent: Lent::default(),
             is_busy: false,
             received: 0,
@@ -206,10 +210,12 @@ impl<'t> H1Body<'t> {
 
 impl BodySource for H1Body<'_> {
     fn size(&self) -> BodySize {
+        let ahead = self.ahead.as_ref().map_or(0, |ahead| ahead.len() as u64);
         match self.state {
             _ if self.is_withheld => BodySize::None,
-            BodyState::Length(length) => BodySize::Known(length),
+            BodyState::Length(length) => BodySize::Known(ahead + length),
             BodyState::Chunked(_) | BodyState::Switched(_) => BodySize::Unknown,
+            BodyState::Finished if ahead > 0 => BodySize::Known(ahead),
             BodyState::Finished => BodySize::None,
         }
     }
@@ -220,6 +226,7 @@ impl BodySource for H1Body<'_> {
 
     fn has_piece(&self) -> bool {
         !self.rx.input.plain().is_empty()
+            || self.ahead.as_ref().is_some_and(|ahead| ahead.has_piece())
     }
 
     fn set_limits(&mut self, read_timeout: Duration, max_size: u64) {
@@ -231,13 +238,59 @@ impl BodySource for H1Body<'_> {
         if self.is_withheld {
             return Ok(None);
         }
+        if let Some(piece) = self.ahead.as_mut().and_then(|ahead| ahead.next()) {
+            return Ok(Some(piece));
+        }
         self.next_piece().await
     }
 
     fn give_back(&mut self, buffer: Buffer) {
+        if !self.is_busy {
+            // Of what was read ahead: its buffer is nobody's.
+            return;
+        }
         let lent = std::mem::take(&mut self.lent);
         self.is_busy = false;
         self.rx.input.give_back(buffer, lent.consumed);
+    }
+
+    async fn read_ahead(&mut self, limit: usize, keep: bool) -> Result<(), BodyError> {
+        if self.ahead.is_some() {
+            return Ok(());
+        }
+        let expected = match self.state {
+            BodyState::Length(length) => {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                if !keep && self.rx.input.plain().len() >= length {
+                    return Ok(());
+                }
+                length.min(limit)
+            }
+            _ => 0,
+        };
+        let mut bytes = Vec::with_capacity(expected);
+        while bytes.len() < limit && !self.is_finished() {
+            if let Some(piece) = self.next().await? {
+                bytes.extend_from_slice(piece.buffer.get(piece.range).unwrap_or_default());
+                self.give_back(piece.buffer);
+            }
+        }
+        self.ahead = Some(Box::new(Ahead::new(bytes, self.is_finished())));
+        Ok(())
+    }
+
+    fn is_repeatable(&self) -> bool {
+        self.ahead.as_ref().is_some_and(|ahead| ahead.is_whole())
+    }
+
+    fn rewind(&mut self) {
+        if let Some(ahead) = self.ahead.as_mut().filter(|ahead| ahead.is_whole()) {
+            ahead.rewind();
+        }
+    }
+
+    async fn abandoned(&mut self) {
+        self.rx.hung_up().await;
     }
 
     fn is_finished(&self) -> bool {
@@ -245,7 +298,8 @@ impl BodySource for H1Body<'_> {
     }
 
     fn is_whole(&self) -> bool {
-        self.received == 0
+        // What was read ahead and not given away is not lost.
+        self.received == 0 || self.ahead.as_ref().is_some_and(|ahead| ahead.is_intact())
     }
 
     fn withhold(&mut self) {
@@ -267,6 +321,8 @@ pub(crate) struct H1Sink<'t> {
     keep_alive: bool,
     /// For the `Keep-Alive` field, in seconds.
     keep_alive_header: Option<u64>,
+    /// `chunked_transfer_encoding off`.
+    refuses_chunks: bool,
     send_timeout: Duration,
     state: SinkState,
     committed: bool,
@@ -299,6 +355,7 @@ impl<'t> H1Sink<'t> {
             request,
             keep_alive,
             keep_alive_header: None,
+            refuses_chunks: false,
             send_timeout: Duration::from_secs(60),
             state: SinkState::Waiting,
             committed: false,
@@ -353,7 +410,7 @@ impl ResponseSink for H1Sink<'_> {
                 SinkState::Length(length)
             }
             BodySize::Unknown if self.request.method == Method::Head => SinkState::Length(0),
-            BodySize::Unknown if self.request.version == Version::Http10 => {
+            BodySize::Unknown if self.request.version == Version::Http10 || self.refuses_chunks => {
                 self.keep_alive = false;
                 SinkState::UntilClose
             }
@@ -468,6 +525,10 @@ impl ResponseSink for H1Sink<'_> {
             self.state = SinkState::Waiting;
             self.body_bytes = 0;
         }
+    }
+
+    fn refuse_chunks(&mut self) {
+        self.refuses_chunks = true;
     }
 
     fn close_after(&mut self) {

@@ -8,6 +8,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod access;
+mod ahead;
 mod auth_basic;
 mod balance;
 mod body;

@@ -269,8 +269,11 @@ fn limited<'a>(location: &'a Location, request: &Request<'_>) -> &'a Location {
     }
 }
 
-/// Tells the client whether more requests are welcome.
+/// How the answer goes out, and whether more requests are welcome.
 fn announce(request: &Request<'_>, sink: &mut impl ResponseSink) {
+    if !request.location.delivery.chunked_transfer_encoding {
+        sink.refuse_chunks();
+    }
     if !request.may_be_followed() {
         sink.close_after();
     } else if let Some(timeout) = request.location.keepalive_header {

@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::future::pending;
 use std::io;
 use std::ops::Range;
 use std::time::Duration;
@@ -190,6 +191,9 @@ impl Transport {
     }
 }
 
+/// How often a client that waits for a backend is looked after. The kernel
+/// could be asked to tell, at the price of an operation for every request.
+const HANG_UP_CHECK: Duration = Duration::from_millis(200);
 /// How long a close_notify may take to leave: it fits in any socket buffer
 /// that is not already stuck.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -272,6 +276,19 @@ impl Rx<'_> {
     pub(crate) fn was_cut_off(&self) -> bool {
         self.session
             .is_some_and(|session| !session.borrow().peer_has_closed())
+    }
+
+    /// Waits until the peer is gone, at most [`HANG_UP_CHECK`] longer than
+    /// that takes. Reads nothing; cancelling it does nothing.
+    pub(crate) async fn hung_up(&mut self) {
+        loop {
+            self.deadline.arm(HANG_UP_CHECK);
+            // Nothing ends it but the deadline.
+            let _ = self.deadline.run(pending::<()>()).await;
+            if self.receiver.is_hung_up() {
+                return;
+            }
+        }
     }
 
     /// Whether [`Rx::fill_segments`] may be used.

@@ -21,6 +21,11 @@ fn unlimited(origin: &Origin) -> String {
     plain_proxy(&origin.url()).replace("location / {", "client_max_body_size 0; location / {")
 }
 
+/// The backend hears of a body as soon as its first byte is there.
+fn streamed(origin: &Origin) -> String {
+    unlimited(origin).replace("location / {", "proxy_request_buffering off; location / {")
+}
+
 #[test]
 fn bodies_of_every_size_and_framing_come_back_as_they_went() {
     let origin = Origin::script(|peer| {
@@ -276,7 +281,7 @@ fn an_early_response_to_an_upload_reaches_the_client() {
         peer.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")?;
         peer.finish()
     });
-    let ringwall = Site::new().start(&unlimited(&origin));
+    let ringwall = Site::new().start(&streamed(&origin));
     let mut client = Connection::plain(ringwall.address("HTTP"));
     client.send(format!(
         "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n{}",
@@ -293,7 +298,7 @@ fn a_backend_can_answer_before_any_of_the_body_has_come() {
         peer.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")?;
         peer.hang()
     });
-    let ringwall = Site::new().start(&unlimited(&origin));
+    let ringwall = Site::new().start(&streamed(&origin));
     let mut client = Connection::plain(ringwall.address("HTTP"));
     client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n");
     let response = client.response("PUT");

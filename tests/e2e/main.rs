@@ -11,6 +11,7 @@ mod abuse;
 mod access;
 mod authorization;
 mod bodies;
+mod buffering;
 mod certificate_sources;
 mod config_samples;
 mod demo;

@@ -320,7 +320,10 @@ fn an_early_response_ends_the_upstream_connection_and_the_body_is_never_a_reques
         peer.send(&ok("hello"))?;
         peer.hang()
     });
-    let ringwall = plain(&origin);
+    let ringwall = Site::new().start(
+        &plain_proxy(&origin.url())
+            .replace("location / {", "proxy_request_buffering off; location / {"),
+    );
     let mut client = Connection::plain(ringwall.address("HTTP"));
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
     client.send(format!(

@@ -154,7 +154,7 @@ fn upgrade_bytes_are_tunnelled_only_after_the_backends_101_to_a_request_that_ask
     let origin = echo();
     let (ringwall, _) = start(
         &origin,
-        "location /untold { proxy_pass http://@BACKEND@; proxy_set_header Connection upgrade; }"
+        "proxy_request_buffering off; location /untold { proxy_pass http://@BACKEND@; proxy_set_header Connection upgrade; }"
             .replace("@BACKEND@", &origin.address())
             .as_str(),
     );

@@ -17,6 +17,8 @@ pub(super) struct FilterSettings {
     body: Option<Template>,
     pass_request_headers: Option<bool>,
     pass_request_body: Option<bool>,
+    request_buffering: Option<bool>,
+    ignore_client_abort: Option<bool>,
     hide: Option<Vec<Box<[u8]>>>,
     pass: Option<Vec<Box<[u8]>>>,
     ignored: Option<IgnoredFields>,
@@ -43,6 +45,8 @@ impl FilterSettings {
             b"proxy_set_body" => set(&mut self.body, d, template(builder, d, 0)?)?,
             b"proxy_pass_request_headers" => set(&mut self.pass_request_headers, d, flag(d)?)?,
             b"proxy_pass_request_body" => set(&mut self.pass_request_body, d, flag(d)?)?,
+            b"proxy_request_buffering" => set(&mut self.request_buffering, d, flag(d)?)?,
+            b"proxy_ignore_client_abort" => set(&mut self.ignore_client_abort, d, flag(d)?)?,
             b"proxy_hide_header" => self.hide.get_or_insert_default().push(d.arg(0).into()),
             b"proxy_pass_header" => self.pass.get_or_insert_default().push(d.arg(0).into()),
             b"proxy_ignore_headers" => ignore(self.ignored.get_or_insert_default(), d)?,
@@ -63,7 +67,7 @@ impl FilterSettings {
     pub(super) fn inherit(&mut self, outer: &Self) {
         super::scope::inherit!(
             self, outer;
-            method, body, pass_request_headers, pass_request_body, hide, pass, ignored, redirects,
+            method, body, pass_request_headers, pass_request_body, request_buffering, ignore_client_abort, hide, pass, ignored, redirects,
             cookie_domains, cookie_paths, cookie_flags
         );
     }
@@ -90,6 +94,8 @@ impl FilterSettings {
             body: self.body.clone(),
             pass_request_headers: self.pass_request_headers.unwrap_or(true),
             pass_request_body: self.pass_request_body.unwrap_or(true),
+            request_buffering: self.request_buffering.unwrap_or(true),
+            ignore_client_abort: self.ignore_client_abort.unwrap_or(false),
             hidden: self.hidden(),
             ignored: self.ignored.unwrap_or_default(),
             redirects: redirects.into(),

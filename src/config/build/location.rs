@@ -407,6 +407,7 @@ pub(super) fn finish(
             .unwrap_or_else(|| Template::literal(b"text/plain")),
         types: said.types.clone().unwrap_or_default(),
         add_headers: said.add_headers.clone().unwrap_or_default(),
+        delivery: said.delivery.build(),
         expires: said.expires.clone().map(Box::new),
         access_logs: said.access_logs(builder),
         error_logs: said.error_logs.clone().unwrap_or_default(),

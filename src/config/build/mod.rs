@@ -10,6 +10,7 @@ mod authorization;
 mod check;
 mod connection;
 mod core;
+mod delivery;
 mod expires;
 mod filters;
 mod http;

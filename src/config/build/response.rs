@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::delivery::DeliverySettings;
 use super::expires::expires;
 use super::logs::{self, AccessLogs};
 use super::values::{flag, invalid_value, milliseconds, number, refuse, refuse_directive, set};
@@ -27,6 +28,7 @@ pub(super) struct Response {
     pub(super) types: Option<Arc<MimeTypes>>,
     pub(super) add_headers: Option<Vec<AddHeader>>,
     pub(super) expires: Option<Expires>,
+    pub(super) delivery: DeliverySettings,
     pub(super) access_logs: Option<AccessLogs>,
     pub(super) error_logs: Option<Vec<ErrorLog>>,
     pub(super) log_not_found: Option<bool>,
@@ -72,7 +74,7 @@ impl Response {
                 self.error_logs.get_or_insert_default().push(log);
             }
             b"log_not_found" => set(&mut self.log_not_found, d, flag(d)?)?,
-            _ => return Ok(false),
+            _ => return self.delivery.apply(builder, d),
         }
         Ok(true)
     }
@@ -85,6 +87,7 @@ impl Response {
             keepalive_requests, server_tokens, default_type, types, add_headers, expires, access_logs,
             error_logs, log_not_found
         );
+        self.delivery.inherit(&outer.delivery);
     }
 
     /// The logs that hold, with Nginx's default where none was named.

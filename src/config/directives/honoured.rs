@@ -333,6 +333,17 @@ pub(super) const ROWS: &[Row] = &[
         (2, 3),
         "field added to responses",
     ),
+    flag(
+        "chunked_transfer_encoding",
+        HSL,
+        "`off`: bodies of unknown length end with the connection",
+    ),
+    words(
+        "client_body_buffer_size",
+        HSL,
+        ONE,
+        "how much of a body is read before a backend is asked",
+    ),
     words(
         "expires",
         HSL.with(LIF),
@@ -445,6 +456,16 @@ pub(super) const ROWS: &[Row] = &[
         HSL,
         ONE,
         "field of the backend that is hidden otherwise",
+    ),
+    flag(
+        "proxy_ignore_client_abort",
+        HSL,
+        "go on with a request whose client is gone",
+    ),
+    flag(
+        "proxy_request_buffering",
+        HSL,
+        "read as much of a body as fits `client_body_buffer_size` before a backend is asked",
     ),
     flag(
         "proxy_pass_request_body",

@@ -161,14 +161,14 @@ pub(super) const GROUPS: &[Group] = &[
         HSL,
         FLAG,
         "\
-         proxy_buffering proxy_request_buffering client_body_in_single_buffer",
+         proxy_buffering client_body_in_single_buffer",
     ),
     group(
         BUFFERS,
         HSL,
         SOME,
         "\
-         client_body_buffer_size client_body_temp_path proxy_buffers proxy_buffer_size \
+         client_body_temp_path proxy_buffers proxy_buffer_size \
          proxy_busy_buffers_size proxy_max_temp_file_size proxy_temp_file_write_size \
          proxy_temp_path proxy_send_lowat subrequest_output_buffer_size",
     ),
@@ -237,7 +237,7 @@ pub(super) const GROUPS: &[Group] = &[
         "\
          client_body_in_file_only disable_symlinks gzip gunzip gzip_static autoindex charset \
          log_subrequest proxy_bind \
-         proxy_force_ranges proxy_ignore_client_abort proxy_intercept_errors \
+         proxy_force_ranges proxy_intercept_errors \
          proxy_socket_keepalive \
          reset_timedout_connection server_name_in_redirect \
          auth_request mirror",
@@ -255,7 +255,7 @@ pub(super) const GROUPS: &[Group] = &[
         LATER,
         HSL,
         "\
-         absolute_redirect port_in_redirect chunked_transfer_encoding \
+         absolute_redirect port_in_redirect \
          add_header_inherit",
     ),
     fixed(

@@ -15,6 +15,10 @@ pub struct ProxyFilters {
     pub pass_request_headers: bool,
     /// `proxy_pass_request_body`. Default on.
     pub pass_request_body: bool,
+    /// `proxy_request_buffering`. Default on.
+    pub request_buffering: bool,
+    /// `proxy_ignore_client_abort`. Default off.
+    pub ignore_client_abort: bool,
     /// `proxy_hide_header`, `proxy_pass_header`.
     pub hidden: HiddenFields,
     /// `proxy_ignore_headers`.
@@ -130,6 +134,15 @@ impl CookieFlags {
 pub enum CookieName {
     /// This one.
     Is(Template),
+}
+
+/// How bodies come from clients and go to them.
+#[derive(Debug)]
+pub struct Delivery {
+    /// `chunked_transfer_encoding`. Default on.
+    pub chunked_transfer_encoding: bool,
+    /// `client_body_buffer_size`, bytes. Default 16 KiB.
+    pub client_body_buffer_size: usize,
 }
 
 /// `expires`.

@@ -4,8 +4,9 @@ mod request;
 mod response;
 pub(super) mod secure;
 
+use std::cell::Cell;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::config::{Proxy, UpstreamPeer};
 use crate::http::h1::encode::Sink as _;
 use crate::telemetry::error_log::Level;
 
-use super::body::{self, UpstreamFraming};
+use super::body::{self, UploadError, UpstreamFraming};
 use super::exchange::{BodyError, BodySize, BodySource, ResponseSink};
 use super::log;
 use super::output::Output;
@@ -102,6 +103,7 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
 ) -> Result<Reuse, Broken> {
     let (mut rx, mut tx) = connection.transport.split();
     let filters = &proxy.filters;
+    body.rewind();
     let replaced = filters
         .body
         .as_ref()
@@ -128,40 +130,77 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
         );
         return Err(Broken::Client(Some(494)));
     }
-    if replaced.is_some() || size == BodySize::None {
+    let upload = if replaced.is_some() || size == BodySize::None {
         let body_of_ours = replaced.unwrap_or_default();
         let sent = send_whole(output, &body_of_ours, &mut tx, proxy.send_timeout).await;
         sent.map_err(|error| Broken::Untouched(Cause::Send(error)))?;
-        let answered = response::respond(request, proxy, peer, &mut rx, sink).await?;
-        let (upstream, client) = ((&mut rx, &mut tx), (body, sink));
-        return conclude(request, proxy, peer, answered, true, upstream, client).await;
-    }
-    if body.awaits_continue() {
-        // Answered here and not by the backend, as Nginx does: the backend
-        // must then take the body, which is what a buffering proxy promises.
-        sink.interim(100).await.map_err(|_| Broken::Client(None))?;
-    }
-    let framing = match size {
-        BodySize::Known(_) => UpstreamFraming::Length,
-        _ => UpstreamFraming::Chunked,
+        None
+    } else {
+        expect_body(body, sink).await?;
+        let framing = match size {
+            BodySize::Known(_) => UpstreamFraming::Length,
+            _ => UpstreamFraming::Chunked,
+        };
+        Some((output, framing))
     };
-    let upload = body::upload(output, &mut *body, framing, &mut tx, proxy.send_timeout);
+    let all_sent = Cell::new(upload.is_none());
+    let client = async {
+        if let Some((head, framing)) = upload {
+            body::upload(head, body, framing, &mut tx, proxy.send_timeout).await?;
+            all_sent.set(true);
+        }
+        if filters.ignore_client_abort {
+            pending::<()>().await;
+        }
+        body.abandoned().await;
+        Err(UploadError::Abandoned)
+    };
     let response = response::respond(request, proxy, peer, &mut rx, sink);
-    let outcome = while_uploading(pin!(response), pin!(upload)).await;
+    let outcome = alongside(pin!(response), pin!(client)).await;
     match outcome {
-        Ok((answered, sent)) => {
+        Ok(answered) => {
             let (upstream, client) = ((&mut rx, &mut tx), (body, sink));
+            let sent = all_sent.get();
             conclude(request, proxy, peer, answered?, sent, upstream, client).await
         }
-        Err(error) => {
-            log::request_error(
+        Err(None) => {
+            log::upstream_error(
                 request,
                 Level::Info,
-                format_args!("{error} while reading client request body"),
+                Some(peer),
+                format_args!(
+                    "client prematurely closed connection, so upstream connection is closed too"
+                ),
             );
+            Err(Broken::Client(None))
+        }
+        Err(Some(error)) => {
+            body_failed(request, &error);
             Err(Broken::Client(error.status()))
         }
     }
+}
+
+/// Tells the log why a request's body did not come.
+pub(super) fn body_failed(request: &Request<'_>, error: &BodyError) {
+    log::request_error(
+        request,
+        Level::Info,
+        format_args!("{error} while reading client request body"),
+    );
+}
+
+/// Asks for the body, if the client waits to be asked. Answered here and not by
+/// the backend, as Nginx does: the backend must then take the body, which is
+/// what a buffering proxy promises.
+pub(super) async fn expect_body<B: BodySource, S: ResponseSink>(
+    body: &B,
+    sink: &mut S,
+) -> Result<(), Broken> {
+    if body.awaits_continue() {
+        sink.interim(100).await.map_err(|_| Broken::Client(None))?;
+    }
+    Ok(())
 }
 
 /// Sends a head and a body that is there already, which leaves with the head if
@@ -225,29 +264,23 @@ async fn conclude<B: BodySource, S: ResponseSink>(
     }
 }
 
-/// Drives the response to its end and the upload alongside. A client that
-/// fails ends both; a backend that stops taking the body may still have
-/// answered, so its answer is waited for.
-async fn while_uploading<T>(
+/// Drives the response to its end, and what the client does alongside. A client
+/// that fails ends both, with `None` if it is gone; a backend that stops taking
+/// the body may still have answered, so its answer is waited for.
+async fn alongside<T>(
     mut response: Pin<&mut impl Future<Output = T>>,
-    mut upload: Pin<&mut impl Future<Output = Result<(), body::UploadError>>>,
-) -> Result<(T, bool), BodyError> {
-    let mut ended: Option<bool> = None;
-    std::future::poll_fn(|context| {
-        if ended.is_none() {
-            match upload.as_mut().poll(context) {
-                Poll::Ready(Ok(())) => ended = Some(true),
-                Poll::Ready(Err(body::UploadError::Upstream(_))) => ended = Some(false),
-                Poll::Ready(Err(body::UploadError::Client(error))) => {
-                    return Poll::Ready(Err(error));
-                }
-                Poll::Pending => {}
+    mut client: Pin<&mut impl Future<Output = Result<(), UploadError>>>,
+) -> Result<T, Option<BodyError>> {
+    let mut ended = false;
+    poll_fn(|context| {
+        if !ended && let Poll::Ready(result) = client.as_mut().poll(context) {
+            match result {
+                Ok(()) | Err(UploadError::Upstream(_)) => ended = true,
+                Err(UploadError::Abandoned) => return Poll::Ready(Err(None)),
+                Err(UploadError::Client(error)) => return Poll::Ready(Err(Some(error))),
             }
         }
-        response
-            .as_mut()
-            .poll(context)
-            .map(|result| Ok((result, ended == Some(true))))
+        response.as_mut().poll(context).map(Ok)
     })
     .await
 }

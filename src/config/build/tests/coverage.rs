@@ -89,7 +89,7 @@ fn example(name: &str) -> Option<&'static str> {
         "rewrite" => "^ /x last",
         "error_page" => "404 = /404.html",
         "break" | "internal" => "",
-        "client_max_body_size" | "client_header_buffer_size" => "1k",
+        "client_max_body_size" | "client_body_buffer_size" | "client_header_buffer_size" => "1k",
         "large_client_header_buffers" => "4 8k",
         "keepalive_requests" | "keepalive" | "ssl_verify_depth" => "3",
         "server_tokens" => "build",

@@ -1,0 +1,82 @@
+//! The beginning of a request body, read before a backend is chosen, so that
+//! none waits for a slow client and a short body can be sent again.
+
+use crate::net::buffers::{Buffer, Class};
+use crate::tls::record::{HEADROOM, TAILROOM};
+
+use super::exchange::Piece;
+
+/// What has been read ahead of a body.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    bytes: Vec<u8>,
+    /// How much of it has been given on. At most `bytes.len()`.
+    given: usize,
+    /// Nothing of the body lies behind it.
+    is_whole: bool,
+}
+
+impl Ahead {
+    pub(super) fn new(bytes: Vec<u8>, is_whole: bool) -> Self {
+        Self {
+            bytes,
+            given: 0,
+            is_whole,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// All of the body can still be given on.
+    pub(super) fn is_intact(&self) -> bool {
+        self.is_whole || self.given == 0
+    }
+
+    pub(super) fn rewind(&mut self) {
+        self.given = 0;
+    }
+
+    pub(super) fn has_piece(&self) -> bool {
+        self.given < self.bytes.len()
+    }
+
+    /// The next part, in a buffer with room for a record's frame round it.
+    pub(super) fn next(&mut self) -> Option<Piece> {
+        const MOST: usize = Class::Large.size() - HEADROOM - TAILROOM;
+        let rest = self.bytes.get(self.given..)?;
+        let part = rest.get(..MOST).unwrap_or(rest);
+        if part.is_empty() {
+            return None;
+        }
+        let mut buffer = Buffer::for_size(HEADROOM + part.len() + TAILROOM);
+        let range = HEADROOM..HEADROOM + part.len();
+        buffer.get_mut(range.clone())?.copy_from_slice(part);
+        self.given += part.len();
+        Some(Piece { buffer, range })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_of_it_comes_in_order_and_again_after_a_rewind() {
+        let bytes: Vec<u8> = (0..200_000_u32).map(|n| n as u8).collect();
+        let mut ahead = Ahead::new(bytes.clone(), true);
+        for _ in 0..2 {
+            let mut given = Vec::new();
+            while let Some(piece) = ahead.next() {
+                given.extend_from_slice(&piece.buffer[piece.range]);
+            }
+            assert!(given == bytes && !ahead.has_piece());
+            ahead.rewind();
+        }
+    }
+}
