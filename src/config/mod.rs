@@ -33,6 +33,7 @@ mod variables;
 use std::path::PathBuf;
 
 pub use address_rules::{AddressRules, InvalidNetwork, Network};
+pub use build::Responder;
 pub use client_rules::{ClientMatcher, ClientRule, ClientRules, RuleEffect, UriPattern};
 pub use error::Error;
 pub use limits::{ConnectionLimit, LimitZone, Limits, RequestLimit};

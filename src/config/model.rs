@@ -733,8 +733,21 @@ pub struct Tls {
     pub session_timeout: Duration,
     /// `ssl_session_ticket_key`: the first seals, all open. None: random keys.
     pub session_ticket_keys: Vec<Located<PathBuf>>,
+    /// `ssl_stapling` and its family; `None` for off, the default.
+    pub stapling: Option<Stapling>,
     /// `ssl_reject_handshake`. Default off; on, there may be no certificate.
     pub reject_handshake: bool,
+}
+
+/// `ssl_stapling on`: clients are told what the certificate's CA says of it.
+#[derive(Debug, Clone)]
+pub struct Stapling {
+    /// `ssl_stapling_file`: the response itself; nobody is asked then.
+    pub file: Option<Located<PathBuf>>,
+    /// `ssl_stapling_responder`, in place of the one that the certificate names.
+    pub responder: Option<Located<String>>,
+    /// `ssl_stapling_verify`. Default off.
+    pub verify: bool,
 }
 
 /// Two sources, of which the second may be in the first.

@@ -12,6 +12,7 @@ mod pidfile;
 pub mod probe;
 pub mod process;
 mod snapshot;
+mod stapler;
 mod supervisor;
 mod ticker;
 mod worker;

@@ -16,6 +16,7 @@ use crate::telemetry::syslog::{Server, Syslog};
 use crate::telemetry::writer::{LogFiles, LogSink};
 use crate::tls::certs::{CertificateInfo, Loader, TlsError};
 use crate::tls::server::{self, Shared, TlsHost};
+use crate::tls::stapling::Staples;
 use crate::tls::upstream::{self, UpstreamTls};
 use crate::tls::watch::Watch;
 
@@ -138,6 +139,11 @@ impl Builder {
             watch: loader.take_watch(),
             certificates: loader.take_expiring(),
         })
+    }
+
+    /// The certificates whose status is to be asked for.
+    pub(super) fn staples(&self) -> &Arc<Staples> {
+        self.shared.staples()
     }
 
     /// Opens the logs, which makes it ready to be published.

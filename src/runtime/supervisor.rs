@@ -22,6 +22,7 @@ use super::affinity;
 use super::listeners::{self, Listening};
 use super::probe::Driver;
 use super::snapshot::{Builder, Loaded, Refusal};
+use super::stapler::Stapler;
 use super::ticker::Ticker;
 use super::worker::{Command, Handle, NewListener};
 
@@ -60,6 +61,7 @@ pub(super) struct Supervisor {
     /// When certificates were complained of.
     complained: Option<Instant>,
     ticker: Option<Ticker>,
+    stapler: Stapler,
 }
 
 #[derive(Debug)]
@@ -108,6 +110,7 @@ impl Supervisor {
             watch,
             complained: None,
             ticker: None,
+            stapler: Stapler::default(),
         })
     }
 
@@ -152,6 +155,7 @@ impl Supervisor {
     /// # Errors
     /// The handlers cannot be installed.
     pub(super) fn run(mut self, mut signals: Signals) {
+        self.ask_for_status();
         let mut period = Some(self.tick());
         let end = loop {
             if let (Some(ticker), Some(period)) = (&self.ticker, period.take()) {
@@ -268,7 +272,20 @@ impl Supervisor {
         self.adjust_workers()
             .map_err(|error| Refusal::new(format!("not all workers could be started ({error})")))?;
         self.logs.close_unused();
+        self.ask_for_status();
         Ok(())
+    }
+
+    /// Certificates are served also where nobody can be asked for their status.
+    fn ask_for_status(&mut self) {
+        let asked = self.stapler.look(self.builder.staples(), &self.published);
+        if let Err(error) = asked {
+            let reason = super::pidfile::describe(&error);
+            self.log(
+                Level::Error,
+                format_args!("no thread can be made for \"ssl_stapling\" ({reason})"),
+            );
+        }
     }
 
     fn reopen(&self) {

@@ -471,6 +471,26 @@ impl Loader {
         Ok(key)
     }
 
+    /// The content of `ssl_stapling_file`.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read.
+    pub(super) fn ocsp_response(&mut self, file: &Located<PathBuf>) -> Result<Secret, TlsError> {
+        self.watch.add(&file.value);
+        let (bytes, _) = read(&file.value).map_err(|error| {
+            let (path, reason) = (file.value.display(), os_reason(&error));
+            let message = format!("cannot load OCSP response \"{path}\": {reason}");
+            TlsError::at(&file.position, message)
+        })?;
+        Ok(bytes)
+    }
+
+    /// When this build takes place.
+    pub(super) fn now(&self) -> UnixTime {
+        self.now
+    }
+
     /// For the operator, at load; each is said once.
     pub(super) fn warn(&mut self, warning: String) {
         self.warnings.push(warning);
@@ -694,7 +714,7 @@ fn chain_of(
     let mut last = named
         .or_else(|| of_key.next())
         .ok_or("no certificate of its private key in it")?;
-    let algorithms = default_provider().signature_verification_algorithms;
+    let algorithms = signature_algorithms();
     let mut chain = vec![last.0.der.clone()];
     while chain.len() < parsed.len() {
         let issuer = parsed.iter().find(|(it, issuer)| {
@@ -707,7 +727,13 @@ fn chain_of(
     Ok(chain)
 }
 
-fn issued(
+/// Of certificates and what their issuers sign.
+pub(super) fn signature_algorithms() -> WebPkiSupportedAlgorithms {
+    default_provider().signature_verification_algorithms
+}
+
+/// Whether one certificate names and bears the signature of the other.
+pub(super) fn issued(
     der: &[u8],
     certificate: &X509Certificate<'_>,
     issuer: &X509Certificate<'_>,

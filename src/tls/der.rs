@@ -129,6 +129,25 @@ pub(in crate::tls) fn tlv(der: &[u8]) -> Option<(Tlv<'_>, &[u8])> {
     (tag & 0x1f != 0x1f).then_some((Tlv { tag, value, whole }, rest))
 }
 
+/// An element made of these pieces.
+pub(in crate::tls) fn element(tag: u8, content: &[&[u8]]) -> Vec<u8> {
+    let length: usize = content.iter().map(|piece| piece.len()).sum();
+    let mut out = vec![tag];
+    if length < 0x80 {
+        out.push(length as u8);
+    } else {
+        let bytes = length.to_be_bytes();
+        let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
+        let significant = &bytes[zeros..];
+        out.push(0x80 | significant.len() as u8);
+        out.extend_from_slice(significant);
+    }
+    content
+        .iter()
+        .for_each(|piece| out.extend_from_slice(piece));
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +165,21 @@ mod tests {
             &[0x1f, 0x00],
         ] {
             assert!(tlv(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for length in [0, 1, 127, 128, 255, 256, 70_000] {
+            let written = element(
+                SEQUENCE,
+                &[&vec![7; length / 2], &vec![7; length - length / 2]],
+            );
+            let (read, rest) = tlv(&written).expect("DER");
+            assert_eq!(
+                (read.tag, read.value, rest),
+                (SEQUENCE, &*vec![7; length], &[][..])
+            );
         }
     }
 

@@ -19,6 +19,7 @@ pub mod record;
 pub mod resumption;
 pub mod server;
 pub mod session;
+pub mod stapling;
 pub mod upstream;
 pub mod watch;
 

@@ -28,6 +28,7 @@ use super::client_auth::servers::{ServerAuth, ServerPolicyKey};
 use super::client_auth::{ClientAuth, PolicyKey};
 use super::identity::details::AlternativeNames;
 use super::resumption::{NoRandomness, Scope, ScopedStore, SessionStore, TicketKeys, Ticketer};
+use super::stapling::{self, Shown, Staples};
 use super::upstream::UpstreamTls;
 use crate::config::{Located, SessionCache, Tls, TlsVersions};
 
@@ -55,6 +56,7 @@ pub struct TlsHost {
 #[derive(Debug)]
 pub struct Shared {
     keys: Arc<TicketKeys>,
+    staples: Arc<Staples>,
     /// By name.
     stores: Mutex<HashMap<Box<str>, NamedStore>>,
 }
@@ -76,8 +78,15 @@ impl Shared {
         })?;
         Ok(Self {
             keys: Arc::new(keys),
+            staples: Arc::default(),
             stores: Mutex::default(),
         })
+    }
+
+    /// Whose status is to be asked for.
+    #[must_use]
+    pub fn staples(&self) -> &Arc<Staples> {
+        &self.staples
     }
 
     /// The named store; a new one if there is none of this size.
@@ -136,11 +145,17 @@ pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost,
     };
     let provider = crypto_provider(&suites, loader)?;
     let mut keys = Vec::with_capacity(tls.certificates.len());
+    let mut shown = Vec::with_capacity(tls.certificates.len());
     let mut certificates = Vec::with_capacity(tls.certificates.len());
     for (certificate, key) in &tls.certificates {
         let passphrases = tls.password_file.as_ref();
         let (key, info) = loader.certified_key(certificate, key.as_ref(), passphrases)?;
-        keys.push(key);
+        let staple = match &tls.stapling {
+            Some(stapling) => stapling::build(tls, stapling, &key, &info, &shared.staples, loader)?,
+            None => None,
+        };
+        keys.push(key.clone());
+        shown.push(Shown::new(key, staple));
         certificates.push(info);
     }
     if keys.is_empty() && !tls.reject_handshake {
@@ -153,7 +168,7 @@ pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost,
     let uris = own_uris(&keys);
 
     let verifier = Arc::clone(&client_auth);
-    let resolver = Arc::new(Certificates::new(keys, &provider, tls.protocols));
+    let resolver = Arc::new(Certificates::new(shown, &provider, tls.protocols));
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions(tls.protocols))
         .map_err(|error| TlsError::at(position, error.to_string()))?
@@ -364,18 +379,14 @@ fn listed<T>(
 struct Certificates {
     /// Elliptic curves first: a P-256 signature costs a fortieth of an RSA one,
     /// and a client that can verify either loses nothing.
-    keys: Vec<Arc<CertifiedKey>>,
+    keys: Vec<Shown>,
     suites: Vec<SupportedCipherSuite>,
     tls13: bool,
 }
 
 impl Certificates {
-    fn new(
-        mut keys: Vec<Arc<CertifiedKey>>,
-        provider: &CryptoProvider,
-        versions: TlsVersions,
-    ) -> Self {
-        keys.sort_by_key(|key| key.key.algorithm() == SignatureAlgorithm::RSA);
+    fn new(mut keys: Vec<Shown>, provider: &CryptoProvider, versions: TlsVersions) -> Self {
+        keys.sort_by_key(|shown| shown.plain().key.algorithm() == SignatureAlgorithm::RSA);
         Self {
             keys,
             suites: provider.cipher_suites.clone(),
@@ -403,13 +414,16 @@ impl Certificates {
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         if let [only] = &self.keys[..] {
-            return Some(Arc::clone(only));
+            return Some(only.current());
         }
         let schemes = hello.signature_schemes();
         self.keys
             .iter()
-            .find(|key| key.key.choose_scheme(schemes).is_some() && self.has_suite(key, &hello))
-            .cloned()
+            .find(|shown| {
+                let key = shown.plain();
+                key.key.choose_scheme(schemes).is_some() && self.has_suite(key, &hello)
+            })
+            .map(Shown::current)
     }
 }
 

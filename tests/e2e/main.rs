@@ -39,6 +39,7 @@ mod scanners;
 mod sealed_keys;
 mod sessions;
 mod smuggling;
+mod stapling;
 mod tls;
 mod upgrade;
 mod upstreams;

@@ -20,6 +20,7 @@ mod location;
 mod logs;
 mod proxy;
 mod proxy_tls;
+mod responder;
 mod response;
 mod rewrite;
 mod routing;
@@ -46,6 +47,8 @@ use super::pem_source::Secret;
 use super::source::{Resolver, path_of};
 use super::syntax::Tree;
 use super::template::{Template, Variable};
+
+pub use self::responder::Responder;
 
 type Result<T> = std::result::Result<T, Error>;
 

@@ -7,8 +7,8 @@ use super::values::{flag, has_variable, refuse, refuse_directive, seconds, set, 
 use super::{Builder, Result};
 use crate::config::error::Error;
 use crate::config::model::{
-    CertificateAndKey, CrlExpired, Located, Position, SessionCache, Tls, TlsVersions, VerifyClient,
-    VerifyFailure,
+    CertificateAndKey, CrlExpired, Located, Position, SessionCache, Stapling, Tls, TlsVersions,
+    VerifyClient, VerifyFailure,
 };
 use crate::config::pem_source::{PemSource, secret};
 use crate::config::syntax::Directive;
@@ -43,6 +43,10 @@ pub(super) struct TlsSettings {
     session_timeout: Option<Duration>,
     session_ticket_keys: Option<Vec<Located<PathBuf>>>,
     reject_handshake: Option<bool>,
+    stapling: Option<bool>,
+    stapling_file: Option<Located<PathBuf>>,
+    stapling_responder: Option<Located<String>>,
+    stapling_verify: Option<bool>,
 }
 
 impl TlsSettings {
@@ -123,6 +127,13 @@ impl TlsSettings {
                 let file = file(builder, d);
                 self.session_ticket_keys.get_or_insert_default().push(file);
             }
+            b"ssl_stapling" => set(&mut self.stapling, d, flag(d)?)?,
+            b"ssl_stapling_file" => set(&mut self.stapling_file, d, file(builder, d))?,
+            b"ssl_stapling_responder" => {
+                let value = located(d, d.text(0).into_owned());
+                set(&mut self.stapling_responder, d, value)?;
+            }
+            b"ssl_stapling_verify" => set(&mut self.stapling_verify, d, flag(d)?)?,
             b"ssl_reject_handshake" => set(&mut self.reject_handshake, d, flag(d)?)?,
             _ => return Ok(false),
         }
@@ -135,7 +146,8 @@ impl TlsSettings {
             certificates, keys, password_file, client_certificate, trusted_certificate, verify_client,
             verify_depth, crl, crl_expired, verify_failure, protocols, ciphers, ciphersuites,
             ecdh_curve, prefer_server_ciphers, session_tickets, session_cache, session_timeout,
-            session_ticket_keys, reject_handshake
+            session_ticket_keys, reject_handshake, stapling, stapling_file, stapling_responder,
+            stapling_verify
         );
     }
 
@@ -218,6 +230,11 @@ impl TlsSettings {
             session_cache: self.session_cache.clone().unwrap_or(SessionCache::None),
             session_timeout: self.session_timeout.unwrap_or(Duration::from_secs(300)),
             session_ticket_keys: self.session_ticket_keys.clone().unwrap_or_default(),
+            stapling: self.stapling.unwrap_or(false).then(|| Stapling {
+                file: self.stapling_file.clone(),
+                responder: self.stapling_responder.clone(),
+                verify: self.stapling_verify.unwrap_or(false),
+            }),
             reject_handshake: self.rejects_handshakes(),
         })
     }

@@ -709,6 +709,28 @@ pub(super) const ROWS: &[Row] = &[
         ONE,
         "how long a session may be resumed",
     ),
+    flag(
+        "ssl_stapling",
+        HS,
+        "what the CA says of the certificate is told to clients that ask (OCSP)",
+    ),
+    words(
+        "ssl_stapling_file",
+        HS,
+        ONE,
+        "the response, DER, in place of asking for it",
+    ),
+    words(
+        "ssl_stapling_responder",
+        HS,
+        ONE,
+        "`http://` URL to ask, in place of the certificate's own",
+    ),
+    flag(
+        "ssl_stapling_verify",
+        HS,
+        "a responder's own certificate must be of the CA and for this",
+    ),
     flag("ssl_session_tickets", HS, "resumption by tickets"),
     words(
         "ssl_session_ticket_key",

@@ -53,7 +53,6 @@ const NO_CACHE: &str = "nothing is cached";
 const LATER: &str = "is not implemented in this version";
 const CACHES: &str = "is not supported: ringwall does not cache";
 const FOREIGN: &str = "is not supported: it has no place in ringwall";
-const STAPLING: &str = "OCSP responses are not stapled";
 
 pub(super) const GROUPS: &[Group] = &[
     // The main context and events.
@@ -221,13 +220,6 @@ pub(super) const GROUPS: &[Group] = &[
         HS,
         SOME,
         "ssl_certificate_cache",
-    ),
-    group(STAPLING, HS, FLAG, "ssl_stapling ssl_stapling_verify"),
-    group(
-        STAPLING,
-        HS,
-        ONE,
-        "ssl_stapling_file ssl_stapling_responder",
     ),
     // What happens in any case.
     fixed(

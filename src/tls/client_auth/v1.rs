@@ -120,7 +120,19 @@ pub(in crate::tls) fn check_signature(
     signer: &SubjectPublicKeyInfoDer<'_>,
     algorithms: &WebPkiSupportedAlgorithms,
 ) -> Result<(), RefusalReason> {
-    let signed = Signed::read(certificate).ok_or(RefusalReason::BadEncoding)?;
+    check(
+        &Signed::read(certificate).ok_or(RefusalReason::BadEncoding)?,
+        signer,
+        algorithms,
+    )
+}
+
+/// Whether something signed was signed by this key.
+pub(in crate::tls) fn check(
+    signed: &Signed<'_>,
+    signer: &SubjectPublicKeyInfoDer<'_>,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<(), RefusalReason> {
     let key = RawPublicKeyEntity::try_from(signer).map_err(|_| RefusalReason::InvalidCa)?;
     let candidates = algorithms
         .all
@@ -138,11 +150,11 @@ pub(in crate::tls) fn check_signature(
 }
 
 /// The outermost structure of a certificate or CRL (RFC 5280 §4.1, §5.1).
-pub(super) struct Signed<'a> {
+pub(in crate::tls) struct Signed<'a> {
     /// Everything that is signed, header included.
     tbs: &'a [u8],
     /// The same without its header: the fields one after another.
-    pub(super) fields: &'a [u8],
+    pub(in crate::tls) fields: &'a [u8],
     /// Content octets of the AlgorithmIdentifier.
     pub(super) algorithm: &'a [u8],
     signature: &'a [u8],
@@ -150,24 +162,32 @@ pub(super) struct Signed<'a> {
 
 impl<'a> Signed<'a> {
     pub(super) fn read(der: &'a [u8]) -> Option<Self> {
-        let (certificate, rest) = tlv(der)?;
-        let (tbs, inner) = tlv(certificate.value)?;
+        let (signed, rest) = Self::first(der)?;
+        rest.is_empty().then_some(signed)
+    }
+
+    /// The same with something behind the signature, as OCSP responses have it
+    /// (RFC 6960 §4.2.1).
+    pub(in crate::tls) fn first(der: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (whole, after) = tlv(der)?;
+        let (tbs, inner) = tlv(whole.value)?;
         let (algorithm, inner) = tlv(inner)?;
         let (signature, inner) = tlv(inner)?;
-        let tags = [certificate.tag, tbs.tag, algorithm.tag, signature.tag];
-        if tags != [SEQUENCE, SEQUENCE, SEQUENCE, BIT_STRING] {
+        let tags = [whole.tag, tbs.tag, algorithm.tag, signature.tag];
+        if tags != [SEQUENCE, SEQUENCE, SEQUENCE, BIT_STRING] || !after.is_empty() {
             return None;
         }
         // The first octet counts unused bits; signatures have none.
         let (0, signature) = signature.value.split_first()? else {
             return None;
         };
-        (rest.is_empty() && inner.is_empty()).then_some(Self {
+        let signed = Self {
             tbs: tbs.whole,
             fields: tbs.value,
             algorithm: algorithm.value,
             signature,
-        })
+        };
+        Some((signed, inner))
     }
 }
 

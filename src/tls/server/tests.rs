@@ -65,6 +65,7 @@ impl Site {
         let tls = Tls {
             certificates: vec![(certificate, Some(key))],
             password_file: None,
+            stapling: None,
             client_certificate: None,
             trusted_certificate: None,
             verify_client: at(VerifyClient::Off),

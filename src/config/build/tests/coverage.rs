@@ -78,6 +78,7 @@ fn example(name: &str) -> Option<&'static str> {
         | "ssl_certificate"
         | "ssl_certificate_key"
         | "ssl_password_file"
+        | "ssl_stapling_file"
         | "ssl_session_ticket_key" => "file",
         "env" => "A=b",
         "ssl_watch" => "on 2s",
@@ -139,6 +140,7 @@ fn example(name: &str) -> Option<&'static str> {
         "ssl_conf_command" => "Ciphersuites TLS_AES_128_GCM_SHA256",
         "ssl_ecdh_curve" => "X25519:prime256v1",
         "ssl_session_cache" => "none",
+        "ssl_stapling_responder" => "http://responder",
         "metrics" | "stub_status" => "",
         _ => return None,
     })
