@@ -204,6 +204,9 @@ pub enum Variable {
     Capture(u8),
     /// One that the configuration defines.
     User(VariableId),
+    /// What tells of something that does not happen here: `$http2`, `$http3`,
+    /// `$upstream_cache_…`, `$upstream_queue_time`. Empty.
+    Absent,
 }
 
 /// Why a value could not be compiled, in Nginx's words.
@@ -493,6 +496,13 @@ impl Variable {
             "upstream_ssl_protocol" => Self::UpstreamSslProtocol,
             "upstream_ssl_session_reused" => Self::UpstreamSslSessionReused,
             "upstream_status" => Self::UpstreamStatus,
+            "http2"
+            | "http3"
+            | "upstream_cache_age"
+            | "upstream_cache_key"
+            | "upstream_cache_last_modified"
+            | "upstream_cache_status"
+            | "upstream_queue_time" => Self::Absent,
             _ => return None,
         })
     }
@@ -509,8 +519,6 @@ const NOT_IMPLEMENTED: &[&str] = &[
     "fastcgi_path_info",
     "fastcgi_script_name",
     "gzip_ratio",
-    "http2",
-    "http3",
     "invalid_referer",
     "is_request_port",
     "limit_rate",
@@ -543,12 +551,7 @@ const NOT_IMPLEMENTED: &[&str] = &[
     "uid_set",
     "upstream_bytes_received",
     "upstream_bytes_sent",
-    "upstream_cache_age",
-    "upstream_cache_key",
-    "upstream_cache_last_modified",
-    "upstream_cache_status",
     "upstream_last_server_name",
-    "upstream_queue_time",
 ];
 
 #[cfg(test)]

@@ -272,6 +272,7 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         }
         Variable::Capture(group) => write_capture(request, usize::from(*group), out),
         Variable::User(id) => write_user(request, *id, out),
+        Variable::Absent => {}
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::Result;
+use super::listen::not_offered;
 use super::values::{flag, invalid_value, milliseconds, number, set, size};
+use super::{Builder, Result};
 use crate::config::model::ConnectionLimits;
 use crate::config::syntax::Directive;
 use crate::config::units;
@@ -17,11 +18,12 @@ pub(super) struct Connection {
     pub(super) underscores_in_headers: Option<bool>,
     pub(super) ignore_invalid_headers: Option<bool>,
     pub(super) merge_slashes: Option<bool>,
+    pub(super) http2: Option<bool>,
 }
 
 impl Connection {
     /// Takes a directive; `false` when it is not one of these.
-    pub(super) fn apply(&mut self, d: &Directive) -> Result<bool> {
+    pub(super) fn apply(&mut self, builder: &mut Builder<'_>, d: &Directive) -> Result<bool> {
         match &*d.name.value {
             b"client_header_timeout" => set(&mut self.client_header_timeout, d, milliseconds(d)?)?,
             b"client_header_buffer_size" => {
@@ -42,6 +44,13 @@ impl Connection {
             b"underscores_in_headers" => set(&mut self.underscores_in_headers, d, flag(d)?)?,
             b"ignore_invalid_headers" => set(&mut self.ignore_invalid_headers, d, flag(d)?)?,
             b"merge_slashes" => set(&mut self.merge_slashes, d, flag(d)?)?,
+            b"http2" => {
+                let wanted = flag(d)?;
+                set(&mut self.http2, d, wanted)?;
+                if wanted {
+                    not_offered(builder, d);
+                }
+            }
             _ => return Ok(false),
         }
         Ok(true)

@@ -390,12 +390,28 @@ fn options(builder: &mut Builder<'_>, d: &Directive) -> Result<ListenOptions> {
                 tuning(builder, d, word, "the kernel sizes its own buffers");
                 options.set = true;
             }
-            (b"http2" | b"quic" | b"proxy_protocol" | b"multipath", None)
-            | (b"accept_filter", Some(_)) => return Err(not_implemented(d, word)),
+            (b"http2", None) => {
+                // Nginx's own words, since 1.25.1.
+                let text = "the \"listen ... http2\" directive is deprecated, \
+                            use the \"http2\" directive instead";
+                builder.warn(&d.position, text);
+                not_offered(builder, d);
+            }
+            (b"quic" | b"proxy_protocol" | b"multipath", None) | (b"accept_filter", Some(_)) => {
+                return Err(not_implemented(d, word));
+            }
             _ => return Err(invalid_parameter(d, word)),
         }
     }
     Ok(options)
+}
+
+/// Says, once, what becomes of a wish for HTTP/2.
+pub(super) fn not_offered(builder: &mut Builder<'_>, d: &Directive) {
+    let text = "HTTP/2 is not offered in this version: clients are served by HTTP/1.1";
+    if !builder.remarks.iter().any(|remark| remark.text == text) {
+        builder.warn(&d.position, text);
+    }
 }
 
 fn tuning(builder: &mut Builder<'_>, d: &Directive, word: &[u8], reason: &str) {

@@ -41,7 +41,7 @@ impl Scope {
     pub(super) fn apply(&mut self, builder: &mut Builder<'_>, d: &Directive) -> Result<bool> {
         Ok(self.access.apply(builder, d)?
             || self.authorization.apply(d)?
-            || self.connection.apply(d)?
+            || self.connection.apply(builder, d)?
             || self.limits.apply(builder, d)?
             || self.response.apply(builder, d)?
             || self.proxy.apply(builder, d)?

@@ -119,8 +119,8 @@ impl TlsSettings {
             b"ssl_prefer_server_ciphers" => set(&mut self.prefer_server_ciphers, d, flag(d)?)?,
             b"ssl_session_tickets" => set(&mut self.session_tickets, d, flag(d)?)?,
             b"ssl_session_cache" => {
-                let value = session_cache(builder, d)?;
-                set(&mut self.session_cache, d, value)?;
+                // Of several in one block the last counts, as in Nginx.
+                self.session_cache = Some(session_cache(builder, d)?);
             }
             b"ssl_session_timeout" => set(&mut self.session_timeout, d, seconds(d)?)?,
             b"ssl_session_ticket_key" => {

@@ -175,6 +175,11 @@ pub(super) const ROWS: &[Row] = &[
         "a variable that takes its values by shares",
     ),
     flag(
+        "http2",
+        HS,
+        "`on` is accepted with a warning: clients are served by HTTP/1.1",
+    ),
+    flag(
         "merge_slashes",
         HS,
         "treat `//` as `/` when a location is sought",

@@ -234,7 +234,7 @@ pub(super) const GROUPS: &[Group] = &[
          reset_timedout_connection server_name_in_redirect \
          auth_request mirror",
     ),
-    fixed(&["off"], LATER, HS, "http2 http3 ssl_early_data ssl_ocsp"),
+    fixed(&["off"], LATER, HS, "http3 ssl_early_data ssl_ocsp"),
     fixed(&["off"], CACHES, HSL, "proxy_cache"),
     fixed(
         &["off"],

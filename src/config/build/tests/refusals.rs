@@ -106,8 +106,8 @@ fn refusals_inside_a_server_are_worded_as_in_nginx() {
         ),
         ("listen 80 sssl;", "invalid parameter \"sssl\""),
         (
-            "listen 80 http2;",
-            "\"listen\" directive parameter \"http2\" is not implemented in this version",
+            "listen 80 quic;",
+            "\"listen\" directive parameter \"quic\" is not implemented in this version",
         ),
         ("listen 80; listen *:80;", "a duplicate listen 0.0.0.0:80"),
         (
@@ -296,4 +296,19 @@ fn a_client_rule_that_is_none_is_refused_with_its_place() {
     ] {
         assert_eq!(refusal(server(text)), message, "{text}");
     }
+}
+
+#[test]
+fn a_wish_for_http2_is_granted_by_half_and_said_once() {
+    let config = load(
+        "events {} http { server { listen 443 http2; listen 444 http2; } \
+         server { listen 445; http2 on; } }",
+    )
+    .unwrap();
+    let said = |words: &str| {
+        let remarks = config.remarks.iter();
+        remarks.filter(|remark| remark.text.contains(words)).count()
+    };
+    assert_eq!(said("HTTP/2 is not offered"), 1);
+    assert_eq!(said("\"listen ... http2\" directive is deprecated"), 2);
 }
