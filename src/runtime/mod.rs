@@ -9,6 +9,7 @@ mod affinity;
 mod daemon;
 mod listeners;
 mod pidfile;
+mod privileges;
 pub mod probe;
 pub mod process;
 mod snapshot;

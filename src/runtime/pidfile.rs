@@ -27,8 +27,9 @@ impl Drop for PidFile {
         // Only if it is still ours: another instance may have taken over.
         let ours = fs::read_to_string(&self.0)
             .is_ok_and(|text| text.trim() == std::process::id().to_string());
-        if ours {
-            let _ = fs::remove_file(&self.0);
+        // The user may own the file and not its folder.
+        if ours && fs::remove_file(&self.0).is_err() {
+            let _ = fs::write(&self.0, "");
         }
     }
 }

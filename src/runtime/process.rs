@@ -17,6 +17,7 @@ use crate::tls;
 
 use super::daemon;
 use super::pidfile::{self, PidFile, describe};
+use super::privileges;
 use super::probe::{self, Driver};
 use super::snapshot::{Builder, Loaded, Refusal};
 use super::supervisor::{self, RemarkLine, Supervisor};
@@ -164,7 +165,13 @@ fn serve(
     let (driver, refusal) = probe::choose(core.event_method);
     let signals = supervisor::signals().map_err(system("installing signal handlers"))?;
     print_remarks(&remarks, LogLevel::Warn);
-    let mut supervisor = Supervisor::new(builder, LogFiles::new(), driver, loaded)?;
+    let user = loaded.user.clone();
+    let mut supervisor = Supervisor::new(
+        builder,
+        LogFiles::new().prepared_by(privileges::shed_capabilities),
+        driver,
+        loaded,
+    )?;
     let _pid = PidFile::write(&core.pid).map_err(|error| {
         Refusal::new(format!(
             "open() \"{}\" failed ({})",
@@ -172,6 +179,11 @@ fn serve(
             describe(&error)
         ))
     })?;
+    if let Some(user) = &user {
+        let mut files = supervisor.log_paths();
+        files.push(core.pid.clone());
+        privileges::become_user(user, &files)?;
+    }
     let short_of_rings = supervisor.start().map_err(system("starting the workers"))?;
     let driver = supervisor.driver();
     if let Some(error) = refusal.or(short_of_rings) {
@@ -196,6 +208,12 @@ fn serve(
         supervisor.log(level(remark.level), format_args!("{}", RemarkLine(remark)));
     }
     supervisor.log(Level::Notice, format_args!("{driver}"));
+    if let Some(user) = &user {
+        supervisor.log(
+            Level::Notice,
+            format_args!("{}", privileges::in_force(user)),
+        );
+    }
     supervisor.log(
         Level::Notice,
         format_args!("ringwall/{} started", env!("CARGO_PKG_VERSION")),
@@ -238,18 +256,6 @@ fn remarks_about_the_process(core: &Core) -> Vec<Remark> {
         text,
         position,
     };
-    if let Some(user) = &core.user
-        && rustix::process::geteuid().is_root()
-        && user.value.0 != "root"
-    {
-        remarks.push(warn(
-            format!(
-                "\"user {}\" is not enforced in this version: ringwall keeps running as root",
-                user.value.0
-            ),
-            Some(user.position.clone()),
-        ));
-    }
     let limit = getrlimit(Resource::Nofile).current;
     if let Some(limit) = limit.filter(|limit| (core.worker_connections as u64) > *limit) {
         remarks.push(warn(

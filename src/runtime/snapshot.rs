@@ -21,6 +21,7 @@ use crate::tls::upstream::{self, UpstreamTls};
 use crate::tls::watch::Watch;
 
 use super::pidfile::describe;
+use super::privileges::{self, User};
 
 /// Why a configuration cannot be used; printed behind `[emerg] `.
 #[derive(Debug)]
@@ -34,6 +35,13 @@ impl Refusal {
         Self {
             message: message.into(),
             position: None,
+        }
+    }
+
+    pub(super) fn at(position: &Position, message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            position: Some(position.clone()),
         }
     }
 }
@@ -78,6 +86,8 @@ pub(super) struct Builder {
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) config: Config,
+    /// Whom the process is to become.
+    pub(super) user: Option<User>,
     tls: Vec<Option<TlsHost>>,
     upstream_tls: Vec<Arc<UpstreamTls>>,
     /// For the operator, in the order found.
@@ -131,12 +141,18 @@ impl Builder {
             }));
             upstream_tls.push(built);
         }
+        let watch = loader.take_watch();
+        let user = privileges::user(&config.core)?;
+        let files = config.files.iter().map(|file| Path::new(&*file.name));
+        let files = files.chain(watch.files());
+        remarks.extend(privileges::remarks(&config.core, user.as_ref(), files));
         Ok(Loaded {
+            user,
             config,
             tls,
             upstream_tls,
             remarks,
-            watch: loader.take_watch(),
+            watch,
             certificates: loader.take_expiring(),
         })
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -136,6 +137,11 @@ impl Supervisor {
         self.driver = Driver::Epoll;
         self.adjust_workers()?;
         Ok(Some(error))
+    }
+
+    /// The log files that are open.
+    pub(super) fn log_paths(&self) -> Vec<PathBuf> {
+        self.logs.paths()
     }
 
     /// What the workers run on.

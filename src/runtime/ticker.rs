@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::SIGALRM;
 
+use super::privileges;
+
 /// A thread that does nothing but wait and raise SIGALRM. An alarm(2) would do
 /// without it, but cannot be set without unsafe code.
 #[derive(Debug)]
@@ -28,6 +30,7 @@ impl Ticker {
         let handle = thread::Builder::new()
             .name("ticker".into())
             .spawn(move || {
+                privileges::shed_capabilities();
                 loop {
                     let begun = Instant::now();
                     let wait = || Duration::from_millis(shared.load(Ordering::Relaxed));

@@ -28,6 +28,7 @@ use crate::telemetry::error_log::Level;
 
 use super::affinity;
 use super::pidfile::describe;
+use super::privileges;
 use super::probe::{Driver, RING_ENTRIES};
 
 /// Accepts that a worker keeps outstanding on each listener with io_uring:
@@ -142,6 +143,7 @@ fn run<F: Future<Output = ()>>(
                 .build();
             match runtime {
                 Ok(mut runtime) => {
+                    privileges::shed_capabilities();
                     report(Ok(()));
                     runtime.block_on(main());
                 }
@@ -152,6 +154,7 @@ fn run<F: Future<Output = ()>>(
         }
         Driver::Epoll => match RuntimeBuilder::<LegacyDriver>::new().enable_timer().build() {
             Ok(mut runtime) => {
+                privileges::shed_capabilities();
                 report(Ok(()));
                 runtime.block_on(main());
             }

@@ -61,6 +61,8 @@ pub struct LogFiles {
     /// Those of syslog, with a queue and a thread of their own: a server that
     /// is slow must not hold files up, nor a disk the server.
     syslog: OnceLock<Box<Self>>,
+    /// What each thread does first.
+    prepare: fn(),
 }
 
 #[derive(Debug)]
@@ -88,7 +90,14 @@ impl LogFiles {
             shared: Arc::default(),
             writer: Mutex::new(Writer::Idle(receiver)),
             syslog: OnceLock::new(),
+            prepare: || {},
         }
+    }
+
+    /// The threads will do this before all else.
+    #[must_use]
+    pub fn prepared_by(self, prepare: fn()) -> Self {
+        Self { prepare, ..self }
     }
 
     /// Starts the writer thread; again is harmless.
@@ -112,9 +121,11 @@ impl LogFiles {
         let slot = Arc::new(Mutex::new(Some(receiver)));
         let theirs = Arc::clone(&slot);
         let shared = Arc::clone(&self.shared);
+        let prepare = self.prepare;
         let spawned = thread::Builder::new()
             .name("log writer".to_owned())
             .spawn(move || {
+                prepare();
                 if let Some(receiver) = lock(&theirs).take() {
                     write_all(&receiver, &shared);
                 }
@@ -162,7 +173,9 @@ impl LogFiles {
     ///
     /// When the system refuses the thread that sends.
     pub fn syslog(&self, target: &Syslog) -> io::Result<LogSink> {
-        let lane = self.syslog.get_or_init(Box::default);
+        let lane = self
+            .syslog
+            .get_or_init(|| Box::new(Self::new().prepared_by(self.prepare)));
         if matches!(*lock(&self.writer), Writer::Running) {
             lane.start()?;
         }
@@ -244,6 +257,14 @@ impl LogFiles {
         if let Some(syslog) = self.syslog.get() {
             syslog.close_unused();
         }
+    }
+
+    /// The paths of the files that are open.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let files = lock(&self.shared.files);
+        let paths = files.iter().filter_map(|file| file.destination.path());
+        paths.map(Path::to_owned).collect()
     }
 
     /// Where dropped lines and failed writes are reported beside standard

@@ -72,6 +72,8 @@ impl std::error::Error for TlsError {}
 pub enum Kind {
     /// A certificate that peers are shown.
     Server,
+    /// A certificate that is shown to backends.
+    Client,
     /// A certificate that peers' are verified by.
     Authority,
     /// A list of revoked certificates: its subject is its issuer, its end the
@@ -85,6 +87,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Server => "server",
+            Self::Client => "client",
             Self::Authority => "ca",
             Self::RevocationList => "crl",
         }
@@ -240,6 +243,25 @@ impl Loader {
             expiring: Vec::new(),
             built: super::server::Built::default(),
         }
+    }
+
+    /// [`Self::certified_key`] for a certificate that is shown to backends.
+    ///
+    /// # Errors
+    ///
+    /// Likewise.
+    pub(super) fn client_key(
+        &mut self,
+        certificate: &Located<PemSource>,
+        key: Option<&Located<PemSource>>,
+        passphrases: Option<&Located<PathBuf>>,
+    ) -> Result<(Arc<CertifiedKey>, CertificateInfo), TlsError> {
+        let known = self.expiring.len();
+        let loaded = self.certified_key(certificate, key, passphrases)?;
+        // One that is shown to clients too was read for them before.
+        let read = self.expiring.iter_mut().skip(known);
+        read.for_each(|info| info.kind = Kind::Client);
+        Ok(loaded)
     }
 
     /// A certificate with its key; for servers, and for clients as a proxy is

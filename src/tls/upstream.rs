@@ -70,7 +70,7 @@ pub fn build(
     let own = match &tls.certificate {
         Some((certificate, key)) => {
             let passphrases = tls.password_file.as_ref();
-            Some(loader.certified_key(certificate, key.as_ref(), passphrases)?)
+            Some(loader.client_key(certificate, key.as_ref(), passphrases)?)
         }
         None => None,
     };

@@ -51,6 +51,11 @@ impl Watch {
         }
     }
 
+    /// Their paths.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.keys().map(PathBuf::as_path)
+    }
+
     /// Compares the files with what was seen before.
     pub fn look(&mut self) -> Sight {
         let now: Vec<Stamp> = self.files.keys().map(|path| stamp(path)).collect();

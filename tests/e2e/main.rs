@@ -27,6 +27,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod permissive;
+mod privileges;
 mod proxying;
 mod rate_limits;
 mod reload;

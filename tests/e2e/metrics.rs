@@ -187,7 +187,10 @@ fn the_expiry_of_every_certificate_is_shown() {
     fs::write(site.file("ca.crl"), pki.ca.crl(&[], 5)).expect("writable");
     let ringwall = site.start(&http(&format!(
         "{SCRAPE} server {{ listen 127.0.0.1:@TLS@ ssl; server_name {HOST};\n\
-         {CERTIFICATES} {MUTUAL} ssl_crl @DIR@/ca.crl; return 204; }}"
+         {CERTIFICATES} {MUTUAL} ssl_crl @DIR@/ca.crl;\n\
+         location / {{ proxy_pass https://127.0.0.1:@BACKEND@;\n\
+         proxy_ssl_certificate @DIR@/client.crt;\n\
+         proxy_ssl_certificate_key @DIR@/client.key; }} }}"
     )));
     let scrape = Scrape::of(&ringwall);
     let now = std::time::SystemTime::now()
@@ -197,6 +200,7 @@ fn the_expiry_of_every_certificate_is_shown() {
     let expiry = "ringwall_certificate_expiry_timestamp_seconds";
     for (kind, file) in [
         ("server", "server.crt"),
+        ("client", "client.crt"),
         ("ca", "ca.crt"),
         ("crl", "ca.crl"),
     ] {
