@@ -22,6 +22,10 @@ use super::template::Template;
 use super::variables::UserVariable;
 pub use forwarding::*;
 
+mod balancing;
+
+pub use balancing::{BalanceMethod, Conditions, NextUpstream, Sticky, StickyCookie, StickyExpires};
+
 /// Where a directive stands: for every message about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
@@ -533,6 +537,8 @@ pub struct Proxy {
     pub send_timeout: Duration,
     /// What else changes on the way.
     pub filters: ProxyFilters,
+    /// `proxy_next_upstream`, `_tries`, `_timeout`.
+    pub next_upstream: NextUpstream,
 }
 
 /// The `proxy_ssl_*` directives of a location whose backend speaks TLS. Files
@@ -647,6 +653,12 @@ pub struct Upstream {
     pub name: Box<str>,
     /// In file order, one entry per address.
     pub peers: Vec<UpstreamPeer>,
+    /// Round robin, `least_conn`, `ip_hash`, `hash` or `random`.
+    pub method: BalanceMethod,
+    /// `sticky`.
+    pub sticky: Option<Box<Sticky>>,
+    /// `zone`: failures and connections are counted by all workers together.
+    pub zone: bool,
     /// `keepalive`: idle connections kept per worker; 0 for none. Default 32.
     pub keepalive: usize,
     /// `keepalive_requests`. Default 1000.
@@ -662,6 +674,8 @@ pub struct Upstream {
 pub struct UpstreamPeer {
     /// The address.
     pub address: UpstreamAddress,
+    /// The `server` as it was written: what `hash … consistent` goes by.
+    pub server: Box<str>,
     /// `weight=`. Default 1.
     pub weight: u32,
     /// `max_fails=`; 0 never marks it failed. Default 1.
@@ -672,6 +686,34 @@ pub struct UpstreamPeer {
     pub backup: bool,
     /// `down`.
     pub down: bool,
+    /// `drain`: only requests that `sticky` leads here.
+    pub drain: bool,
+    /// `max_conns=`: requests at a time; 0 is no limit. Default 0.
+    pub max_conns: u32,
+    /// `slow_start=`: the time to regain its weight after a failure. Default 0.
+    pub slow_start: Duration,
+    /// `route=`: the name by which `sticky` knows it; otherwise its address's
+    /// MD5 in hexadecimal digits, as in Nginx.
+    pub route: Option<Box<str>>,
+}
+
+impl UpstreamPeer {
+    /// A peer with every parameter at its default.
+    pub fn new(address: UpstreamAddress, server: &str) -> Self {
+        Self {
+            address,
+            server: server.into(),
+            weight: 1,
+            max_fails: 1,
+            fail_timeout: Duration::from_secs(10),
+            backup: false,
+            down: false,
+            drain: false,
+            max_conns: 0,
+            slow_start: Duration::ZERO,
+            route: None,
+        }
+    }
 }
 
 /// An address to connect to.

@@ -2,19 +2,21 @@
 //! happens when it does not work out.
 
 use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Proxy, ProxyHttpVersion, UpstreamAddress, UpstreamPeer};
+use crate::config::{Conditions, Proxy, ProxyHttpVersion, UpstreamAddress, UpstreamPeer};
 use crate::net::deadlines::Deadline;
 use crate::net::socket::Socket;
 use crate::telemetry::error_log::Level;
 
-use super::balance::{AfterFailure, Tried};
+use super::balance::AfterFailure;
 use super::exchange::{BodySize, BodySource, ResponseSink};
 use super::input::Input;
 use super::log;
 use super::pool::{Connection, Key};
-use super::request::{Attempt, Request};
+use super::request::{Addressee, Attempt, Request};
 use super::transport::{Transport, TransportError};
 use super::upstream::secure::Secure;
 use super::upstream::{Broken, Reuse, body_failed, exchange, expect_body, record, sent_method};
@@ -43,8 +45,9 @@ impl Failure {
 /// client; tries another peer where that cannot do harm.
 ///
 /// A request is sent a second time only if its method is idempotent
-/// (RFC 9110 §9.2.2) or nothing of it has left, and only while none of its
-/// body and none of its answer has been used up.
+/// (RFC 9110 §9.2.2), or `proxy_next_upstream` says `non_idempotent`, or
+/// nothing of it has left; and only while none of its body and none of its
+/// answer has been used up.
 ///
 /// # Errors
 /// See [`Failure`]. Cancelling it cuts both exchanges off.
@@ -75,58 +78,80 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
         log::request_error(request, Level::Error, message);
         Failure::Status(error.status())
     })?;
-    let mut tried = Tried::new();
-    let mut last = Failure::Status(502);
-    while let Some(index) = upstream.balancer.choose(&tried, Instant::now()) {
-        tried.push(index);
-        let attempt = upstream.metrics.begin(index);
-        let Some(peer) = upstream.config.peers.get(index) else {
-            break;
+    let next = &proxy.next_upstream;
+    let repeatable = is_repeatable(request, proxy, body);
+    let mut selection = upstream.group.select(request, next.tries);
+    let began = Instant::now();
+    let in_time = || next.timeout.is_zero() || began.elapsed() < next.timeout;
+    loop {
+        let Some(lease) = upstream
+            .group
+            .choose(&mut selection, request, Instant::now())
+        else {
+            return Err(no_live_upstream(request, upstream));
+        };
+        request.answer.sticky_cookie = lease.set_cookie(request);
+        let peer = &Rc::clone(lease.peer());
+        let measured = upstream.metrics.begin(lease.index());
+        // While there is somebody else to ask, the answers that are listed
+        // are not taken.
+        let unwelcome = if repeatable && selection.may_go_on() && in_time() {
+            next.conditions
+        } else {
+            Conditions::NONE
         };
         let target = Target {
             upstream,
-            index,
             peer,
             secure: secure.as_ref(),
+            unwelcome,
         };
-        match try_peer(request, proxy, &target, body, sink).await {
-            Ok(()) => {
-                upstream.balancer.succeeded(index);
-                return Ok(());
-            }
-            Err(Trouble {
-                failure,
-                peer_is_to_blame,
-                may_retry,
-            }) => {
-                if peer_is_to_blame {
-                    attempt.failed();
-                }
-                if peer_is_to_blame
-                    && upstream.balancer.failed(index, Instant::now()) == AfterFailure::Disabled
-                {
-                    log::upstream_error(
-                        request,
-                        Level::Warn,
-                        Some(peer),
-                        format_args!("upstream server temporarily disabled"),
-                    );
-                }
-                if !may_retry {
-                    return Err(failure);
-                }
-                last = failure;
-            }
+        let tried = try_peer(request, proxy, &target, body, sink).await;
+        let Err(trouble) = tried else { return Ok(()) };
+        let Some(reason) = trouble.reason else {
+            return Err(trouble.failure);
+        };
+        if !reason.spares_the_peer() {
+            measured.failed();
+        }
+        if !reason.spares_the_peer() && lease.failed(Instant::now()) == AfterFailure::Disabled {
+            log::upstream_error(
+                request,
+                Level::Warn,
+                Some(peer),
+                format_args!("upstream server temporarily disabled"),
+            );
+        }
+        let may_repeat = repeatable || !trouble.sent;
+        if !(may_repeat && next.conditions.contains(reason) && selection.may_go_on() && in_time()) {
+            return Err(trouble.failure);
         }
     }
-    if request.attempts.is_empty() {
-        log::request_error(
-            request,
-            Level::Error,
-            format_args!("no live upstreams while connecting to upstream"),
-        );
-    }
-    Err(last)
+}
+
+/// Whether the request may be sent again when a peer may have seen it: by its
+/// method, and while its body can be read once more, if it has one.
+fn is_repeatable<B: BodySource>(request: &Request<'_>, proxy: &Proxy, body: &B) -> bool {
+    is_repeatable_by_method(request, proxy)
+        && (sent_size(proxy, body) == BodySize::None || body.is_repeatable())
+}
+
+fn is_repeatable_by_method(request: &Request<'_>, proxy: &Proxy) -> bool {
+    let conditions = proxy.next_upstream.conditions;
+    sent_method(request, proxy).is_idempotent() || conditions.contains(Conditions::NON_IDEMPOTENT)
+}
+
+fn no_live_upstream(request: &mut Request<'_>, upstream: &UpstreamState) -> Failure {
+    log::request_error(
+        request,
+        Level::Error,
+        format_args!("no live upstreams while connecting to upstream"),
+    );
+    request.attempts.push(Attempt {
+        status: Some(502),
+        ..Attempt::at(upstream.id, Addressee::Nobody(Arc::clone(&upstream.config)))
+    });
+    Failure::Status(502)
 }
 
 /// `proxy_request_buffering`: no backend waits for what fits the buffer. Nginx
@@ -140,7 +165,7 @@ async fn read_ahead<B: BodySource, S: ResponseSink>(
     let expected = expect_body(body, sink).await;
     expected.map_err(|_| Failure::Aborted)?;
     let limit = request.location.delivery.client_body_buffer_size;
-    let keep = sent_method(request, proxy).is_idempotent();
+    let keep = is_repeatable_by_method(request, proxy);
     body.read_ahead(limit, keep).await.map_err(|error| {
         body_failed(request, &error);
         Failure::unless_committed(sink, error.status())
@@ -161,17 +186,39 @@ fn sent_size(proxy: &Proxy, body: &impl BodySource) -> BodySize {
 #[derive(Debug, Clone, Copy)]
 struct Trouble {
     failure: Failure,
-    peer_is_to_blame: bool,
-    may_retry: bool,
+    /// What the peer did; `None` where it is not to blame, or where it is too
+    /// late to ask another.
+    reason: Option<Conditions>,
+    /// Whether the peer may have seen something of the request.
+    sent: bool,
 }
 
 impl Trouble {
-    fn of_connecting(status: u16) -> Self {
+    /// Before there was an answer; `status` is what the client is told.
+    fn of_peer(request: &mut Request<'_>, status: u16, reason: Conditions, sent: bool) -> Self {
+        record(request, |attempt| attempt.status = Some(status));
         Self {
             failure: Failure::Status(status),
-            peer_is_to_blame: true,
-            may_retry: true,
+            reason: Some(reason),
+            sent,
         }
+    }
+
+    fn at_last(failure: Failure) -> Self {
+        Self {
+            failure,
+            reason: None,
+            sent: true,
+        }
+    }
+}
+
+/// The reason that a status of our own stands for.
+fn reason_of(status: u16) -> Conditions {
+    if status == 504 {
+        Conditions::TIMEOUT
+    } else {
+        Conditions::ERROR
     }
 }
 
@@ -179,10 +226,11 @@ impl Trouble {
 #[derive(Debug, Clone, Copy)]
 struct Target<'t> {
     upstream: &'t UpstreamState,
-    index: usize,
-    peer: &'t UpstreamPeer,
+    peer: &'t Rc<UpstreamPeer>,
     /// `None` without TLS.
     secure: Option<&'t Secure<'t>>,
+    /// An answer with one of these statuses does not reach the client.
+    unwelcome: Conditions,
 }
 
 /// One peer: over a pooled connection if there is one, and over a fresh one
@@ -194,28 +242,17 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
     body: &mut B,
     sink: &mut S,
 ) -> Result<(), Trouble> {
-    let &Target {
-        upstream,
-        index,
-        peer,
-        ..
-    } = target;
-    let repeatable = sent_method(request, proxy).is_idempotent()
-        && (sent_size(proxy, body) == BodySize::None || body.is_repeatable());
+    let &Target { upstream, peer, .. } = target;
+    let repeatable = is_repeatable(request, proxy, body);
     loop {
-        let started = Instant::now();
-        let pooled = take_pooled(target, repeatable, started);
+        let pooled = take_pooled(target, repeatable, Instant::now());
         let reused = pooled.is_some();
+        let attempt = Attempt::at(upstream.id, Addressee::Peer(Rc::clone(peer)));
+        let started = attempt.started;
         request.attempts.push(Attempt {
-            upstream: proxy.upstream,
-            peer: index,
-            started,
             connected: reused.then_some(Duration::ZERO),
-            head_received: None,
-            finished: None,
-            status: None,
-            received: 0,
             tls: pooled.as_ref().and_then(|connection| connection.facts),
+            ..attempt
         });
         let mut connection = match pooled {
             Some(connection) => connection,
@@ -227,11 +264,13 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
                     attempt.connected = Some(started.elapsed());
                     attempt.tls = facts;
                 });
-                connected.map_err(Trouble::of_connecting)?
+                connected
+                    .map_err(|status| Trouble::of_peer(request, status, reason_of(status), false))?
             }
         };
         connection.count_request();
-        let result = exchange(request, proxy, peer, &mut connection, body, sink).await;
+        let unwelcome = target.unwelcome;
+        let result = exchange(request, proxy, peer, &mut connection, unwelcome, body, sink).await;
         let now = Instant::now();
         record(request, |attempt| attempt.finished = Some(now - started));
         let broken = match result {
@@ -252,26 +291,17 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
             sink.discard();
         }
         return Err(match broken {
-            Broken::Untouched(cause) => Trouble {
-                failure: Failure::Status(cause.report(request, peer)),
-                peer_is_to_blame: true,
-                may_retry: repeatable,
-            },
-            Broken::Upstream => Trouble {
-                failure: Failure::unless_committed(sink, Some(502)),
-                peer_is_to_blame: true,
-                may_retry: false,
-            },
-            Broken::Client(status) => Trouble {
-                failure: Failure::unless_committed(sink, status),
-                peer_is_to_blame: false,
-                may_retry: false,
-            },
-            Broken::Tunnel => Trouble {
-                failure: Failure::Aborted,
-                peer_is_to_blame: false,
-                may_retry: false,
-            },
+            Broken::Untouched(cause) => {
+                let status = cause.report(request, peer);
+                Trouble::of_peer(request, status, reason_of(status), true)
+            }
+            Broken::Unanswered(status, reason) => Trouble::of_peer(request, status, reason, true),
+            Broken::Unwelcome(status) => {
+                Trouble::of_peer(request, status, Conditions::of_status(status), true)
+            }
+            Broken::Upstream => Trouble::at_last(Failure::unless_committed(sink, Some(502))),
+            Broken::Client(status) => Trouble::at_last(Failure::unless_committed(sink, status)),
+            Broken::Tunnel => Trouble::at_last(Failure::Aborted),
         });
     }
 }

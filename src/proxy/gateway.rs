@@ -18,6 +18,7 @@ use crate::tls::certs::CertificateInfo;
 use crate::tls::server::TlsHost;
 use crate::tls::upstream::UpstreamTls;
 
+use super::balance::state::Registry;
 use super::limits::Tables;
 
 /// A configuration ready to serve.
@@ -47,6 +48,8 @@ pub struct Gateway {
     forwards_chains: bool,
     /// What `limit_req` and `limit_conn` count in.
     pub(crate) limit_tables: Tables,
+    /// What is known about the upstreams' peers.
+    pub(crate) registry: Registry,
 }
 
 impl Gateway {
@@ -107,6 +110,7 @@ impl Gateway {
         }
         Ok(Self {
             limit_tables: Tables::of(&config),
+            registry: Registry::new(&config),
             identity_forms,
             forwards_chains: identities.iter().any(|identity| identity.chain),
             asserted,

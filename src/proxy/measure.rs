@@ -16,7 +16,7 @@ use super::exchange::ResponseSink;
 use super::forward::Failure;
 use super::gateway::Gateway;
 use super::handshake::{Accepted, Rejected};
-use super::request::Request;
+use super::request::{Addressee, Request};
 use super::respond;
 use super::worker::UpstreamState;
 
@@ -125,6 +125,9 @@ pub(crate) fn answered(request: &Request<'_>) {
         let Some(upstream) = request.view.upstream(attempt.upstream) else {
             continue;
         };
+        if matches!(attempt.addressee, Addressee::Nobody(_)) {
+            continue;
+        }
         let metrics = &upstream.metrics.upstream;
         if index > 0 {
             metrics.retries.increment();
@@ -194,8 +197,7 @@ impl UpstreamCells {
     pub(crate) fn sample(&self, state: &UpstreamState, now: Instant) {
         self.upstream.idle.set(state.pool.len() as u64);
         for (index, peer) in self.peers.iter().enumerate() {
-            peer.benched
-                .set(state.balancer.is_benched(index, now).into());
+            peer.benched.set(state.group.is_benched(index, now).into());
         }
     }
 }

@@ -2,13 +2,15 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
 use crate::config::{
-    ConnectionLimits, ErrorPage, Groups, Listener, Location, Pattern, Server, ServerId, VariableId,
+    ConnectionLimits, ErrorPage, Groups, Listener, Location, Pattern, Server, ServerId, Upstream,
+    UpstreamId, UpstreamPeer, VariableId,
 };
 use crate::http::head::{Method, RequestHead};
 use crate::net::addr::ClientAddr;
@@ -155,11 +157,20 @@ pub(crate) enum Captured<'a> {
     Kept(Box<[u8]>, Groups),
 }
 
+/// Whom a request was to be sent to.
+#[derive(Debug, Clone)]
+pub(crate) enum Addressee {
+    /// This peer.
+    Peer(Rc<UpstreamPeer>),
+    /// No peer of this upstream could take it.
+    Nobody(Arc<Upstream>),
+}
+
 /// One try at an upstream, for the log.
 #[derive(Debug, Clone)]
 pub(crate) struct Attempt {
-    pub(crate) upstream: usize,
-    pub(crate) peer: usize,
+    pub(crate) upstream: UpstreamId,
+    pub(crate) addressee: Addressee,
     pub(crate) started: Instant,
     pub(crate) connected: Option<Duration>,
     pub(crate) head_received: Option<Duration>,
@@ -168,6 +179,23 @@ pub(crate) struct Attempt {
     pub(crate) received: u64,
     /// Over TLS, what was agreed on.
     pub(crate) tls: Option<LinkFacts>,
+}
+
+impl Attempt {
+    /// One that begins now.
+    pub(crate) fn at(upstream: UpstreamId, addressee: Addressee) -> Self {
+        Self {
+            upstream,
+            addressee,
+            started: Instant::now(),
+            connected: None,
+            head_received: None,
+            finished: None,
+            status: None,
+            received: 0,
+            tls: None,
+        }
+    }
 }
 
 /// Names and values of fields.
@@ -187,6 +215,8 @@ pub(crate) struct Answer {
     /// Fields sent and received, where a template asks for them.
     pub(crate) sent_fields: RecordedFields,
     pub(crate) upstream_fields: RecordedFields,
+    /// The value of the cookie that binds the client to its backend.
+    pub(crate) sticky_cookie: Option<Vec<u8>>,
 }
 
 impl<'a> Request<'a> {

@@ -17,7 +17,7 @@ use crate::telemetry::error_log::Level;
 
 use super::log;
 use super::pool::LinkFacts;
-use super::request::{Attempt, Captured, RecordedFields, Request};
+use super::request::{Addressee, Attempt, Captured, RecordedFields, Request};
 
 /// How deep variables may be made of variables.
 const MAX_DEPTH: u8 = 32;
@@ -246,15 +246,12 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
             out.put(request.worker.clock.borrow_mut().time_iso8601().as_bytes())
         }
         Variable::TimeLocal => out.put(request.worker.clock.borrow_mut().time_local().as_bytes()),
-        Variable::UpstreamAddr => put_attempts(request, out, |attempt, out| {
-            let peer = request
-                .view
-                .upstream(attempt.upstream)
-                .and_then(|upstream| upstream.config.peers.get(attempt.peer));
-            if let Some(peer) = peer {
-                put_display(out, &peer.address);
-            }
-        }),
+        Variable::UpstreamAddr => {
+            put_attempts(request, out, |attempt, out| match &attempt.addressee {
+                Addressee::Peer(peer) => put_display(out, &peer.address),
+                Addressee::Nobody(upstream) => out.put(upstream.name.as_bytes()),
+            })
+        }
         Variable::UpstreamStatus => put_attempts(request, out, |attempt, out| {
             // A try that brought no response counts as a bad gateway.
             decimal(out, attempt.status.unwrap_or(502).into());

@@ -17,7 +17,7 @@ use crate::telemetry::access_log::AccessBuffer;
 use crate::telemetry::clock::Clock;
 use crate::telemetry::metrics::{Phase, WorkerMetrics};
 
-use super::balance::Balancer;
+use super::balance::Group;
 use super::gateway::Gateway;
 use super::measure::{self, UpstreamCells, ViewMetrics};
 use super::pool::Pool;
@@ -60,8 +60,9 @@ pub(crate) struct View {
 /// An upstream as this worker sees it.
 #[derive(Debug)]
 pub(crate) struct UpstreamState {
+    pub(crate) id: UpstreamId,
     pub(crate) config: Arc<Upstream>,
-    pub(crate) balancer: Balancer,
+    pub(crate) group: Rc<Group>,
     pub(crate) pool: Pool,
     pub(crate) metrics: UpstreamCells,
 }
@@ -228,14 +229,16 @@ impl View {
             .flat_map(|view| &view.upstreams)
             .map(|upstream| (&*upstream.config.name, upstream))
             .collect();
-        let upstreams = gateway.config.upstreams.iter().map(|config| {
+        let upstreams = gateway.config.upstreams.iter().enumerate();
+        let upstreams = upstreams.map(|(id, config)| {
             let pool = Pool::new(config);
             if let Some(old) = old.get(&*config.name) {
                 pool.inherit(&old.pool, config);
             }
             UpstreamState {
+                id,
                 config: Arc::clone(config),
-                balancer: Balancer::new(&config.peers),
+                group: Group::new(config, gateway.registry.join(id, config)),
                 pool,
                 metrics: UpstreamCells::new(metrics, config),
             }

@@ -193,6 +193,26 @@ pub(super) fn put_syslog_time(out: &mut Vec<u8>) {
     );
 }
 
+/// A second in the form of a cookie's `expires` (`ngx_http_cookie_time`).
+pub fn cookie_time(unix_seconds: u64) -> String {
+    let utc = Moment::new(unix_seconds, 0);
+    // Netscape's two digits, as long as they mean what they say.
+    let year = if utc.year > 2037 {
+        format!("{}", utc.year)
+    } else {
+        format!("{:02}", utc.year % 100)
+    };
+    format!(
+        "{}, {:02}-{}-{year} {:02}:{:02}:{:02} GMT",
+        utc.weekday_name(),
+        utc.day,
+        utc.month_name(),
+        utc.hour,
+        utc.minute,
+        utc.second
+    )
+}
+
 /// Replaces the text in its old memory.
 fn rewrite(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     text.clear();
@@ -384,6 +404,13 @@ mod tests {
         assert_eq!(east.http_date(), "Fri, 20 Nov 2026 18:00:00 GMT");
         let west = at(EVENING, -(3 * 3600 + 1800));
         assert_eq!(west.time_iso8601(), "2026-11-20T14:30:00-03:30");
+    }
+
+    #[test]
+    fn a_cookie_ends_at_a_year_of_two_digits_while_that_is_clear() {
+        assert_eq!(cookie_time(23_004_000), "Thu, 24-Sep-70 06:00:00 GMT");
+        assert_eq!(cookie_time(2_145_916_555), "Thu, 31-Dec-37 23:55:55 GMT");
+        assert_eq!(cookie_time(2_145_916_800), "Fri, 01-Jan-2038 00:00:00 GMT");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod support;
 mod abuse;
 mod access;
 mod authorization;
+mod balancing;
 mod bodies;
 mod buffering;
 mod certificate_sources;

@@ -101,6 +101,7 @@ fn settings<'a>(
             _ => {}
         }
     }
+    builder.upstreams.check_zones()?;
     let mut scope = Scope::default();
     let mut servers = Vec::new();
     for d in http.children() {

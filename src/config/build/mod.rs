@@ -7,6 +7,7 @@
 
 mod access;
 mod authorization;
+mod balancing;
 mod check;
 mod connection;
 mod core;

@@ -7,9 +7,11 @@ use super::proxy_tls::ProxyTlsSettings;
 use super::response::{field_name, field_value};
 use super::upstream::{self, HTTP_PORT, HTTPS_PORT};
 use super::url::{self, Target, Url, strip_prefix_any_case};
-use super::values::{has_variable, milliseconds, refuse, refuse_directive, set};
+use super::values::{has_variable, milliseconds, refuse, refuse_directive, set, small_number};
 use super::{Builder, Result};
-use crate::config::model::{ClientIdentity, IdentityForm, Proxy, ProxyHttpVersion, SetHeader};
+use crate::config::model::{
+    ClientIdentity, Conditions, IdentityForm, NextUpstream, Proxy, ProxyHttpVersion, SetHeader,
+};
 use crate::config::syntax::Directive;
 use crate::config::template::{Part, Template, Variable};
 
@@ -27,6 +29,9 @@ pub(super) struct ProxySettings {
     read_timeout: Option<Duration>,
     send_timeout: Option<Duration>,
     filters: FilterSettings,
+    next_upstream: Option<Conditions>,
+    next_upstream_tries: Option<usize>,
+    next_upstream_timeout: Option<Duration>,
 }
 
 impl ProxySettings {
@@ -58,6 +63,13 @@ impl ProxySettings {
             b"proxy_connect_timeout" => set(&mut self.connect_timeout, d, milliseconds(d)?)?,
             b"proxy_read_timeout" => set(&mut self.read_timeout, d, milliseconds(d)?)?,
             b"proxy_send_timeout" => set(&mut self.send_timeout, d, milliseconds(d)?)?,
+            b"proxy_next_upstream" => set(&mut self.next_upstream, d, conditions(d)?)?,
+            b"proxy_next_upstream_tries" => {
+                set(&mut self.next_upstream_tries, d, small_number(d)?)?;
+            }
+            b"proxy_next_upstream_timeout" => {
+                set(&mut self.next_upstream_timeout, d, milliseconds(d)?)?;
+            }
             _ => return self.filters.apply(builder, d),
         }
         Ok(true)
@@ -67,9 +79,19 @@ impl ProxySettings {
     pub(super) fn inherit(&mut self, outer: &Self) {
         super::scope::inherit!(
             self, outer;
-            set_headers, client_identity, http_version, connect_timeout, read_timeout, send_timeout
+            set_headers, client_identity, http_version, connect_timeout, read_timeout, send_timeout,
+            next_upstream, next_upstream_tries, next_upstream_timeout
         );
         self.filters.inherit(&outer.filters);
+    }
+
+    fn next_upstream(&self) -> NextUpstream {
+        let default = NextUpstream::default();
+        NextUpstream {
+            conditions: self.next_upstream.unwrap_or(default.conditions),
+            tries: self.next_upstream_tries.unwrap_or(default.tries),
+            timeout: self.next_upstream_timeout.unwrap_or(default.timeout),
+        }
     }
 
     /// What is sent: the fields that were set, then Nginx's own defaults for
@@ -174,7 +196,27 @@ pub(super) fn build(
         read_timeout: settings.read_timeout.unwrap_or(DEFAULT_TIMEOUT),
         send_timeout: settings.send_timeout.unwrap_or(DEFAULT_TIMEOUT),
         filters: settings.filters.build(&redirect),
+        next_upstream: settings.next_upstream(),
     })
+}
+
+/// `proxy_next_upstream CONDITION…`; `off` outweighs what stands beside it.
+fn conditions(d: &Directive) -> Result<Conditions> {
+    let mut all = Conditions::NONE;
+    let mut is_off = false;
+    for word in &d.args {
+        match &*word.value {
+            b"off" => is_off = true,
+            word => {
+                let condition = Conditions::named(word).ok_or_else(|| {
+                    let word = String::from_utf8_lossy(word);
+                    refuse(d, format!("invalid value \"{word}\""))
+                })?;
+                all = all | condition;
+            }
+        }
+    }
+    Ok(if is_off { Conditions::NONE } else { all })
 }
 
 /// `xfcc`, `rfc9440`, `nginx` or `off`, then `cert`, `chain`.

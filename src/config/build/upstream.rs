@@ -1,13 +1,20 @@
 //! `upstream` blocks, and the upstreams that `proxy_pass` makes of a host.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::balancing::Balancing;
+use super::location::is_without_effect;
+use super::logs::unhandled;
 use super::url::{self, Target, Url};
 use super::values::{invalid_parameter, milliseconds, not_implemented, number, refuse, set};
 use super::{Builder, Result};
-use crate::config::model::{Upstream, UpstreamId, UpstreamPeer};
+use crate::config::error::Error;
+use crate::config::model::{
+    BalanceMethod, Position, Upstream, UpstreamAddress, UpstreamId, UpstreamPeer,
+};
 use crate::config::syntax::Directive;
 use crate::config::units;
 
@@ -27,11 +34,25 @@ pub(super) struct Upstreams {
     blocks: HashMap<String, UpstreamId>,
     /// Hosts and sockets that `proxy_pass` names directly.
     implicit: HashMap<String, UpstreamId>,
+    /// The zones that have a size; of the others, who asked for each first.
+    zones: HashMap<Box<[u8]>, std::result::Result<(), Position>>,
 }
 
 impl Upstreams {
     pub(super) fn into_all(self) -> Vec<Arc<Upstream>> {
         self.all
+    }
+
+    /// A zone whose size no block gives is an error, as in Nginx.
+    pub(super) fn check_zones(&self) -> Result<()> {
+        for (name, size) in &self.zones {
+            if let Err(position) = size {
+                let name = String::from_utf8_lossy(name);
+                let message = format!("zero size shared memory zone \"{name}\"");
+                return Err(Error::at(position, message));
+            }
+        }
+        Ok(())
     }
 
     fn push(&mut self, upstream: Upstream) -> UpstreamId {
@@ -49,9 +70,12 @@ pub(super) fn block(builder: &mut Builder<'_>, d: &Directive) -> Result<()> {
     }
     let (mut keepalive, mut requests, mut timeout, mut time) = (None, None, None, None);
     let mut peers = Vec::new();
+    let mut balancing = Balancing::default();
+    let mut shared = None;
     for inner in d.children() {
         match &*inner.name.value {
-            b"server" => server(builder, inner, &mut peers)?,
+            b"server" => server(builder, inner, &balancing, &mut peers)?,
+            b"zone" => set(&mut shared, inner, zone(builder, inner)?)?,
             b"keepalive" => {
                 if let Some(word) = inner.args.get(1)
                     && &*word.value != b"local"
@@ -69,7 +93,11 @@ pub(super) fn block(builder: &mut Builder<'_>, d: &Directive) -> Result<()> {
             b"keepalive_requests" => set(&mut requests, inner, number(inner)?)?,
             b"keepalive_timeout" => set(&mut timeout, inner, milliseconds(inner)?)?,
             b"keepalive_time" => set(&mut time, inner, milliseconds(inner)?)?,
-            _ => {}
+            _ => {
+                if !balancing.apply(builder, inner)? && !is_without_effect(inner) {
+                    return Err(unhandled(inner));
+                }
+            }
         }
     }
     if peers.is_empty() {
@@ -81,6 +109,9 @@ pub(super) fn block(builder: &mut Builder<'_>, d: &Directive) -> Result<()> {
     let id = builder.upstreams.push(Upstream {
         name: name.into(),
         peers,
+        method: balancing.method.unwrap_or_default(),
+        sticky: balancing.sticky,
+        zone: shared.is_some(),
         keepalive: keepalive.unwrap_or(DEFAULT_KEEPALIVE),
         keepalive_requests: requests.unwrap_or(1000),
         keepalive_timeout: timeout.unwrap_or(Duration::from_secs(60)),
@@ -90,30 +121,75 @@ pub(super) fn block(builder: &mut Builder<'_>, d: &Directive) -> Result<()> {
     Ok(())
 }
 
+/// `zone NAME [SIZE]`. The size is checked as Nginx does and then of no use:
+/// what workers share here is as large as it must be.
+fn zone(builder: &mut Builder<'_>, d: &Directive) -> Result<()> {
+    const PAGE: usize = 4096;
+    let name = d.arg(0);
+    if name.is_empty() {
+        return Err(refuse(d, "invalid zone name \"\""));
+    }
+    let zones = &mut builder.upstreams.zones;
+    match d.args.get(1) {
+        None => {
+            zones
+                .entry(name.into())
+                .or_insert_with(|| Err(d.position.clone()));
+        }
+        Some(size) => {
+            let text = String::from_utf8_lossy(&size.value);
+            let Some(size) = units::size(&size.value) else {
+                return Err(refuse(d, format!("invalid zone size \"{text}\"")));
+            };
+            if size < 8 * PAGE {
+                let name = d.text(0);
+                return Err(refuse(d, format!("zone \"{name}\" is too small")));
+            }
+            zones.insert(name.into(), Ok(()));
+        }
+    }
+    Ok(())
+}
+
 /// `server ADDRESS [PARAMETER…]`.
-fn server(builder: &Builder<'_>, d: &Directive, peers: &mut Vec<UpstreamPeer>) -> Result<()> {
-    let (mut weight, mut max_fails, mut fail_timeout) = (1, 1, Duration::from_secs(10));
-    let (mut backup, mut down) = (false, false);
+fn server(
+    builder: &Builder<'_>,
+    d: &Directive,
+    balancing: &Balancing,
+    peers: &mut Vec<UpstreamPeer>,
+) -> Result<()> {
+    let text = d.text(0);
+    let mut template = UpstreamPeer::new(UpstreamAddress::Unix(PathBuf::new()), &text);
     for word in d.args.get(1..).unwrap_or_default() {
         let word = &*word.value;
         let invalid = || invalid_parameter(d, word);
+        balancing.check(d, word)?;
         match split_parameter(word) {
             (b"weight", Some(value)) => {
-                weight = narrow(value).filter(|&n| n > 0).ok_or_else(invalid)?;
+                template.weight = narrow(value).filter(|&n| n > 0).ok_or_else(invalid)?;
             }
-            (b"max_fails", Some(value)) => max_fails = narrow(value).ok_or_else(invalid)?,
+            (b"max_conns", Some(value)) => {
+                template.max_conns = narrow(value).ok_or_else(invalid)?
+            }
+            (b"max_fails", Some(value)) => {
+                template.max_fails = narrow(value).ok_or_else(invalid)?
+            }
             (b"fail_timeout", Some(value)) => {
-                fail_timeout = units::seconds(value).ok_or_else(invalid)?;
+                template.fail_timeout = units::seconds(value).ok_or_else(invalid)?;
             }
-            (b"backup", None) => backup = true,
-            (b"down", None) => down = true,
-            (b"max_conns", Some(b"0")) => {}
-            (b"max_conns" | b"slow_start" | b"route" | b"service" | b"sid", Some(_))
-            | (b"resolve" | b"drain", None) => return Err(not_implemented(d, word)),
+            (b"slow_start", Some(value)) => {
+                template.slow_start = units::milliseconds(value).ok_or_else(invalid)?;
+            }
+            (b"route", Some(value)) => template.route = Some(route(d, value)?),
+            (b"backup", None) => template.backup = true,
+            (b"down", None) => template.down = true,
+            (b"drain", None) => template.drain = true,
+            (b"service" | b"sid", Some(_)) | (b"resolve", None) => {
+                return Err(not_implemented(d, word));
+            }
             _ => return Err(invalid()),
         }
     }
-    let text = d.text(0);
     let refuse_url = |what: &str| refuse(d, format!("{what} in upstream \"{text}\""));
     let Url { target, uri } = url::parse(d.arg(0)).map_err(refuse_url)?;
     if uri.is_some() {
@@ -123,13 +199,19 @@ fn server(builder: &Builder<'_>, d: &Directive, peers: &mut Vec<UpstreamPeer>) -
         .ok_or_else(|| refuse_url("host not found"))?;
     peers.extend(addresses.into_iter().map(|address| UpstreamPeer {
         address,
-        weight,
-        max_fails,
-        fail_timeout,
-        backup,
-        down,
+        ..template.clone()
     }));
     Ok(())
+}
+
+/// `route=NAME`: a part of cookies and URLs, of 32 bytes at the most.
+fn route(d: &Directive, value: &[u8]) -> Result<Box<str>> {
+    const LONGEST: usize = 32;
+    let is_plain = value.iter().all(|byte| matches!(byte, 0x21..=0x7e));
+    match std::str::from_utf8(value) {
+        Ok(value) if is_plain && (1..=LONGEST).contains(&value.len()) => Ok(value.into()),
+        _ => Err(invalid_parameter(d, &[b"route=", value].concat())),
+    }
 }
 
 /// The upstream for what stands behind `http://` or `https://`: a block of that name, or the
@@ -165,17 +247,15 @@ pub(super) fn for_target(
         let message = format!("host not found in upstream \"{host}\"");
         return Err(refuse(d, message));
     };
-    let peers = addresses.into_iter().map(|address| UpstreamPeer {
-        address,
-        weight: 1,
-        max_fails: 1,
-        fail_timeout: Duration::from_secs(10),
-        backup: false,
-        down: false,
-    });
+    let peers = addresses
+        .into_iter()
+        .map(|address| UpstreamPeer::new(address, &key));
     let id = builder.upstreams.push(Upstream {
         name: key.as_str().into(),
         peers: peers.collect(),
+        method: BalanceMethod::RoundRobin,
+        sticky: None,
+        zone: false,
         keepalive: DEFAULT_KEEPALIVE,
         keepalive_requests: 1000,
         keepalive_timeout: Duration::from_secs(60),

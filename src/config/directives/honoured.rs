@@ -574,7 +574,8 @@ pub(super) const ROWS: &[Row] = &[
         "server",
         U,
         (1, MANY),
-        "a backend; `weight`, `max_fails`, `fail_timeout`, `backup`, `down`",
+        "a backend; `weight`, `max_conns`, `max_fails`, `fail_timeout`, `slow_start`, `backup`, \
+         `down`, `drain`, `route`",
     ),
     words("keepalive", U, (1, 2), "idle connections kept per worker"),
     words("keepalive_requests", U, ONE, "requests per connection"),
@@ -589,6 +590,56 @@ pub(super) const ROWS: &[Row] = &[
         U,
         ONE,
         "how long a connection is used at all",
+    ),
+    // Balancing.
+    words(
+        "zone",
+        U,
+        (1, 2),
+        "failures and connections are counted by all workers together; the size is not needed",
+    ),
+    words(
+        "least_conn",
+        U,
+        (0, 0),
+        "the backend with the fewest requests under way, by weight",
+    ),
+    words(
+        "ip_hash",
+        U,
+        (0, 0),
+        "the backend by the client's address, with Nginx's hash",
+    ),
+    words(
+        "hash",
+        U,
+        (1, 2),
+        "the backend by a key; `consistent` as in Nginx and ketama",
+    ),
+    words("random", U, (0, 2), "any backend, or the less busy of two"),
+    words(
+        "sticky",
+        U,
+        (2, MANY),
+        "`cookie` or `route`: a client stays with its backend",
+    ),
+    words(
+        "proxy_next_upstream",
+        HSL,
+        (1, MANY),
+        "when a request goes to the next backend",
+    ),
+    words(
+        "proxy_next_upstream_tries",
+        HSL,
+        ONE,
+        "backends asked for one request at the most",
+    ),
+    words(
+        "proxy_next_upstream_timeout",
+        HSL,
+        ONE,
+        "how long further backends are asked",
     ),
     // TLS.
     words(

@@ -162,7 +162,7 @@ pub(super) const GROUPS: &[Group] = &[
         LATER,
         U,
         "\
-         hash ip_hash least_conn least_time random state resolver resolver_timeout sticky",
+         least_time state resolver resolver_timeout",
     ),
     group(
         COMMERCIAL,

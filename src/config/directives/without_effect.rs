@@ -12,7 +12,6 @@ const E: Contexts = Contexts::EVENTS;
 const H: Contexts = Contexts::HTTP;
 const HS: Contexts = H.with(Contexts::SERVER);
 const HSL: Contexts = HS.with(Contexts::LOCATION);
-const U: Contexts = Contexts::UPSTREAM;
 
 const ONE: Arguments = Arguments::Words(1, 1);
 const SOME: Arguments = Arguments::Words(1, usize::MAX);
@@ -184,12 +183,6 @@ pub(super) const GROUPS: &[Group] = &[
         ONE,
         "resolver_timeout",
     ),
-    group(
-        "workers share what they must",
-        U,
-        Arguments::Words(1, 2),
-        "zone",
-    ),
     group(NO_CACHE, H, SOME, "proxy_cache_path"),
     group(
         NO_CACHE,
@@ -255,13 +248,6 @@ pub(super) const GROUPS: &[Group] = &[
         LATER,
         HSL,
         "\
-         limit_rate limit_rate_after proxy_limit_rate proxy_next_upstream_timeout \
-         proxy_next_upstream_tries",
-    ),
-    fixed(
-        &["error timeout", "timeout error"],
-        LATER,
-        HSL,
-        "proxy_next_upstream",
+         limit_rate limit_rate_after proxy_limit_rate",
     ),
 ];

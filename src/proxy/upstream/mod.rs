@@ -11,7 +11,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::config::{Proxy, UpstreamPeer};
+use crate::config::{Conditions, Proxy, UpstreamPeer};
 use crate::http::h1::encode::Sink as _;
 use crate::telemetry::error_log::Level;
 
@@ -39,7 +39,13 @@ pub(super) enum Broken {
     /// The backend failed before a byte of its answer came. Not yet logged:
     /// for a pooled connection it is no error.
     Untouched(Cause),
-    /// The backend failed, or sent what it must not, later than that.
+    /// The backend failed or sent what it must not before there was a whole
+    /// head: the status for the client, and what it is in the words of
+    /// `proxy_next_upstream`.
+    Unanswered(u16, Conditions),
+    /// It answered with a status that sends the request elsewhere.
+    Unwelcome(u16),
+    /// It failed, or sent what it must not, later than that.
     Upstream,
     /// The client failed; with the status that it may be told.
     Client(Option<u16>),
@@ -57,7 +63,11 @@ impl Broken {
             Self::Untouched(Cause::Send(error) | Cause::Receive(error)) => {
                 matches!(error, TransportError::Io(_))
             }
-            Self::Upstream | Self::Client(_) | Self::Tunnel => false,
+            Self::Unanswered(..)
+            | Self::Unwelcome(_)
+            | Self::Upstream
+            | Self::Client(_)
+            | Self::Tunnel => false,
         }
     }
 }
@@ -92,12 +102,14 @@ impl Cause {
 
 const HEAD_PHASE: &str = "reading response header from upstream";
 
-/// One request and one response over one connection.
+/// One request and one response over one connection. A response with a status
+/// among the `unwelcome` ones does not reach the client.
 pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
     request: &mut Request<'_>,
     proxy: &Proxy,
     peer: &UpstreamPeer,
     connection: &mut Connection,
+    unwelcome: Conditions,
     body: &mut B,
     sink: &mut S,
 ) -> Result<Reuse, Broken> {
@@ -155,7 +167,7 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
         body.abandoned().await;
         Err(UploadError::Abandoned)
     };
-    let response = response::respond(request, proxy, peer, &mut rx, sink);
+    let response = response::respond(request, proxy, peer, unwelcome, &mut rx, sink);
     let outcome = alongside(pin!(response), pin!(client)).await;
     match outcome {
         Ok(answered) => {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
-use crate::config::{HiddenFields, Proxy, UpstreamPeer};
+use crate::config::{Conditions, HiddenFields, Proxy, UpstreamPeer};
 use crate::http::h1::framing::{self, Kind};
 use crate::http::h1::parse::{HeadLimits, Status, parse_response};
 use crate::http::head::{FieldId, Method, ResponseHead, Version};
@@ -47,6 +47,7 @@ pub(super) async fn respond<S: ResponseSink>(
     request: &mut Request<'_>,
     proxy: &Proxy,
     peer: &UpstreamPeer,
+    unwelcome: Conditions,
     rx: &mut Rx<'_>,
     sink: &mut S,
 ) -> Result<Answered, Broken> {
@@ -58,6 +59,9 @@ pub(super) async fn respond<S: ResponseSink>(
     });
     if head.status == 101 {
         return Ok(Answered::Switching(head));
+    }
+    if unwelcome.has_status(head.status) {
+        return Err(Broken::Unwelcome(head.status));
     }
     let input = rx.input.plain();
     let framing = match framing::of_response(&head, input, sent_method(request, proxy)) {
@@ -104,7 +108,10 @@ pub(super) async fn respond<S: ResponseSink>(
             closed_early(request, peer, "reading upstream");
             return Err(Broken::Upstream);
         }
-        Err(RelayError::Invalid(error)) => return Err(invalid(request, peer, &error)),
+        Err(RelayError::Invalid(error)) => {
+            invalid(request, peer, &error);
+            return Err(Broken::Upstream);
+        }
     }
     // Bytes behind the response were not asked for: whatever they are, the
     // next request must not be answered by them.
@@ -117,6 +124,7 @@ pub(super) async fn respond<S: ResponseSink>(
     }))
 }
 
+/// Tells the log; the result is for where no head has been passed on yet.
 pub(super) fn invalid(
     request: &Request<'_>,
     peer: &UpstreamPeer,
@@ -128,7 +136,7 @@ pub(super) fn invalid(
         Some(peer),
         format_args!("upstream sent {error} while reading response from upstream"),
     );
-    Broken::Upstream
+    Broken::Unanswered(502, Conditions::INVALID_HEADER)
 }
 
 /// Reads until the final response's head is there; interim ones are dropped,
@@ -164,13 +172,18 @@ async fn receive_head(
             Ok(0) if untouched => return Err(Broken::Untouched(Cause::Closed)),
             Ok(0) => {
                 closed_early(request, peer, HEAD_PHASE);
-                return Err(Broken::Upstream);
+                return Err(Broken::Unanswered(502, Conditions::ERROR));
             }
             Ok(_) => untouched = false,
             Err(error) if untouched => return Err(Broken::Untouched(Cause::Receive(error))),
             Err(error) => {
-                upstream_failed(request, peer, &error, "recv()", HEAD_PHASE);
-                return Err(Broken::Upstream);
+                let status = upstream_failed(request, peer, &error, "recv()", HEAD_PHASE);
+                let reason = match error {
+                    TransportError::TimedOut => Conditions::TIMEOUT,
+                    TransportError::InputFull => Conditions::INVALID_HEADER,
+                    TransportError::Io(_) | TransportError::Tls(_) => Conditions::ERROR,
+                };
+                return Err(Broken::Unanswered(status, reason));
             }
         }
     }
@@ -259,6 +272,9 @@ fn send_fields<S: ResponseSink>(
         };
         let value = rewritten.as_deref().unwrap_or(value);
         answers::put_field(request, sink, name, value);
+    }
+    if let Some(cookie) = request.answer.sticky_cookie.take() {
+        answers::put_field(request, sink, b"Set-Cookie", &cookie);
     }
     answers::add_headers_after(request, sink, status, &replaceable, None);
 }

@@ -1,5 +1,6 @@
 //! Small configurations, each whole, against what must become of them.
 
+mod balancing;
 mod coverage;
 mod model;
 mod refusals;

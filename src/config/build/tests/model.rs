@@ -137,10 +137,6 @@ fn upstreams_are_checked_and_resolved() {
             "invalid host in upstream \"backend/x\"",
         ),
         (
-            "upstream a { least_conn; }",
-            "\"least_conn\" directive is not implemented in this version",
-        ),
-        (
             "upstream a { server backend; } server { location / { proxy_pass http://a:1; } }",
             "upstream \"a\" may not have port 1",
         ),

@@ -1,0 +1,283 @@
+//! Which peer of an upstream gets a request, as Nginx chooses
+//! (`ngx_http_upstream_round_robin.c` and its siblings), with passive failure
+//! detection.
+//!
+//! A [`Group`] is an upstream as one worker sees it: its peers, how far the
+//! round has come, and the [`state`] of the peers, which is the worker's own
+//! or, with `zone`, all workers'. A request begins a [`Selection`], and each
+//! peer that it asks is held by a [`Lease`].
+
+mod hash;
+mod methods;
+pub(crate) mod state;
+mod sticky;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use crate::config::{BalanceMethod, Sticky, Upstream, UpstreamPeer};
+
+use self::hash::Ring;
+use self::state::{GroupState, Moment, PeerState};
+use super::request::Request;
+use super::variables::expand_to_vec;
+
+pub(crate) use self::state::AfterFailure;
+
+/// The peers of an upstream, and whose turn it is.
+#[derive(Debug)]
+pub(crate) struct Group {
+    peers: Box<[Rc<UpstreamPeer>]>,
+    method: BalanceMethod,
+    /// Of `hash … consistent`.
+    ring: Option<Ring>,
+    sticky: Option<Names>,
+    state: Arc<GroupState>,
+    turns: RefCell<Box<[Turn]>>,
+    /// Of the peers that are no backups: how many, and their weights' sum.
+    primaries: usize,
+    primary_weight: u64,
+    has_slow_start: bool,
+}
+
+/// What `sticky` says, and by peer what it is called.
+#[derive(Debug)]
+struct Names {
+    sticky: Box<Sticky>,
+    names: Box<[Box<str>]>,
+}
+
+/// How far the smooth weighted round has come for a peer. Per worker in any
+/// case: an exact round over all workers would be a lock.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    /// Falls when the peer fails and recovers by one with each choice.
+    effective_weight: i64,
+    current_weight: i64,
+}
+
+/// The choice of peers for one request.
+#[derive(Debug, Default)]
+pub(crate) struct Selection {
+    tried: SmallVec<[usize; 4]>,
+    /// No primary is left: backups are asked.
+    among_backups: bool,
+    /// Of `hash` and `ip_hash`.
+    key: Vec<u8>,
+    hash: u32,
+    /// Hashes of the key so far.
+    turns: u32,
+    /// On the circle of `hash … consistent`.
+    position: usize,
+    /// Draws and hashes so far; after [`methods::MAX_DRAWS`] it is whose turn
+    /// it is.
+    draws: u32,
+    /// The peer that `sticky` leads to.
+    hint: Option<usize>,
+    /// Peers that may still be asked.
+    tries_left: usize,
+}
+
+impl Selection {
+    /// Whether a further peer may be asked after the present one.
+    pub(crate) fn may_go_on(&self) -> bool {
+        self.tries_left > 0
+    }
+}
+
+impl Group {
+    pub(crate) fn new(upstream: &Upstream, state: Arc<GroupState>) -> Rc<Self> {
+        let peers: Box<[_]> = upstream.peers.iter().cloned().map(Rc::new).collect();
+        let primaries = || peers.iter().filter(|peer| !peer.backup);
+        let ring = matches!(upstream.method, BalanceMethod::ConsistentHash(_)).then(|| {
+            let peers = peers.iter().enumerate();
+            Ring::new(peers.filter_map(|(index, peer)| (!peer.backup).then_some((index, &**peer))))
+        });
+        let sticky = upstream.sticky.as_ref().map(|sticky| Names {
+            sticky: sticky.clone(),
+            names: peers.iter().map(|peer| sticky::name(peer)).collect(),
+        });
+        let turns = peers
+            .iter()
+            .map(|peer| Turn {
+                effective_weight: peer.weight.into(),
+                current_weight: 0,
+            })
+            .collect();
+        Rc::new(Self {
+            method: upstream.method.clone(),
+            ring,
+            sticky,
+            state,
+            turns: RefCell::new(turns),
+            primaries: primaries().count(),
+            primary_weight: primaries().map(|peer| u64::from(peer.weight)).sum(),
+            has_slow_start: peers.iter().any(|peer| !peer.slow_start.is_zero()),
+            peers,
+        })
+    }
+
+    /// Begins to choose for a request, which may be tried with at most
+    /// `tries` peers (0 for as many as there are).
+    pub(crate) fn select(&self, request: &Request<'_>, tries: usize) -> Selection {
+        let mut selection = self.selection(tries);
+        match &self.method {
+            BalanceMethod::IpHash => selection.hash = hash::IP_HASH_START,
+            BalanceMethod::Hash(key) => selection.key = expand_to_vec(key, request),
+            BalanceMethod::ConsistentHash(key) => {
+                selection.key = expand_to_vec(key, request);
+                let ring = self.ring.as_ref();
+                selection.position = ring.map_or(0, |ring| ring.position(&selection.key));
+            }
+            _ => {}
+        }
+        if let Some(Names { sticky, names }) = &self.sticky {
+            let name = sticky::asked_for(sticky, request);
+            selection.hint = name.and_then(|name| {
+                let mut names = names.iter();
+                names.position(|known| known.as_bytes() == name)
+            });
+        }
+        selection
+    }
+
+    fn selection(&self, tries: usize) -> Selection {
+        let up = self.peers.iter().filter(|peer| !peer.down).count();
+        Selection {
+            tries_left: if tries > 0 { tries.min(up) } else { up },
+            ..Selection::default()
+        }
+    }
+
+    /// The next peer that is neither down, failed, full nor tried; backups
+    /// only when no primary is left. `None` when there is no live peer.
+    pub(crate) fn choose(
+        self: &Rc<Self>,
+        selection: &mut Selection,
+        request: &Request<'_>,
+        now: Instant,
+    ) -> Option<Lease> {
+        self.choose_for(selection, request.connection.client, now)
+    }
+
+    fn choose_for(
+        self: &Rc<Self>,
+        selection: &mut Selection,
+        client: crate::net::addr::ClientAddr,
+        now: Instant,
+    ) -> Option<Lease> {
+        let now = Moment::at(now);
+        // Each turn either ends this or finds a peer that another worker has
+        // filled up meanwhile, which is then full for this one too.
+        for _ in 0..=self.peers.len() {
+            let index = self.next(selection, client, now)?;
+            let (peer, state) = (self.peers.get(index)?, self.state.peers.get(index)?);
+            if state.occupy(peer, now) {
+                selection.tried.push(index);
+                selection.tries_left = selection.tries_left.saturating_sub(1);
+                return Some(Lease {
+                    group: Rc::clone(self),
+                    state: Arc::clone(state),
+                    peer: Rc::clone(peer),
+                    index,
+                    is_settled: Cell::new(false),
+                });
+            }
+        }
+        None
+    }
+
+    /// Whether the peer gets nothing because it failed.
+    pub(crate) fn is_benched(&self, index: usize, now: Instant) -> bool {
+        let (peer, state) = (self.peers.get(index), self.state.peers.get(index));
+        !self.is_single()
+            && peer
+                .zip(state)
+                .is_some_and(|(peer, state)| state.is_benched(peer, Moment::at(now)))
+    }
+
+    /// A lone peer is never left alone: there is nothing better to do.
+    fn is_single(&self) -> bool {
+        self.peers.len() == 1
+    }
+
+    /// Whether a request may be given to this peer.
+    fn is_usable(&self, index: usize, selection: &Selection, now: Moment) -> bool {
+        self.peers.get(index).is_some_and(|peer| !peer.drain)
+            && self.is_usable_by_name(index, selection, now)
+    }
+
+    /// As [`Group::is_usable`], for a request that `sticky` leads here.
+    fn is_usable_by_name(&self, index: usize, selection: &Selection, now: Moment) -> bool {
+        let (Some(peer), Some(state)) = (self.peers.get(index), self.state.peers.get(index)) else {
+            return false;
+        };
+        peer.backup == selection.among_backups
+            && !peer.down
+            && !selection.tried.contains(&index)
+            && !state.is_full(peer)
+            && (self.is_single() || !state.is_benched(peer, now))
+    }
+}
+
+/// A peer that a request has been given, counted among its requests for as
+/// long as this lives.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    group: Rc<Group>,
+    state: Arc<PeerState>,
+    peer: Rc<UpstreamPeer>,
+    index: usize,
+    is_settled: Cell<bool>,
+}
+
+impl Lease {
+    pub(crate) fn peer(&self) -> &Rc<UpstreamPeer> {
+        &self.peer
+    }
+
+    /// Its place in the configuration.
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The value of the cookie by which the client is to stay here, where
+    /// `sticky cookie` is said.
+    pub(crate) fn set_cookie(&self, request: &Request<'_>) -> Option<Vec<u8>> {
+        let Names { sticky, names } = self.group.sticky.as_ref()?;
+        let (cookie, name) = (sticky.cookie.as_ref()?, names.get(self.index)?);
+        Some(sticky::set_cookie(cookie, name, request))
+    }
+
+    /// The peer failed. Otherwise it counts as having answered, whatever
+    /// became of the answer.
+    pub(crate) fn failed(self, now: Instant) -> AfterFailure {
+        self.is_settled.set(true);
+        if self.group.is_single() {
+            return AfterFailure::Available;
+        }
+        if self.peer.max_fails > 0
+            && let Some(turn) = self.group.turns.borrow_mut().get_mut(self.index)
+        {
+            let loss = i64::from(self.peer.weight) / i64::from(self.peer.max_fails);
+            turn.effective_weight = (turn.effective_weight - loss).max(0);
+        }
+        self.state.failed(&self.peer, Moment::at(now))
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.is_settled.get() {
+            self.state.succeeded(&self.peer, Moment::at(Instant::now()));
+        }
+        self.state.vacate();
+    }
+}
+
+#[cfg(test)]
+mod tests;
