@@ -55,6 +55,11 @@ fn a_request_head_keeps_its_promises() {
 }
 
 #[test]
+fn a_header_in_front_of_a_connection_is_read_the_same_however_it_is_cut() {
+    on_every_file("tests/fuzz/seeds/proxy_protocol", targets::proxy_protocol);
+}
+
+#[test]
 fn a_record_opens_only_as_it_was_sealed() {
     on_every_file("tests/fuzz/seeds/tls_record", targets::tls_record);
 }

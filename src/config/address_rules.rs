@@ -73,6 +73,15 @@ impl Network {
     }
 }
 
+impl From<IpAddr> for Network {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(ip) => Self::V4(ip.into(), u32::MAX),
+            IpAddr::V6(ip) => Self::V6(ip.into(), u128::MAX),
+        }
+    }
+}
+
 /// The first `prefix` bits, counted from the left; all `width` without one.
 fn mask(prefix: Option<u32>, width: u32) -> Result<u128, InvalidNetwork> {
     let prefix = prefix.unwrap_or(width);

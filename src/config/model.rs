@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::address_rules::AddressRules;
+use super::address_rules::{AddressRules, Network};
 use super::client_rules::ClientRules;
 use super::limits::{LimitZone, Limits};
 use super::mime::MimeTypes;
@@ -211,6 +211,9 @@ pub struct Listener {
     pub address: ListenAddress,
     /// `ssl`: TLS on this socket.
     pub ssl: bool,
+    /// `proxy_protocol`: connections begin with a header that tells whom they
+    /// are for.
+    pub proxy_protocol: bool,
     /// `backlog=`. Default 511, as in Nginx on Linux.
     pub backlog: i32,
     /// `reuseport`: a socket for each worker.
@@ -336,6 +339,8 @@ pub struct Location {
     pub client_rules: Option<Arc<ClientRules>>,
     /// `ssl_client_required`: only with a verified certificate. Default off.
     pub client_required: bool,
+    /// `set_real_ip_from` and its kin; `None` where nobody's word counts.
+    pub real_ip: Option<Box<RealIp>>,
     /// `limit_req` and `limit_conn`; `None` where nothing is limited.
     pub limits: Option<Box<Limits>>,
     /// `allow`, `deny`, `auth_basic`; `None` where everybody is let in.
@@ -383,6 +388,31 @@ pub struct Access {
     pub auth_basic: Option<AuthBasic>,
     /// `auth_delay`: how long a 401 is held back. Default 0.
     pub auth_delay: Duration,
+}
+
+/// `set_real_ip_from`, `real_ip_header`, `real_ip_recursive`: whose word about
+/// the client counts, and where it stands.
+#[derive(Debug)]
+pub struct RealIp {
+    /// Proxies that are trusted.
+    pub from: Vec<Network>,
+    /// `unix:`: whoever comes over a Unix socket is.
+    pub from_unix: bool,
+    /// Default `X-Real-IP`.
+    pub header: RealIpHeader,
+    /// Whether entries of trusted proxies are passed over. Default off.
+    pub recursive: bool,
+}
+
+/// `real_ip_header`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RealIpHeader {
+    /// `X-Forwarded-For`, all of its fields.
+    ForwardedFor,
+    /// The header in front of the connection.
+    ProxyProtocol,
+    /// The first field of this name.
+    Field(Box<[u8]>),
 }
 
 /// `satisfy`: how many of the checks a client must pass.

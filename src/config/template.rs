@@ -89,6 +89,21 @@ pub enum Variable {
     ProxyHost,
     /// `$proxy_port`.
     ProxyPort,
+    /// `$proxy_protocol_addr`: the client that the header in front of the
+    /// connection names.
+    ProxyProtocolAddr,
+    /// `$proxy_protocol_port`.
+    ProxyProtocolPort,
+    /// `$proxy_protocol_server_addr`: what it connected to.
+    ProxyProtocolServerAddr,
+    /// `$proxy_protocol_server_port`.
+    ProxyProtocolServerPort,
+    /// `$proxy_protocol_tlv_NAME`: what else the header says.
+    ProxyProtocolTlv(Box<str>),
+    /// `$realip_remote_addr`: the peer, whomever it spoke for.
+    RealipRemoteAddr,
+    /// `$realip_remote_port`.
+    RealipRemotePort,
     /// `$remote_addr`.
     RemoteAddr,
     /// `$remote_port`.
@@ -387,7 +402,6 @@ impl Variable {
                 "upstream_trailer_",
                 "sent_trailer_",
                 "trailer_",
-                "proxy_protocol_",
             ]
             .iter()
             .any(|family| name.starts_with(family))
@@ -396,6 +410,9 @@ impl Variable {
         }
         let field = |rest: &str| rest.replace('_', "-").into();
         let member = |family: &str| name.strip_prefix(family).filter(|rest| !rest.is_empty());
+        if let Some(rest) = member("proxy_protocol_tlv_") {
+            return Ok(Self::ProxyProtocolTlv(rest.into()));
+        }
         if let Some(rest) = member("arg_") {
             return Ok(Self::Arg(rest.into()));
         }
@@ -443,6 +460,12 @@ impl Variable {
             "proxy_add_x_forwarded_for" => Self::ProxyAddXForwardedFor,
             "proxy_host" => Self::ProxyHost,
             "proxy_port" => Self::ProxyPort,
+            "proxy_protocol_addr" => Self::ProxyProtocolAddr,
+            "proxy_protocol_port" => Self::ProxyProtocolPort,
+            "proxy_protocol_server_addr" => Self::ProxyProtocolServerAddr,
+            "proxy_protocol_server_port" => Self::ProxyProtocolServerPort,
+            "realip_remote_addr" => Self::RealipRemoteAddr,
+            "realip_remote_port" => Self::RealipRemotePort,
             "remote_addr" => Self::RemoteAddr,
             "remote_port" => Self::RemotePort,
             "remote_user" => Self::RemoteUser,
@@ -526,8 +549,6 @@ const NOT_IMPLEMENTED: &[&str] = &[
     "msie",
     "proxy_internal_body_length",
     "proxy_internal_chunked",
-    "realip_remote_addr",
-    "realip_remote_port",
     "realpath_root",
     "request_body",
     "request_body_file",

@@ -9,5 +9,6 @@ pub mod buffers;
 pub mod deadlines;
 pub mod handoff;
 pub mod listener;
+pub mod proxy_protocol;
 pub mod socket;
 pub mod spawn;

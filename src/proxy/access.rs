@@ -96,7 +96,7 @@ fn by_address(request: &Request<'_>, access: &Access) -> Opinion {
     let Some(rules) = &access.rules else {
         return Opinion::None;
     };
-    match rules.judge(request.connection.client.raw_ip()) {
+    match rules.judge(request.client().raw_ip()) {
         None => Opinion::None,
         Some(RuleEffect::Allow) => Opinion::LetIn,
         Some(RuleEffect::Deny) => {

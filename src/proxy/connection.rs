@@ -22,8 +22,10 @@ use super::exchange::{BodySource, ResponseSink};
 use super::gateway::Gateway;
 use super::h1::{H1Body, H1Sink, RequestKind};
 use super::handshake::{self, Accepted};
+use super::input::Input;
 use super::log;
 use super::measure;
+use super::preamble;
 use super::request::{Answer, Captured, ClientConnection, Request, Target};
 use super::respond;
 use super::route;
@@ -61,7 +63,7 @@ pub fn serve_connection(
 async fn serve_registered(
     worker: Rc<Worker>,
     registration: Registration,
-    socket: Socket,
+    mut socket: Socket,
     client: ClientAddr,
     address: Rc<ListenAddress>,
 ) {
@@ -82,9 +84,32 @@ async fn serve_registered(
         serial: registration.serial,
         client,
         local: OnceCell::from(local),
+        proxy_header: None,
         tls: None,
         requests: 0,
     };
+    let mut received = Vec::new();
+    if listener.proxy_protocol {
+        let timeout = default.connection.client_header_timeout;
+        let read = Box::pin(preamble::read(&mut socket, timeout)).await;
+        match read {
+            Ok((header, rest)) => {
+                connection.proxy_header = Some(Box::new(header));
+                received = rest;
+            }
+            Err((level, message)) => {
+                let who = (
+                    connection.serial,
+                    log::client_of(&connection),
+                    &*address as &dyn std::fmt::Display,
+                );
+                let logs = &default.root.error_logs;
+                let message = format_args!("{message} while reading PROXY protocol");
+                log::connection_error(&view.gateway, logs, who, level, message);
+                return;
+            }
+        }
+    }
     let mut transport = if listener.ssl {
         registration.enter(Phase::Handshaking);
         let begun = Instant::now();
@@ -92,7 +117,15 @@ async fn serve_registered(
         let timeout = default.connection.client_header_timeout;
         // Boxed, as is what serves a request: an idle connection then carries
         // neither of them.
-        match Box::pin(handshake::accept(socket, &view.gateway, listener, timeout)).await {
+        match Box::pin(handshake::accept(
+            socket,
+            &received,
+            &view.gateway,
+            listener,
+            timeout,
+        ))
+        .await
+        {
             Ok(accepted) => {
                 measure::accepted(&worker.metrics, &accepted, begun);
                 let Accepted { transport, tls, .. } = accepted;
@@ -123,7 +156,8 @@ async fn serve_registered(
             }
         }
     } else {
-        Transport::new(socket, None, Default::default())
+        let input = Input::from_plaintext(&received).unwrap_or_default();
+        Transport::new(socket, None, input)
     };
     let mut session = HttpConnection {
         address: if listener.address == *address {
@@ -306,6 +340,7 @@ impl HttpConnection {
             attempts: Default::default(),
             answer: Answer::default(),
             limited: Default::default(),
+            named_client: None,
             id: OnceCell::new(),
         };
         let (rx, tx) = transport.split();

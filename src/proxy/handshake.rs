@@ -47,13 +47,15 @@ pub(crate) struct Rejected {
 }
 
 /// Drives the handshake to its end or to the deadline, which counts from now
-/// and is not moved by anything the client sends.
+/// and is not moved by anything the client sends. `received` is what has been
+/// read of it already.
 ///
 /// # Errors
 /// The handshake failed; an alert has been sent where one was in order.
 /// Cancelling it closes the connection without one.
 pub(crate) async fn accept(
     mut socket: Socket,
+    received: &[u8],
     gateway: &Gateway,
     listener: &Listener,
     timeout: Duration,
@@ -61,8 +63,12 @@ pub(crate) async fn accept(
     let deadline = Deadline::new();
     deadline.arm(timeout);
     let mut handshake = Handshake::new();
-    let mut buffer = Buffer::take(Class::Small);
-    let mut filled = 0;
+    let mut buffer = Buffer::for_size(received.len().max(Class::Small.size()));
+    let mut filled = received.len();
+    if let Some(front) = buffer.get_mut(..filled) {
+        front.copy_from_slice(received);
+    }
+    let mut unread = filled > 0;
     let mut out = Vec::new();
     let chosen = Cell::new(listener.hosts.default);
     let mut undecided = gateway.is_permissive(listener);
@@ -86,30 +92,33 @@ pub(crate) async fn accept(
                 )
             })?;
         }
-        let range = filled..buffer.len();
-        let Ok((result, back)) = deadline.run(socket.receiver.receive(buffer, range)).await else {
-            return Err(reject(
-                Level::Info,
-                "client timed out (110: Connection timed out) while SSL handshaking".into(),
-                Obstacle::Timeout,
-            ));
-        };
-        buffer = back;
-        match result {
-            Ok(0) => {
+        if !std::mem::take(&mut unread) {
+            let range = filled..buffer.len();
+            let received = deadline.run(socket.receiver.receive(buffer, range)).await;
+            let Ok((result, back)) = received else {
                 return Err(reject(
                     Level::Info,
-                    "peer closed connection in SSL handshake".into(),
-                    Obstacle::Closed,
+                    "client timed out (110: Connection timed out) while SSL handshaking".into(),
+                    Obstacle::Timeout,
                 ));
-            }
-            Ok(read) => filled += read,
-            Err(error) => {
-                return Err(reject(
-                    Level::Info,
-                    format!("recv() failed ({error}) while SSL handshaking"),
-                    Obstacle::Network,
-                ));
+            };
+            buffer = back;
+            match result {
+                Ok(0) => {
+                    return Err(reject(
+                        Level::Info,
+                        "peer closed connection in SSL handshake".into(),
+                        Obstacle::Closed,
+                    ));
+                }
+                Ok(read) => filled += read,
+                Err(error) => {
+                    return Err(reject(
+                        Level::Info,
+                        format!("recv() failed ({error}) while SSL handshaking"),
+                        Obstacle::Network,
+                    ));
+                }
             }
         }
         let incoming = buffer.get_mut(..filled).unwrap_or_default();

@@ -149,7 +149,7 @@ pub(crate) fn upstream_error(
     let client = tls.and_then(|tls| tls.client.as_ref());
     let subject = client.and_then(|client| client.identity()?.subject.clone());
     let context = Context {
-        client: Some(&request.connection.client),
+        client: Some(&request.client()),
         server: Some(&server),
         request: Some(request.head.line.of(bytes)).filter(|line| !line.is_empty()),
         upstream: url.as_ref().map(|url| url as &dyn fmt::Display),

@@ -26,6 +26,8 @@ mod log;
 mod measure;
 mod output;
 mod pool;
+mod preamble;
+mod real_ip;
 mod recover;
 mod redirect;
 mod request;

@@ -15,6 +15,7 @@ use crate::config::{
 use crate::http::head::{Method, RequestHead};
 use crate::net::addr::ClientAddr;
 use crate::net::buffers::Buffer;
+use crate::net::proxy_protocol;
 use crate::tls::client_auth::{UnverifiedClient, VerifiedClient};
 use crate::tls::client_hello::Offer;
 
@@ -28,6 +29,8 @@ pub(crate) struct ClientConnection {
     /// Process-wide, from 1.
     pub(crate) serial: u64,
     pub(crate) client: ClientAddr,
+    /// What came in front of everything else, where the listener wants it.
+    pub(crate) proxy_header: Option<Box<proxy_protocol::Header>>,
     /// What the client connected to; asked for only when needed, because it
     /// costs a system call.
     pub(crate) local: OnceCell<Option<SocketAddr>>,
@@ -101,6 +104,8 @@ pub(crate) struct Request<'a> {
     pub(crate) attempts: SmallVec<[Attempt; 2]>,
     pub(crate) answer: Answer,
     pub(crate) limited: Limited,
+    /// Whom a trusted proxy names as the client.
+    pub(crate) named_client: Option<ClientAddr>,
     /// Random, made when first asked for.
     pub(crate) id: OnceCell<[u8; 32]>,
 }
@@ -223,6 +228,11 @@ impl<'a> Request<'a> {
     /// The bytes that the head's spans point into.
     pub(crate) fn head_bytes(&self) -> &[u8] {
         self.buffer.get(self.base..).unwrap_or_default()
+    }
+
+    /// Whom it is from: `$remote_addr`.
+    pub(crate) fn client(&self) -> ClientAddr {
+        self.named_client.unwrap_or(self.connection.client)
     }
 
     pub(crate) fn method(&self) -> Method {

@@ -15,6 +15,7 @@ use super::forward::{Failure, forward};
 use super::limits;
 use super::log;
 use super::measure;
+use super::real_ip;
 use super::recover::{self, Instead};
 use super::request::{Captured, RedirectionCycle, Request};
 use super::respond;
@@ -104,6 +105,7 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
         // 421. Then the path as the locations see it: 400 if it has none.
         Entry::Arrival => {
             identify(request)?;
+            real_ip::apply(request, &server.root);
             let path = request.head.path.of(request.head_bytes());
             request.target.path = route::normalize(path, server).map_err(|error| {
                 log::request_error(request, Level::Info, format_args!("client sent {error}"));
@@ -174,6 +176,7 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
 
     // Phase 6, limits on requests and connections, then access by address and
     // by password. 503, 403, 401.
+    real_ip::apply(request, location);
     if let Some(limits) = &location.limits {
         limits::check(request, limits).await?;
     }

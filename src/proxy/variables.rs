@@ -2,7 +2,7 @@
 //! allocation of its own.
 
 use std::fmt::{self, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::config::{
@@ -12,6 +12,7 @@ use crate::http::h1::encode::{Sink, decimal};
 use crate::http::head::{FieldId, Version};
 use crate::http::headers::same_field_name;
 use crate::http::uri::host_name;
+use crate::net::addr::ClientAddr;
 
 use crate::telemetry::error_log::Level;
 
@@ -58,7 +59,7 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
     match variable {
         Variable::Arg(name) => out.put(argument(request.query(), name.as_bytes())),
         Variable::Args => out.put(request.query()),
-        Variable::BinaryRemoteAddr => match request.connection.client.ip() {
+        Variable::BinaryRemoteAddr => match request.client().ip() {
             Some(IpAddr::V4(ip)) => out.put(&ip.octets()),
             Some(IpAddr::V6(ip)) => out.put(&ip.octets()),
             None => out.put(b"unix:"),
@@ -108,12 +109,22 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
                 decimal(out, proxy.port.into());
             }
         }
-        Variable::RemoteAddr => put_display(out, request.connection.client),
-        Variable::RemotePort => {
-            if let Some(port) = request.connection.client.port() {
-                decimal(out, port.into());
+        Variable::ProxyProtocolAddr => put_proxied(request, out, |(client, _)| client.ip()),
+        Variable::ProxyProtocolPort => put_proxied(request, out, |(client, _)| client.port()),
+        Variable::ProxyProtocolServerAddr => put_proxied(request, out, |(_, server)| server.ip()),
+        Variable::ProxyProtocolServerPort => {
+            put_proxied(request, out, |(_, server)| server.port());
+        }
+        Variable::ProxyProtocolTlv(name) => {
+            let header = request.connection.proxy_header.as_ref();
+            if let Some(value) = header.and_then(|header| header.tlv(name)) {
+                out.put(&value);
             }
         }
+        Variable::RealipRemoteAddr => put_display(out, request.connection.client),
+        Variable::RealipRemotePort => put_port(request.connection.client, out),
+        Variable::RemoteAddr => put_display(out, request.client()),
+        Variable::RemotePort => put_port(request.client(), out),
         Variable::RemoteUser => {
             if let Some((user, _)) = super::auth_basic::credentials(request) {
                 out.put(&user);
@@ -326,7 +337,26 @@ fn write_forwarded_for(request: &Request<'_>, out: &mut impl Sink) {
         out.put(value);
         out.put(b", ");
     }
-    put_display(out, request.connection.client);
+    put_display(out, request.client());
+}
+
+/// The port of a client, if it has one: who is named in a field may have none.
+fn put_port(client: ClientAddr, out: &mut impl Sink) {
+    if let Some(port) = client.port().filter(|port| *port > 0) {
+        decimal(out, port.into());
+    }
+}
+
+/// Of the addresses in the header in front of the connection.
+fn put_proxied<T: fmt::Display>(
+    request: &Request<'_>,
+    out: &mut impl Sink,
+    part: impl Fn((SocketAddr, SocketAddr)) -> T,
+) {
+    let header = request.connection.proxy_header.as_ref();
+    if let Some(addresses) = header.and_then(|header| header.addresses) {
+        put_display(out, part(addresses));
+    }
 }
 
 fn write_capture(request: &Request<'_>, group: usize, out: &mut impl Sink) {
@@ -429,7 +459,7 @@ fn evaluate(request: &Request<'_>, id: VariableId, source: &ValueSource) -> Vec<
         }
         ValueSource::Geo(geo) => {
             let address = match &geo.source {
-                None => request.connection.client.ip(),
+                None => request.client().ip(),
                 Some(source) => {
                     let text = expand_to_vec(source, request);
                     std::str::from_utf8(&text)

@@ -31,6 +31,7 @@ mod permissive;
 mod privileges;
 mod proxying;
 mod rate_limits;
+mod real_ip;
 mod reload;
 mod response_filters;
 mod review;

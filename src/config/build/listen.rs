@@ -20,6 +20,7 @@ const DEFAULT_BACKLOG: i32 = 511;
 #[derive(Debug, Clone, Copy, Default)]
 struct ListenOptions {
     ssl: bool,
+    proxy_protocol: bool,
     default_server: bool,
     backlog: Option<i32>,
     reuseport: bool,
@@ -165,6 +166,7 @@ impl Listeners {
             }
             draft.options = ListenOptions {
                 ssl: draft.options.ssl,
+                proxy_protocol: draft.options.proxy_protocol,
                 ..options
             };
         }
@@ -177,11 +179,14 @@ impl Listeners {
             }
             draft.default_server = Some(server);
         }
-        if options.ssl && !draft.options.ssl {
+        let adds_ssl = options.ssl && !draft.options.ssl;
+        let adds_header = options.proxy_protocol && !draft.options.proxy_protocol;
+        draft.options.ssl |= options.ssl;
+        draft.options.proxy_protocol |= options.proxy_protocol;
+        if adds_ssl || adds_header {
             // Nginx too: one `ssl` makes the address TLS for all its servers.
             let text = format!("protocol options redefined for {address}");
             builder.warn(&d.position, text);
-            draft.options.ssl = true;
         }
         Ok(())
     }
@@ -218,6 +223,7 @@ impl Listeners {
                 Ok(Listener {
                     address: draft.address,
                     ssl: draft.options.ssl,
+                    proxy_protocol: draft.options.proxy_protocol,
                     backlog: draft.options.backlog.unwrap_or(DEFAULT_BACKLOG),
                     reuseport: draft.options.reuseport,
                     ipv6only: draft.options.ipv6only.unwrap_or(true),
@@ -339,6 +345,7 @@ fn options(builder: &mut Builder<'_>, d: &Directive) -> Result<ListenOptions> {
         let shown = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
         match split_parameter(word) {
             (b"ssl", None) => options.ssl = true,
+            (b"proxy_protocol", None) => options.proxy_protocol = true,
             (b"default_server" | b"default", None) => options.default_server = true,
             (b"bind", None) => options.set = true,
             (b"reuseport", None) => (options.reuseport, options.set) = (true, true),
@@ -397,7 +404,7 @@ fn options(builder: &mut Builder<'_>, d: &Directive) -> Result<ListenOptions> {
                 builder.warn(&d.position, text);
                 not_offered(builder, d);
             }
-            (b"quic" | b"proxy_protocol" | b"multipath", None) | (b"accept_filter", Some(_)) => {
+            (b"quic" | b"multipath", None) | (b"accept_filter", Some(_)) => {
                 return Err(not_implemented(d, word));
             }
             _ => return Err(invalid_parameter(d, word)),

@@ -392,6 +392,7 @@ pub(super) fn finish(
         auto_redirect: false,
         client_rules: scope.authorization.rules.clone(),
         client_required: scope.authorization.required.unwrap_or(false),
+        real_ip: scope.real_ip.finish(),
         limits: scope.limits.finish(),
         access: scope.access.finish(builder),
         client_max_body_size: said.client_max_body_size.unwrap_or(1 << 20),

@@ -22,6 +22,7 @@ mod logs;
 mod proxy;
 mod proxy_tls;
 mod responder;
+mod real_ip;
 mod response;
 mod rewrite;
 mod routing;

@@ -6,6 +6,7 @@ use super::connection::Connection;
 use super::limits::LimitSettings;
 use super::proxy::ProxySettings;
 use super::proxy_tls::ProxyTlsSettings;
+use super::real_ip::RealIpSettings;
 use super::response::Response;
 use super::routing::Routing;
 use super::tls::TlsSettings;
@@ -29,6 +30,7 @@ pub(super) struct Scope {
     pub(super) authorization: Authorization,
     pub(super) connection: Connection,
     pub(super) limits: LimitSettings,
+    pub(super) real_ip: RealIpSettings,
     pub(super) response: Response,
     pub(super) proxy: ProxySettings,
     pub(super) proxy_tls: ProxyTlsSettings,
@@ -43,6 +45,7 @@ impl Scope {
             || self.authorization.apply(d)?
             || self.connection.apply(builder, d)?
             || self.limits.apply(builder, d)?
+            || self.real_ip.apply(builder, d)?
             || self.response.apply(builder, d)?
             || self.proxy.apply(builder, d)?
             || self.proxy_tls.apply(builder, d)?
@@ -55,6 +58,7 @@ impl Scope {
         self.authorization.inherit(&outer.authorization);
         self.connection.inherit(&outer.connection);
         self.limits.inherit(&outer.limits);
+        self.real_ip.inherit(&outer.real_ip);
         self.response.inherit(&outer.response);
         self.proxy.inherit(&outer.proxy);
         self.proxy_tls.inherit(&outer.proxy_tls);

@@ -267,6 +267,24 @@ pub(super) const ROWS: &[Row] = &[
         ONE,
         "`all` or `any` of address, password and subrequest must agree",
     ),
+    // Whom a request is from.
+    words(
+        "set_real_ip_from",
+        HSL,
+        ONE,
+        "a proxy whose word about the client counts: address, network, name or `unix:`",
+    ),
+    words(
+        "real_ip_header",
+        HSL,
+        ONE,
+        "where it names the client: a field, or `proxy_protocol`",
+    ),
+    flag(
+        "real_ip_recursive",
+        HSL,
+        "pass over the addresses of trusted proxies",
+    ),
     // How much one client may have.
     words(
         "limit_req_zone",

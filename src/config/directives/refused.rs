@@ -95,7 +95,7 @@ pub(super) const GROUPS: &[Group] = &[
         LATER,
         HSL,
         "\
-         auth_request_set set_real_ip_from real_ip_header real_ip_recursive",
+         auth_request_set",
     ),
     group(REMOVED, HSL, "limit_zone"),
     group(

@@ -45,7 +45,7 @@ pub(super) async fn check(request: &mut Request<'_>, auth: &AuthBasic) -> Opinio
         file: file.clone(),
         user: user.clone(),
         password: Zeroizing::new(password),
-        client: request.connection.client.ip(),
+        client: request.client().ip(),
     };
     let finding = verifier::verify(claim).await;
     let (user, file) = (Text(&user), file.display());

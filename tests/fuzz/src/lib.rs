@@ -11,6 +11,7 @@ mod client_hello;
 mod config_file;
 mod h1_framing;
 mod h1_request_head;
+mod proxy_protocol;
 mod tls_record;
 mod x509_identity;
 
@@ -19,5 +20,6 @@ pub use client_hello::client_hello;
 pub use config_file::config_file;
 pub use h1_framing::h1_framing;
 pub use h1_request_head::h1_request_head;
+pub use proxy_protocol::proxy_protocol;
 pub use tls_record::tls_record;
 pub use x509_identity::x509_identity;
