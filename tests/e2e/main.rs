@@ -14,6 +14,7 @@ mod balancing;
 mod bodies;
 mod buffering;
 mod certificate_sources;
+mod clients;
 mod config_samples;
 mod demo;
 mod egress;

@@ -1,8 +1,10 @@
 //! What security scanners say of the defaults and of the cipher strings that
 //! operators copy: nothing weak.
 
+use std::path::Path;
+
 use crate::support::pki::Pki;
-use crate::support::ringwall::{HOST, Ringwall, Site};
+use crate::support::ringwall::{HOST, Ringwall, Site, http};
 use crate::support::tools;
 
 /// A TLS port that asks for no certificate, so that scanners get through, with
@@ -77,4 +79,64 @@ fn nmap_grades_every_cipher_a() {
         "{report}"
     );
     assert!(!report.contains("warnings:"), "{report}");
+}
+
+/// The server block of Mozilla's generator for Nginx, intermediate profile.
+const INTERMEDIATE: &str = "
+    listen 127.0.0.1:@TLS@ ssl;
+    server_name localhost;
+    ssl_certificate server.crt;
+    ssl_certificate_key server.key;
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_ecdh_curve X25519:prime256v1:secp384r1;
+    ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:DHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES256-GCM-SHA384:DHE-RSA-CHACHA20-POLY1305;
+    ssl_prefer_server_ciphers off;
+    ssl_session_timeout 1d;
+    ssl_session_cache shared:MozSSL:10m;
+    add_header Strict-Transport-Security \"max-age=63072000\" always;
+    return 200 ok;";
+
+/// The command in the virtual environment that `.ci/run` makes.
+fn sslyze(ringwall: &Ringwall, options: &[&str]) -> tools::Outcome {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/sslyze/bin/sslyze");
+    let target = format!("localhost:{}", ringwall.address("TLS").port());
+    let mut arguments = options.to_vec();
+    arguments.push(&target);
+    tools::run(
+        ringwall.site.path(),
+        program.to_str().expect("UTF-8"),
+        &arguments,
+    )
+}
+
+#[test]
+fn sslyze_finds_mozillas_intermediate_profile_kept() {
+    let mut site = Site::new();
+    let pki = Pki::new(&["localhost"]);
+    std::fs::write(site.file("ca.crt"), pki.ca.pem()).expect("writable");
+    let now = time::OffsetDateTime::now_utc();
+    for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_RSA_SHA256] {
+        // The profile wants certificates renewed within the year.
+        let key = rcgen::KeyPair::generate_for(algorithm).expect("a key");
+        let mut server = pki.ca.client_keyed("localhost", &key, |params| {
+            params.not_before = now - time::Duration::days(1);
+            params.not_after = now + time::Duration::days(90);
+            params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+            let name = "localhost".try_into().expect("a name");
+            params.subject_alt_names = vec![rcgen::SanType::DnsName(name)];
+        });
+        server.certificate_pem += &pki.ca.pem();
+        server.write(site.path(), "server");
+        let ringwall = site.start(&http(&format!("server {{ {INTERMEDIATE} }}")));
+        let outcome = sslyze(
+            &ringwall,
+            &["--mozilla_config=intermediate", "--certinfo_ca_file=ca.crt"],
+        );
+        assert!(outcome.ok(), "{outcome:#?}");
+        let report = &outcome.stdout;
+        assert!(report.contains("OK - Compliant"), "{report}");
+        assert!(!report.contains("VULNERABLE - "), "{report}");
+        site = Site::new();
+        std::fs::write(site.file("ca.crt"), pki.ca.pem()).expect("writable");
+    }
 }
