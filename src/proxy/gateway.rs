@@ -1,8 +1,10 @@
 //! What all workers share: one configuration with its keys and its logs,
 //! complete and immutable from the moment it is published.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::thread;
 
 use crate::config::{
     self as model, Config, IdentityForm, ListenAddress, Listener, Location, Locations, LogTarget,
@@ -41,6 +43,8 @@ pub struct Gateway {
     access_sinks: Vec<(LogTarget, LogSink)>,
     /// Of each of these.
     access_buffering: Vec<Buffering>,
+    /// Where each is in `access_sinks`.
+    access_index: HashMap<LogTarget, usize>,
     error_logs: Vec<(Vec<model::ErrorLog>, Arc<ErrorLog>)>,
     asserted: Vec<Box<[u8]>>,
     /// Of `proxy_client_identity`, each once.
@@ -67,6 +71,7 @@ impl Gateway {
     ) -> Result<Self, (LogTarget, io::Error)> {
         let mut open = |target: &LogTarget| open(target).map_err(|error| (target.clone(), error));
         let mut access_sinks: Vec<(LogTarget, LogSink)> = Vec::new();
+        let mut access_index = HashMap::new();
         let mut error_logs: Vec<(Vec<model::ErrorLog>, Arc<ErrorLog>)> = Vec::new();
         let mut add_error_logs = |logs: &[model::ErrorLog]| {
             if error_logs.iter().any(|(known, _)| known == logs) {
@@ -84,20 +89,25 @@ impl Gateway {
         for location in &all {
             add_error_logs(&location.error_logs)?;
         }
+        let mut access_buffering = Vec::new();
         for log in all.iter().flat_map(|location| &location.access_logs) {
-            if !access_sinks.iter().any(|(target, _)| *target == log.target) {
+            if !access_index.contains_key(&log.target) {
+                access_index.insert(log.target.clone(), access_sinks.len());
                 access_sinks.push((log.target.clone(), open(&log.target)?));
+                access_buffering.push(None);
+                // A worker may be waiting for this core.
+                thread::yield_now();
+            }
+            let index = access_index.get(&log.target);
+            // The first that says something counts.
+            if let Some(said @ None) = index.and_then(|&index| access_buffering.get_mut(index)) {
+                *said = log.buffering.map(|said| Buffering {
+                    size: said.size,
+                    flush: said.flush,
+                });
             }
         }
-        let logs = || all.iter().flat_map(|location| &location.access_logs);
-        let access_buffering = access_sinks.iter().map(|(target, _)| {
-            let mut said = logs().filter(|log| log.target == *target);
-            let buffering = said.find_map(|log| log.buffering);
-            buffering.map_or_else(Buffering::default, |said| Buffering {
-                size: said.size,
-                flush: said.flush,
-            })
-        });
+        let access_buffering = access_buffering.into_iter().map(Option::unwrap_or_default);
         let access_buffering = access_buffering.collect();
         let asserted = asserted_fields(&config);
         let mut identity_forms = Vec::new();
@@ -123,6 +133,7 @@ impl Gateway {
             certificates: Vec::new(),
             access_buffering,
             access_sinks,
+            access_index,
             error_logs,
         })
     }
@@ -174,6 +185,15 @@ impl Gateway {
     /// The access logs, each once.
     pub(crate) fn access_sinks(&self) -> &[(LogTarget, LogSink)] {
         &self.access_sinks
+    }
+
+    /// The position of an access log in [`Gateway::access_sinks`].
+    pub(crate) fn access_sink(&self, target: &LogTarget) -> Option<usize> {
+        match &self.access_sinks[..] {
+            // As most have it; saves hashing a path.
+            [(only, _)] => (only == target).then_some(0),
+            _ => self.access_index.get(target).copied(),
+        }
     }
 
     /// Where errors go; a log that several directives name comes several times.

@@ -22,10 +22,10 @@ pub(crate) fn access(request: &Request<'_>) {
                 continue;
             }
         }
-        let sinks = request.view.gateway.access_sinks();
-        let index = sinks.iter().position(|(target, _)| *target == log.target);
+        let gateway = &request.view.gateway;
+        let index = gateway.access_sink(&log.target);
         if let Some(path) = &log.path {
-            if let Some((_, sink)) = index.and_then(|index| sinks.get(index)) {
+            if let Some((_, sink)) = index.and_then(|index| gateway.access_sinks().get(index)) {
                 to_computed_path(request, log, path, sink);
             }
         } else if let Some(buffer) = index.and_then(|index| request.view.access.get(index)) {

@@ -41,6 +41,8 @@ pub(super) fn build(
     let mut drafts = Vec::new();
     for (id, d) in servers.into_iter().enumerate() {
         drafts.push(server::build(builder, d, &scope, id, &mut listeners)?);
+        // At a reload a worker may be waiting for this core.
+        std::thread::yield_now();
     }
     for draft in &drafts {
         draft.scope.tls.pairs()?;
