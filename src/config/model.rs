@@ -2,6 +2,7 @@
 //! immutable. Inheritance has already been applied, so a location carries
 //! everything that holds in it and nobody looks upwards at run time.
 
+mod files;
 mod forwarding;
 
 use std::fmt;
@@ -25,6 +26,7 @@ pub use forwarding::*;
 mod balancing;
 
 pub use balancing::{BalanceMethod, Conditions, NextUpstream, Sticky, StickyCookie, StickyExpires};
+pub use files::*;
 
 /// Where a directive stands: for every message about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -361,6 +363,10 @@ pub struct Location {
     pub server_tokens: ServerTokens,
     /// `default_type`. Default `text/plain`.
     pub default_type: Template,
+    /// `charset` and `charset_types`; `None` for off. Default off.
+    pub charset: Option<Charset>,
+    /// Where files are and how they are told to clients.
+    pub files: Arc<Files>,
     /// `types`: content types by extension. Default html, gif and jpg.
     pub types: Arc<MimeTypes>,
     /// `add_header`.
@@ -448,8 +454,8 @@ pub struct LimitExcept {
 /// What answers a request.
 #[derive(Debug)]
 pub enum Handler {
-    /// Nothing was configured: 404.
-    None,
+    /// Nothing else was configured: the file below `root` or `alias`.
+    Files,
     /// A `return` that nothing stands before.
     Return(Return),
     /// `metrics`.

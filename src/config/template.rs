@@ -55,6 +55,8 @@ pub enum Variable {
     ContentLength,
     /// `$content_type`.
     ContentType,
+    /// `$document_root`.
+    DocumentRoot,
     /// `$cookie_NAME`.
     Cookie(Box<str>),
     /// `$document_uri`, `$uri`: normalised, without arguments.
@@ -114,6 +116,8 @@ pub enum Variable {
     Request,
     /// `$request_completion`: `OK` or empty.
     RequestCompletion,
+    /// `$request_filename`.
+    RequestFilename,
     /// `$request_id`: 32 hexadecimal digits.
     RequestId,
     /// `$request_length`: bytes, with head and body.
@@ -446,6 +450,7 @@ impl Variable {
             "connections_writing" => Self::ConnectionsWriting,
             "content_length" => Self::ContentLength,
             "content_type" => Self::ContentType,
+            "document_root" => Self::DocumentRoot,
             "uri" | "document_uri" => Self::Uri,
             "host" => Self::Host,
             "hostname" => Self::Hostname,
@@ -470,6 +475,7 @@ impl Variable {
             "remote_port" => Self::RemotePort,
             "remote_user" => Self::RemoteUser,
             "request" => Self::Request,
+            "request_filename" => Self::RequestFilename,
             "request_completion" => Self::RequestCompletion,
             "request_id" => Self::RequestId,
             "request_length" => Self::RequestLength,
@@ -538,7 +544,6 @@ const NOT_IMPLEMENTED: &[&str] = &[
     "connection_time",
     "date_gmt",
     "date_local",
-    "document_root",
     "fastcgi_path_info",
     "fastcgi_script_name",
     "gzip_ratio",
@@ -552,7 +557,6 @@ const NOT_IMPLEMENTED: &[&str] = &[
     "realpath_root",
     "request_body",
     "request_body_file",
-    "request_filename",
     "request_port",
     "secure_link",
     "secure_link_expires",
@@ -638,8 +642,8 @@ mod tests {
             ("$0", "unknown \"0\" variable"),
             ("$http_", "unknown \"http_\" variable"),
             (
-                "$document_root",
-                "\"document_root\" variable is not implemented in this version",
+                "$realpath_root",
+                "\"realpath_root\" variable is not implemented in this version",
             ),
             (
                 "$ssl_session_id",

@@ -30,6 +30,68 @@ pub fn imf_fixdate(unix_seconds: u64) -> [u8; DATE_LEN] {
     date
 }
 
+/// The Unix time in seconds of a date in any of the three forms that RFC 9110
+/// §5.6.7 has recipients accept; `None` for anything else.
+#[must_use]
+pub fn parse_date(text: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(text).ok()?;
+    let words: Vec<&str> = text
+        .split([' ', '-', ','])
+        .filter(|word| !word.is_empty())
+        .collect();
+    let (year, month, day, clock) = match words.as_slice() {
+        // Sun Nov  6 08:49:37 1994
+        [_, month, day, clock, year] if clock.contains(':') => (year, month, day, clock),
+        // Sun, 06 Nov 1994 08:49:37 GMT; Sunday, 06-Nov-94 08:49:37 GMT
+        [_, day, month, year, clock, "GMT" | "UTC"] => (year, month, day, clock),
+        _ => return None,
+    };
+    let digits = |word: &str| -> Option<i64> {
+        let plain = (1..=4).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_digit());
+        word.parse().ok().filter(|_| plain)
+    };
+    let year = match (digits(year)?, year.len()) {
+        (year, 4) => year,
+        // As Nginx reads them.
+        (year, 2) if year < 70 => year + 2000,
+        (year, 2) => year + 1900,
+        _ => return None,
+    };
+    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    let month = (month.len() == 3)
+        .then(|| MONTHS.find(month))
+        .flatten()
+        .filter(|at| at % 3 == 0)?;
+    let month = i64::try_from(month / 3).ok()? + 1;
+    let day = digits(day).filter(|day| (1..=days_of(year, month)).contains(day))?;
+    let mut clock = clock.split(':').map(digits);
+    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
+    if clock.next().is_some() || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    Some(days_since_1970(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second)
+}
+
+fn days_of(year: i64, month: i64) -> i64 {
+    match month {
+        4 | 6 | 9 | 11 => 30,
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        _ => 31,
+    }
+}
+
+/// The inverse of [`civil`].
+fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let from_march = (month + 9) % 12;
+    let day_of_year = (153 * from_march + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
 /// The date of the last second that was asked for: a worker answers thousands
 /// of requests in each.
 #[derive(Debug, Clone)]
@@ -115,6 +177,29 @@ mod tests {
     }
 
     #[test]
+    fn all_three_forms_of_a_date_are_read_and_nothing_else() {
+        for text in [
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+        ] {
+            assert_eq!(parse_date(text.as_bytes()), Some(784_111_777), "{text}");
+        }
+        for text in [
+            "",
+            "0",
+            "yesterday",
+            "Sun, 31 Feb 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 24:49:37 GMT",
+            "Sun, 06 ovD 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49 GMT",
+            "Sun, 06 Nov 1994 08:49:37 +0100",
+        ] {
+            assert_eq!(parse_date(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
     fn the_cached_date_follows_the_clock() {
         let mut cached = CachedDate::new(0);
         assert_eq!(cached.at(0), &imf_fixdate(0));
@@ -123,6 +208,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn parsing_undoes_formatting(seconds in 0..=MAX_SECONDS) {
+            prop_assert_eq!(parse_date(&imf_fixdate(seconds)), Some(seconds as i64));
+        }
+
         #[test]
         fn dates_agree_with_the_time_crate(seconds in 0..=MAX_SECONDS) {
             let moment = time::OffsetDateTime::from_unix_timestamp(seconds as i64).unwrap();

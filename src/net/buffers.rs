@@ -216,6 +216,21 @@ impl Segments {
         start..start + filled.saturating_sub(before).min(SEGMENT_PAYLOAD)
     }
 
+    /// Makes the gaps: moves `filled` bytes, read in one piece to where the
+    /// first payload begins, to their payloads.
+    pub(super) fn spread(&mut self, filled: usize) {
+        let start = self.payload(0, 0).start;
+        let targets: [_; SEGMENTS_EACH] = std::array::from_fn(|index| self.payload(index, filled));
+        let bytes = self.bytes_mut();
+        // From the last to the first, so that none is overwritten unread.
+        for (index, target) in targets.into_iter().enumerate().skip(1).rev() {
+            let from = start + index * SEGMENT_PAYLOAD;
+            if !target.is_empty() {
+                bytes.copy_within(from..from + target.len(), target.start);
+            }
+        }
+    }
+
     /// All bytes, gaps included.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         self.inner
@@ -360,6 +375,30 @@ mod tests {
         );
         assert_eq!(segments.payload(2, filled).len(), 10);
         assert!(segments.payload(3, filled).is_empty());
+    }
+
+    #[test]
+    fn bytes_read_in_one_piece_are_spread_over_the_payloads() {
+        for filled in [
+            0,
+            1,
+            SEGMENT_PAYLOAD,
+            SEGMENT_PAYLOAD + 1,
+            4 * SEGMENT_PAYLOAD,
+        ] {
+            let mut segments = Segments::take(5, 17);
+            for (position, byte) in segments.bytes_mut()[5..5 + filled].iter_mut().enumerate() {
+                *byte = (position / 7) as u8;
+            }
+            segments.spread(filled);
+            let mut seen = Vec::new();
+            for index in 0..SEGMENTS_EACH {
+                let range = segments.payload(index, filled);
+                seen.extend_from_slice(&segments.bytes_mut()[range]);
+            }
+            let expected: Vec<u8> = (0..filled).map(|position| (position / 7) as u8).collect();
+            assert!(seen == expected, "{filled}");
+        }
     }
 
     #[test]

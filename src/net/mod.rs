@@ -7,8 +7,10 @@
 pub mod addr;
 pub mod buffers;
 pub mod deadlines;
+pub mod file;
 pub mod handoff;
 pub mod listener;
+pub mod offload;
 pub mod proxy_protocol;
 pub mod socket;
 pub mod spawn;

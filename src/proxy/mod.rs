@@ -15,6 +15,7 @@ mod body;
 pub mod connection;
 mod cookies;
 mod exchange;
+mod files;
 mod forward;
 mod freshness;
 pub mod gateway;

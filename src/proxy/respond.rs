@@ -6,6 +6,7 @@ use crate::http::h1::encode::Sink;
 use crate::http::head::{FieldId, Method};
 
 use super::exchange::{BodySize, ResponseSink};
+use super::files;
 use super::freshness;
 use super::request::Request;
 use super::transport::TransportError;
@@ -83,10 +84,7 @@ pub(crate) async fn configured(
         }
         (status, Some(text)) => {
             // By the path's extension, as Nginx has it even for `return`.
-            let content_type = match request.location.types.of_path(request.path()) {
-                Some(known) => known.as_bytes().to_vec(),
-                None => expand_to_vec(&request.location.default_type, request),
-            };
+            let content_type = files::type_of_path(request);
             fixed(request, status, &content_type, &text, None, sink).await
         }
         // Nginx shows its page only for statuses that have one.
@@ -172,7 +170,8 @@ pub(crate) async fn fixed(
     start(request, sink, wire);
     let bodiless = matches!(wire, 204 | 304) || wire < 200;
     if !bodiless && !content_type.is_empty() {
-        put_field(request, sink, b"Content-Type", content_type);
+        let content_type = files::with_charset(request, content_type).into_owned();
+        put_field(request, sink, b"Content-Type", &content_type);
     }
     if let Some(location) = location {
         put_field(request, sink, b"Location", location);

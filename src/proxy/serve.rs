@@ -11,12 +11,13 @@ use crate::tls::authorization::judge;
 
 use super::access;
 use super::exchange::{BodySize, BodySource, ResponseSink};
+use super::files::{self, Content};
 use super::forward::{Failure, forward};
 use super::limits;
 use super::log;
 use super::measure;
 use super::real_ip;
-use super::recover::{self, Instead};
+use super::recover::{self, Instead, InternalRedirect};
 use super::request::{Captured, RedirectionCycle, Request};
 use super::respond;
 use super::rewrite::{self, Outcome};
@@ -57,9 +58,14 @@ pub(crate) async fn serve<'a, B: BodySource, S: ResponseSink>(
 ) -> Served {
     let outcome = loop {
         let status = match answer(request, entry, body, sink).await {
+            Ok(Answered::Sent) => break Ok(()),
+            Ok(Answered::Pass(next)) => {
+                entry = next;
+                continue;
+            }
             // Nothing has been sent: something else can be.
             Err(Failure::Status(status)) => status,
-            outcome => break outcome,
+            Err(failure) => break Err(failure),
         };
         let sent = match recover::after_error(request, status, body) {
             Instead::Pass(next) => {
@@ -89,13 +95,20 @@ pub(crate) async fn serve<'a, B: BodySource, S: ResponseSink>(
     }
 }
 
+/// How the phases ended that did not fail.
+enum Answered<'a> {
+    Sent,
+    /// The request is to go through them once more.
+    Pass(Entry<'a>),
+}
+
 /// The phases, in Nginx's order.
 async fn answer<'a, B: BodySource, S: ResponseSink>(
     request: &mut Request<'a>,
     entry: Entry<'a>,
     body: &mut B,
     sink: &mut S,
-) -> Result<(), Failure> {
+) -> Result<Answered<'a>, Failure> {
     let server = request.server;
     let mut named = None;
     match entry {
@@ -124,7 +137,8 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
             Outcome::Stay | Outcome::Find => {}
             outcome => {
                 authorize(request, &server.root)?;
-                return answer_of_script(request, outcome, sink).await;
+                answer_of_script(request, outcome, sink).await?;
+                return Ok(Answered::Sent);
             }
         }
     }
@@ -147,9 +161,8 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
         check_length(request, location, body)?;
         if add_slash {
             let target = with_slash(request);
-            return respond::redirect(request, 301, &target, sink)
-                .await
-                .map_err(|_| Failure::Aborted);
+            let sent = respond::redirect(request, 301, &target, sink).await;
+            return sent.map(|()| Answered::Sent).map_err(|_| Failure::Aborted);
         }
 
         // Phase 5, the location's rewriting: may answer, or change the path and
@@ -167,7 +180,10 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
                 );
                 Failure::Status(500)
             })?,
-            outcome => return answer_of_script(request, outcome, sink).await,
+            outcome => {
+                answer_of_script(request, outcome, sink).await?;
+                return Ok(Answered::Sent);
+            }
         }
     }
     let location = request.location;
@@ -186,21 +202,21 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
 
     // Phase 7, the answer itself.
     match &location.handler {
-        Handler::Return(answer) => answer_of_script(request, Outcome::Return(answer), sink).await,
-        Handler::Proxy(proxy) => forward(request, proxy, body, sink).await,
-        Handler::Metrics => measure::metrics(request, sink).await,
-        Handler::StubStatus => measure::stub_status(request, sink).await,
-        Handler::None => {
-            if location.log_not_found {
-                log::request_error(
-                    request,
-                    Level::Error,
-                    format_args!("no handler is configured for this location"),
-                );
+        Handler::Return(answer) => answer_of_script(request, Outcome::Return(answer), sink).await?,
+        Handler::Proxy(proxy) => forward(request, proxy, body, sink).await?,
+        Handler::Metrics => measure::metrics(request, sink).await?,
+        Handler::StubStatus => measure::stub_status(request, sink).await?,
+        // Boxed: it has many states, and most requests are not for files.
+        Handler::Files => match Box::pin(files::serve(request, sink)).await? {
+            Content::Sent => {}
+            Content::Redirect(path) => {
+                let redirect = InternalRedirect::Path(path, request.query().to_vec());
+                let entry = recover::follow(request, redirect).map_err(Failure::Status)?;
+                return Ok(Answered::Pass(entry));
             }
-            Err(Failure::Status(404))
-        }
+        },
     }
+    Ok(Answered::Sent)
 }
 
 /// What the block does before anything answers.

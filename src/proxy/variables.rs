@@ -64,6 +64,8 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
             Some(IpAddr::V6(ip)) => out.put(&ip.octets()),
             None => out.put(b"unix:"),
         },
+        Variable::DocumentRoot => super::files::write_root(request, out),
+        Variable::RequestFilename => super::files::write_uri(request, out),
         Variable::BodyBytesSent => decimal(out, request.answer.body_bytes),
         Variable::BytesSent => decimal(out, request.answer.bytes),
         Variable::Connection => decimal(out, request.connection.serial),
@@ -659,7 +661,7 @@ pub(crate) fn put_display(out: &mut impl Sink, value: impl fmt::Display) {
     let _ = write!(Adapter(out), "{value}");
 }
 
-fn random_id() -> [u8; 32] {
+pub(crate) fn random_id() -> [u8; 32] {
     let mut random = [0; 16];
     // Without randomness there is no TLS either; an id of zeros is honest.
     let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());

@@ -20,6 +20,12 @@ pub fn init_local_time() {
     let _ = ZONE.set(Zone::tabulate(now, local_offset_at));
 }
 
+/// Seconds that local time is ahead of UTC at this Unix time in seconds.
+#[must_use]
+pub fn local_offset(unix_seconds: u64) -> i32 {
+    Zone::get().offset_at(unix_seconds)
+}
+
 /// Milliseconds since 1970, read now.
 #[must_use]
 pub fn unix_millis() -> u64 {

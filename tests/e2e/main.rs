@@ -19,6 +19,7 @@ mod config_samples;
 mod demo;
 mod egress;
 mod epoll;
+mod files;
 mod framing;
 mod guide;
 mod identity;

@@ -9,7 +9,7 @@ use super::scope::Scope;
 use super::values::{refuse, refuse_directive};
 use super::{Builder, Result, logs, rewrite};
 use crate::config::model::{
-    Handler, LimitExcept, Location, Locations, Position, Return, ServerTokens,
+    Handler, LimitExcept, Location, Locations, Position, Return, RootKind, ServerTokens,
 };
 use crate::config::script::Step;
 use crate::config::syntax::Directive;
@@ -179,7 +179,13 @@ struct Contents<'a> {
 }
 
 impl<'a> Contents<'a> {
-    fn read(builder: &mut Builder<'_>, d: &'a Directive, outer: &Scope) -> Result<Self> {
+    /// `head` is that of a location, which alone may say `alias`.
+    fn read(
+        builder: &mut Builder<'_>,
+        d: &'a Directive,
+        outer: &Scope,
+        head: Option<&Head<'_>>,
+    ) -> Result<Self> {
         let mut contents = Self::default();
         for inner in d.children() {
             match &*inner.name.value {
@@ -194,6 +200,10 @@ impl<'a> Contents<'a> {
                 b"stub_status" => contents.monitor = Some(Handler::StubStatus),
                 b"limit_except" => super::values::set(&mut contents.limit_except, inner, inner)?,
                 b"internal" => contents.internal = true,
+                b"alias" => {
+                    let kind = alias_kind(inner, head)?;
+                    contents.scope.files.alias(builder, inner, kind)?;
+                }
                 _ => {
                     if !contents.scope.apply(builder, inner)? && !is_without_effect(inner) {
                         return Err(logs::unhandled(inner));
@@ -214,7 +224,7 @@ impl<'a> Contents<'a> {
         let handler = match (self.monitor.take(), self.pass.or(inherited.pass)) {
             (Some(monitor), _) => monitor,
             (None, Some(pass)) => proxy_to(builder, pass, &self.scope, &inherited.kind)?,
-            (None, None) => Handler::None,
+            (None, None) => Handler::Files,
         };
         let within = Inherited {
             // The URI part of an own `proxy_pass` has been refused if there is
@@ -231,6 +241,19 @@ impl<'a> Contents<'a> {
             }
         }
         Ok(answer_first(steps, handler))
+    }
+}
+
+/// How the path of an `alias` is continued.
+fn alias_kind(d: &Directive, head: Option<&Head<'_>>) -> Result<RootKind> {
+    match head.map(|head| (head.modifier, head.name.len())) {
+        Some((Modifier::Regex { .. }, _)) => Ok(RootKind::Whole),
+        Some((Modifier::Named, _)) => {
+            let what = "cannot be used inside the named location";
+            Err(refuse(d, format!("the \"alias\" directive {what}")))
+        }
+        Some((_, length)) => Ok(RootKind::Alias(length)),
+        None => Err(refuse_directive(d, "is not allowed here")),
     }
 }
 
@@ -262,7 +285,7 @@ fn build(
     head: &Head<'_>,
     outer: &Scope,
 ) -> Result<Location> {
-    let mut contents = Contents::read(builder, d, outer)?;
+    let mut contents = Contents::read(builder, d, outer, Some(head))?;
     let (path, kind) = match head.modifier {
         Modifier::Regex { .. } | Modifier::Named => (&b""[..], LocationKind::Other),
         _ => (head.name, LocationKind::Path(head.name)),
@@ -305,7 +328,7 @@ pub(super) fn build_unnamed(
     outer: &Scope,
     inherited: &Inherited<'_>,
 ) -> Result<(Arc<Location>, Vec<Step>)> {
-    let mut contents = Contents::read(builder, d, outer)?;
+    let mut contents = Contents::read(builder, d, outer, None)?;
     let kind = match contents.pass {
         Some(_) => LocationKind::Other,
         None => inherited.kind,
@@ -316,7 +339,7 @@ pub(super) fn build_unnamed(
         // It stays a step, so that the location around needs no look at it.
         Handler::Return(returns) => {
             let step = Step::Return(returns);
-            (Handler::None, vec![step])
+            (Handler::Files, vec![step])
         }
         handler => (handler, steps),
     };
@@ -406,6 +429,8 @@ pub(super) fn finish(
             .default_type
             .clone()
             .unwrap_or_else(|| Template::literal(b"text/plain")),
+        charset: scope.files.charset(),
+        files: Arc::new(scope.files.finish(builder)),
         types: said.types.clone().unwrap_or_default(),
         add_headers: said.add_headers.clone().unwrap_or_default(),
         delivery: said.delivery.build(),

@@ -13,6 +13,7 @@ mod connection;
 mod core;
 mod delivery;
 mod expires;
+mod files;
 mod filters;
 mod http;
 mod limits;

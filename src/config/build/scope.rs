@@ -3,6 +3,7 @@
 use super::access::AccessSettings;
 use super::authorization::Authorization;
 use super::connection::Connection;
+use super::files::FileSettings;
 use super::limits::LimitSettings;
 use super::proxy::ProxySettings;
 use super::proxy_tls::ProxyTlsSettings;
@@ -29,6 +30,7 @@ pub(super) struct Scope {
     pub(super) access: AccessSettings,
     pub(super) authorization: Authorization,
     pub(super) connection: Connection,
+    pub(super) files: FileSettings,
     pub(super) limits: LimitSettings,
     pub(super) real_ip: RealIpSettings,
     pub(super) response: Response,
@@ -44,6 +46,7 @@ impl Scope {
         Ok(self.access.apply(builder, d)?
             || self.authorization.apply(d)?
             || self.connection.apply(builder, d)?
+            || self.files.apply(builder, d)?
             || self.limits.apply(builder, d)?
             || self.real_ip.apply(builder, d)?
             || self.response.apply(builder, d)?
@@ -57,6 +60,7 @@ impl Scope {
         self.access.inherit(&outer.access);
         self.authorization.inherit(&outer.authorization);
         self.connection.inherit(&outer.connection);
+        self.files.inherit(&outer.files);
         self.limits.inherit(&outer.limits);
         self.real_ip.inherit(&outer.real_ip);
         self.response.inherit(&outer.response);

@@ -31,7 +31,7 @@ pub(super) fn build(
 ) -> Result<Draft> {
     let mut scope = Scope::default();
     let mut names = Vec::new();
-    let mut monitor = Handler::None;
+    let mut monitor = Handler::Files;
     let mut steps = Vec::new();
     let mut locations = Vec::new();
     let mut listens = false;

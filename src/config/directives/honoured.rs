@@ -393,6 +393,69 @@ pub(super) const ROWS: &[Row] = &[
         "Nginx's page of connection counts",
     ),
     flag("log_not_found", HSL, "log 404s in the error log"),
+    // Files.
+    words(
+        "root",
+        HSL.with(LIF),
+        ONE,
+        "folder of the files; the path of the request continues it",
+    ),
+    words(
+        "alias",
+        L,
+        ONE,
+        "folder of the files; what follows the location's name continues it",
+    ),
+    words("index", HSL, (1, MANY), "files that answer for a folder"),
+    flag("autoindex", HSL, "list a folder that has no index file"),
+    flag(
+        "autoindex_exact_size",
+        HSL,
+        "sizes in bytes instead of rounded ones",
+    ),
+    words("autoindex_format", HSL, ONE, "`html` or `json`"),
+    flag(
+        "autoindex_localtime",
+        HSL,
+        "times of this machine's zone instead of UTC",
+    ),
+    words(
+        "charset",
+        HSL.with(LIF),
+        ONE,
+        "added to the content type; bodies are not recoded",
+    ),
+    words(
+        "charset_types",
+        HSL,
+        (1, MANY),
+        "content types that `charset` is added to",
+    ),
+    words(
+        "source_charset",
+        HSL.with(LIF),
+        ONE,
+        "charset of the files; must be that of `charset`",
+    ),
+    words(
+        "disable_symlinks",
+        HSL,
+        (1, 2),
+        "`off`, `on` or `if_not_owner`; `from=` leaves a part of the path out",
+    ),
+    flag("etag", HSL, "`ETag` made of time and size"),
+    words(
+        "if_modified_since",
+        HSL,
+        ONE,
+        "`off`, `exact` or `before`: how times are compared",
+    ),
+    words(
+        "max_ranges",
+        HSL,
+        ONE,
+        "ranges of a request that are honoured",
+    ),
     // Proxying.
     words(
         "proxy_pass",

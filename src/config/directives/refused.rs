@@ -72,16 +72,15 @@ pub(super) const GROUPS: &[Group] = &[
          xclient",
     ),
     // The core of http.
-    group(LATER, HSL.with(LIF), "root"),
     group(
         LATER,
         HSL,
         "\
-         index etag if_modified_since max_ranges keepalive_time keepalive_disable \
+         keepalive_time keepalive_disable \
          keepalive_min_timeout early_hints",
     ),
     group(LATER, HS, "max_headers"),
-    group(LATER, L, "alias post_action"),
+    group(LATER, L, "post_action"),
     group(LATER, SL, "try_files"),
     // Rewriting and variables.
     group(
@@ -121,10 +120,13 @@ pub(super) const GROUPS: &[Group] = &[
         "\
          gzip_buffers gzip_comp_level gzip_disable gzip_hash gzip_http_version \
          gzip_min_length gzip_no_buffer gzip_proxied gzip_types gzip_vary gzip_window \
-         postpone_gzipping gunzip_buffers autoindex_exact_size autoindex_format \
-         autoindex_localtime charset_types override_charset source_charset",
+         postpone_gzipping gunzip_buffers",
     ),
-    group(LATER, H, "charset_map"),
+    group(
+        "is not supported: ringwall does not recode bodies",
+        H,
+        "charset_map",
+    ),
     group(LATER, L, "random_index empty_gif"),
     group(LATER, SL, "mirror_request_body"),
     group(REMOVED, HSL, "http2_push"),

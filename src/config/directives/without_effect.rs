@@ -220,7 +220,7 @@ pub(super) const GROUPS: &[Group] = &[
         LATER,
         HSL,
         "\
-         client_body_in_file_only disable_symlinks gzip gunzip gzip_static autoindex charset \
+         client_body_in_file_only gzip gunzip gzip_static \
          log_subrequest proxy_bind \
          proxy_force_ranges proxy_intercept_errors \
          proxy_socket_keepalive \
@@ -229,6 +229,12 @@ pub(super) const GROUPS: &[Group] = &[
     ),
     fixed(&["off"], LATER, HS, "http3 ssl_early_data ssl_ocsp"),
     fixed(&["off"], CACHES, HSL, "proxy_cache"),
+    fixed(
+        &["off"],
+        "is not supported: ringwall does not recode bodies",
+        HSL,
+        "override_charset",
+    ),
     fixed(
         &["off"],
         FOREIGN,

@@ -16,7 +16,7 @@ use crate::proxy::exchange::{BodySize, BodySource, ResponseSink};
 use crate::proxy::request::Request;
 use crate::proxy::respond::{self as answers, Precedence};
 use crate::proxy::transport::{Rx, TransportError, Tx};
-use crate::proxy::{cookies, log, redirect, tunnel};
+use crate::proxy::{cookies, files, log, redirect, tunnel};
 use crate::telemetry::error_log::Level;
 
 use super::request::sent_method;
@@ -270,7 +270,11 @@ fn send_fields<S: ResponseSink>(
             (FieldId::SetCookie, Some(rules)) => cookies::set_cookie(rules, value, request),
             _ => None,
         };
-        let value = rewritten.as_deref().unwrap_or(value);
+        let charset = match field.id {
+            FieldId::ContentType => Some(files::with_charset(request, value).into_owned()),
+            _ => None,
+        };
+        let value = charset.as_deref().or(rewritten.as_deref()).unwrap_or(value);
         answers::put_field(request, sink, name, value);
     }
     if let Some(cookie) = request.answer.sticky_cookie.take() {
