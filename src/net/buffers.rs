@@ -9,7 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::mem;
 use std::ops::{Deref, DerefMut, Range};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use monoio::buf::IoVecBufMut;
 
@@ -349,6 +349,33 @@ pub(super) fn with_fd<R>(owner: &impl AsRawFd, call: impl FnOnce(BorrowedFd<'_>)
     // SAFETY: `owner` owns the descriptor and is borrowed for the whole call,
     // so it cannot be closed meanwhile; the borrow cannot leave `call`.
     call(unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) })
+}
+
+/// Takes a descriptor that this process was started with, if it is one: what
+/// was opened since is closed on exec, and what was started with is not, until
+/// it has been taken.
+#[allow(
+    unsafe_code,
+    reason = "the starting process passes descriptors as numbers"
+)]
+pub(super) fn take_inherited(number: RawFd) -> Option<OwnedFd> {
+    const STANDARD: RawFd = 2;
+    if number <= STANDARD {
+        return None;
+    }
+    // SAFETY: fcntl(2) on a number that is not open says EBADF, and the borrow
+    // ends before the descriptor has an owner.
+    let flags = rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) }).ok()?;
+    if flags.contains(rustix::io::FdFlags::CLOEXEC) {
+        return None;
+    }
+    // SAFETY: It is open and nobody here owns it: whatever this process opens
+    // itself is closed on exec from the beginning, but for what monoio accepts,
+    // and that only once workers run. It is marked before it is handed out, so
+    // it cannot be taken twice.
+    let taken = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&taken, rustix::io::FdFlags::CLOEXEC).ok()?;
+    Some(taken)
 }
 
 #[cfg(test)]

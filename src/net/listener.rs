@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -89,6 +89,49 @@ impl BoundListener {
         })
     }
 
+    /// A socket that another process has bound and listens on, with its address.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn adopt(fd: OwnedFd) -> io::Result<(BindAddress, Self)> {
+        let socket = SockRef::from(&fd);
+        if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let name = socket.local_addr()?;
+        let unix = name.domain() == Domain::UNIX;
+        let address = match (name.as_socket(), name.as_pathname()) {
+            (Some(inet), _) => BindAddress::Inet(inet),
+            (None, Some(path)) => BindAddress::Unix(path.to_owned()),
+            (None, None) => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        Ok((address, Self { fd, unix }))
+    }
+
+    /// Makes it listen as this process wants it; what it was bound with stays.
+    ///
+    /// # Errors
+    /// Whatever the system calls report.
+    pub fn take_over(&self, options: BindOptions) -> io::Result<()> {
+        let socket = SockRef::from(&self.fd);
+        if !self.unix {
+            socket.set_tcp_nodelay(true)?;
+            if let Some(keepalive) = options.keepalive {
+                socket.set_keepalive(keepalive)?;
+            }
+        }
+        rustix::net::listen(&self.fd, options.backlog)?;
+        Ok(())
+    }
+
+    /// A descriptor that a program started from here has too.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn inheritable(&self) -> io::Result<OwnedFd> {
+        Ok(rustix::io::dup(&self.fd)?)
+    }
+
     /// A descriptor of its own for one worker.
     ///
     /// `nonblocking` is a property of the socket, not of the descriptor, and
@@ -106,6 +149,12 @@ impl BoundListener {
     pub fn is_unix(&self) -> bool {
         self.unix
     }
+}
+
+/// Takes a descriptor that this process was started with; `None` if there is
+/// none of this number, or if it was taken before.
+pub fn take_inherited(number: RawFd) -> Option<OwnedFd> {
+    super::buffers::take_inherited(number)
 }
 
 /// A worker's side of a listening socket.

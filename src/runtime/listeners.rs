@@ -22,15 +22,25 @@ pub(super) struct Listening {
 }
 
 impl Listening {
+    /// All of them.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = &BoundListener> {
+        self.sockets.iter()
+    }
+
     /// The socket that this worker accepts from.
     pub(super) fn socket(&self, worker: usize) -> Option<&BoundListener> {
         self.sockets.get(worker % self.sockets.len().max(1))
     }
 }
 
+/// Sockets that the process was started with.
+pub(super) type Inherited = Vec<(ListenAddress, BoundListener)>;
+
 /// Opens what the configuration lists and `current` does not hold yet, and
 /// gives back all sockets in the configuration's order. On an error nothing
-/// has changed: sockets just opened are closed again.
+/// has changed: sockets just opened are closed again. At the `start` busy
+/// addresses are waited for, and sockets that the process was started with are
+/// used instead of new ones; those that no address asks for are left.
 ///
 /// # Errors
 /// Nginx's message about the first address that cannot be bound.
@@ -38,8 +48,11 @@ pub(super) fn reconcile(
     current: &mut Vec<Listening>,
     config: &Config,
     workers: usize,
-    patient: bool,
+    start: Option<&mut Inherited>,
 ) -> Result<(), String> {
+    let patient = start.is_some();
+    let mut none = Inherited::new();
+    let inherited = start.unwrap_or(&mut none);
     let mut opened = Vec::new();
     // A covered address is served by the wildcard socket of its port.
     let bound = || {
@@ -60,7 +73,18 @@ pub(super) fn reconcile(
         };
         let mut sockets = Vec::new();
         for _ in 0..missing {
-            sockets.push(bind(&listener.address, options, patient)?);
+            let known = inherited
+                .iter()
+                .position(|(address, _)| *address == listener.address);
+            sockets.push(match known.map(|index| inherited.swap_remove(index)) {
+                Some((address, socket)) => {
+                    socket.take_over(options).map_err(|error| {
+                        format!("listen() to {address} failed ({})", describe(&error))
+                    })?;
+                    socket
+                }
+                None => bind(&listener.address, options, patient)?,
+            });
         }
         opened.push((listener.address.clone(), options, wanted, sockets));
     }

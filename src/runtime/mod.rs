@@ -15,5 +15,7 @@ pub mod process;
 mod snapshot;
 mod stapler;
 mod supervisor;
+mod systemd;
 mod ticker;
+mod upgrade;
 mod worker;

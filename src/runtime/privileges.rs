@@ -137,6 +137,35 @@ pub(super) fn shed_capabilities() {
     );
 }
 
+/// Starts a program that has what capabilities this thread has kept: it is to
+/// take this process's place, and is not root's either.
+pub(super) fn with_inherited_capabilities<T>(start: impl FnOnce() -> T) -> T {
+    let kept = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| {
+        sets.permitted & sets.inheritable & KEPT
+    });
+    let each = || {
+        [
+            CapabilitySet::DAC_READ_SEARCH,
+            CapabilitySet::NET_BIND_SERVICE,
+        ]
+        .into_iter()
+        .filter(move |capability| kept.contains(*capability))
+    };
+    let set = |enable| {
+        for capability in each() {
+            // Without it the new process says what it may not.
+            let _ = rustix::thread::configure_capability_in_ambient_set(capability, enable);
+        }
+    };
+    if geteuid().is_root() {
+        return start();
+    }
+    set(true);
+    let started = start();
+    set(false);
+    started
+}
+
 /// What the operator should know of `user` before the start; `files` are those
 /// that a reload reads.
 pub(super) fn remarks<'f>(

@@ -159,6 +159,8 @@ fn serve(
         let what = what.to_owned();
         move |error: io::Error| Refusal::new(format!("{what} failed ({})", describe(&error)))
     };
+    // Now, because the file may be replaced later.
+    let program = std::env::current_exe().map_err(system("readlink()"))?;
     raise_descriptor_limit(core);
     let mut remarks = loaded.remarks.clone();
     remarks.extend(remarks_about_the_process(core));
@@ -171,6 +173,7 @@ fn serve(
         LogFiles::new().prepared_by(privileges::shed_capabilities),
         driver,
         loaded,
+        program,
     )?;
     let _pid = PidFile::write(&core.pid).map_err(|error| {
         Refusal::new(format!(

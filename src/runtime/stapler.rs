@@ -18,6 +18,7 @@ use crate::tls;
 use crate::tls::stapling::{Staple, Staples};
 
 use self::fetch::FetchError;
+use super::privileges;
 
 /// Responders asked at the same time.
 const AT_ONCE: usize = 8;
@@ -53,7 +54,10 @@ impl Stapler {
         let (staples, published) = (Arc::clone(staples), Arc::clone(published));
         let handle = thread::Builder::new()
             .name("stapler".into())
-            .spawn(move || run(&staples, &published))?;
+            .spawn(move || {
+                privileges::shed_capabilities();
+                run(&staples, &published);
+            })?;
         self.thread = Some(handle.thread().clone());
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The main thread after start: waits for signals and acts on them.
 
 use std::collections::HashSet;
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,10 +22,13 @@ use crate::tls::watch::{Sight, Watch};
 
 use super::affinity;
 use super::listeners::{self, Listening};
+use super::pidfile::describe;
 use super::probe::Driver;
 use super::snapshot::{Builder, Loaded, Refusal};
 use super::stapler::Stapler;
+use super::systemd::Manager;
 use super::ticker::Ticker;
+use super::upgrade::{self, Outcome, Upgrade};
 use super::worker::{Command, Handle, NewListener};
 
 /// How often a drain is looked at.
@@ -63,6 +67,10 @@ pub(super) struct Supervisor {
     complained: Option<Instant>,
     ticker: Option<Ticker>,
     stapler: Stapler,
+    manager: Manager,
+    /// The program's file, as it was called when this process began.
+    program: PathBuf,
+    upgrade: Option<Upgrade>,
 }
 
 #[derive(Debug)]
@@ -76,6 +84,8 @@ struct Worker {
 enum End {
     /// When the requests in flight are answered.
     Graceful,
+    /// Likewise, and another process goes on with the sockets.
+    Replaced,
     /// At once.
     Fast,
 }
@@ -90,13 +100,29 @@ impl Supervisor {
         logs: LogFiles,
         driver: Driver,
         mut loaded: Loaded,
+        program: PathBuf,
     ) -> Result<Self, Refusal> {
+        let mut inherited = upgrade::inherited();
         let mut listening = Vec::new();
         let workers = worker_count(&loaded.config);
-        listeners::reconcile(&mut listening, &loaded.config, workers, true)
-            .map_err(Refusal::new)?;
+        listeners::reconcile(
+            &mut listening,
+            &loaded.config,
+            workers,
+            Some(&mut inherited),
+        )
+        .map_err(Refusal::new)?;
         let watch = std::mem::take(&mut loaded.watch);
         let gateway = builder.finish(loaded, &logs)?;
+        if let Some(log) = gateway.main_error_log() {
+            for (address, _) in &inherited {
+                log.log(
+                    Level::Warn,
+                    None,
+                    format_args!("no server listens on the inherited socket {address}, closed"),
+                );
+            }
+        }
         builder.metrics.took_up_configuration();
         report_lost_lines(&logs, &gateway);
         Ok(Self {
@@ -112,6 +138,9 @@ impl Supervisor {
             complained: None,
             ticker: None,
             stapler: Stapler::default(),
+            manager: Manager::from_environment(),
+            program,
+            upgrade: None,
         })
     }
 
@@ -162,6 +191,8 @@ impl Supervisor {
     /// The handlers cannot be installed.
     pub(super) fn run(mut self, mut signals: Signals) {
         self.ask_for_status();
+        upgrade::say_ready();
+        self.manager.ready();
         let mut period = Some(self.tick());
         let end = loop {
             if let (Some(ticker), Some(period)) = (&self.ticker, period.take()) {
@@ -178,15 +209,11 @@ impl Supervisor {
                     SIGUSR1 => self.reopen(),
                     SIGQUIT => end = end.or(Some(End::Graceful)),
                     SIGTERM | SIGINT => end = Some(End::Fast),
-                    SIGUSR2 => self.log(
-                        Level::Error,
-                        format_args!(
-                            "upgrading the binary by SIGUSR2 is not implemented in this version"
-                        ),
-                    ),
+                    SIGUSR2 => self.begin_upgrade(),
                     _ => {}
                 }
             }
+            end = end.or(self.end_upgrade());
             if let Some(end) = end {
                 break end;
             }
@@ -205,8 +232,101 @@ impl Supervisor {
         self.reconfigure();
     }
 
+    /// SIGUSR2.
+    fn begin_upgrade(&mut self) {
+        self.log(
+            Level::Notice,
+            format_args!("signal 12 (SIGUSR2) received, changing binary"),
+        );
+        if self.upgrade.is_some() {
+            self.log(
+                Level::Error,
+                format_args!(
+                    "the changing binary signal is ignored: another process is on its way"
+                ),
+            );
+            return;
+        }
+        if std::process::id() == 1 {
+            // With it everything else would end.
+            self.log(
+                Level::Error,
+                format_args!("the changing binary signal is ignored: process 1 cannot be replaced"),
+            );
+            return;
+        }
+        let pid = self.pid_path();
+        // Where the folder is not ours the new process overwrites the file.
+        let _ = fs::rename(&pid, upgrade::old_pid_file(&pid));
+        match Upgrade::start(&self.program, &self.listening) {
+            Ok(upgrade) => {
+                let (program, pid) = (self.program.display(), upgrade.pid());
+                self.log(
+                    Level::Notice,
+                    format_args!("start new binary process \"{program}\", pid: {pid}"),
+                );
+                self.upgrade = Some(upgrade);
+            }
+            Err(error) => {
+                self.log(
+                    Level::Alert,
+                    format_args!(
+                        "execve() failed while executing new binary process \"{}\" ({})",
+                        self.program.display(),
+                        describe(&error)
+                    ),
+                );
+                self.restore_pid_file();
+            }
+        }
+    }
+
+    /// Whether another process serves now, and this one is to go.
+    fn end_upgrade(&mut self) -> Option<End> {
+        let upgrade = self.upgrade.as_mut()?;
+        let (outcome, pid) = (upgrade.outcome()?, upgrade.pid());
+        self.upgrade = None;
+        match outcome {
+            Outcome::Ready => {
+                self.log(
+                    Level::Notice,
+                    format_args!("new binary process {pid} is ready, shutting down"),
+                );
+                self.manager.replaced_by(pid);
+                Some(End::Replaced)
+            }
+            Outcome::Failed => {
+                self.log(
+                    Level::Alert,
+                    format_args!("new binary process {pid} has failed, this one serves on"),
+                );
+                self.restore_pid_file();
+                None
+            }
+        }
+    }
+
+    fn pid_path(&self) -> PathBuf {
+        self.published.load().config.core.pid.clone()
+    }
+
+    fn restore_pid_file(&self) {
+        let pid = self.pid_path();
+        if fs::rename(upgrade::old_pid_file(&pid), &pid).is_err() {
+            let _ = fs::write(&pid, format!("{}\n", std::process::id()));
+        }
+    }
+
     /// What is to be done now and then; yields the time until the next tick.
     fn tick(&mut self) -> Duration {
+        self.manager.alive();
+        let due = self.due();
+        self.manager
+            .watchdog()
+            .map_or(due, |watchdog| watchdog.min(due))
+    }
+
+    fn due(&mut self) -> Duration {
         let mut settling = false;
         if self.published.load().config.core.ssl_watch.is_some() {
             match self.watch.look() {
@@ -243,6 +363,12 @@ impl Supervisor {
     }
 
     fn reconfigure(&mut self) {
+        self.manager.reloading();
+        self.try_reconfigure();
+        self.manager.ready();
+    }
+
+    fn try_reconfigure(&mut self) {
         match self.try_reload() {
             Ok(()) => {
                 self.builder.metrics.reloads.increment();
@@ -262,7 +388,7 @@ impl Supervisor {
     fn try_reload(&mut self) -> Result<(), Refusal> {
         let mut loaded = self.builder.load()?;
         let workers = worker_count(&loaded.config);
-        listeners::reconcile(&mut self.listening, &loaded.config, workers, false)
+        listeners::reconcile(&mut self.listening, &loaded.config, workers, None)
             .map_err(Refusal::new)?;
         let remarks = loaded.remarks.clone();
         let watch = std::mem::take(&mut loaded.watch);
@@ -363,7 +489,15 @@ impl Supervisor {
 
     fn end(mut self, end: End, signals: &mut Signals) {
         let limit = self.published.load().config.core.worker_shutdown_timeout;
-        listeners::remove_socket_files(&self.listening);
+        match end {
+            End::Replaced => {
+                let _ = fs::remove_file(upgrade::old_pid_file(&self.pid_path()));
+            }
+            End::Graceful | End::Fast => {
+                self.manager.stopping();
+                listeners::remove_socket_files(&self.listening);
+            }
+        }
         self.listening.clear();
         let handles: Vec<Handle> = self
             .workers
@@ -372,11 +506,13 @@ impl Supervisor {
             .chain(self.leaving.drain(..))
             .collect();
         let mut give_up = match end {
-            End::Graceful => {
-                self.log(
-                    Level::Notice,
-                    format_args!("signal 3 (SIGQUIT) received, shutting down"),
-                );
+            End::Graceful | End::Replaced => {
+                if end == End::Graceful {
+                    self.log(
+                        Level::Notice,
+                        format_args!("signal 3 (SIGQUIT) received, shutting down"),
+                    );
+                }
                 handles
                     .iter()
                     .for_each(|handle| handle.tell(Command::Drain(limit)));

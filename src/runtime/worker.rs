@@ -319,7 +319,11 @@ impl Acceptance {
         // The kernel wakes one accept for each connection, and it may have
         // woken this one just as it was stopped: that connection would wait in
         // the queue, unheard of by the other workers, until the next arrives.
-        while !self.is_leaving_now.get() {
+        // No more than there were accepts, or new ones could go on for ever.
+        for _ in 0..ACCEPTS {
+            if self.is_leaving_now.get() {
+                break;
+            }
             match acceptor.accept_waiting(ACCEPT_PAUSE).await {
                 Some(Ok((socket, client))) => self.take(socket, client, address),
                 Some(Err(_)) | None => break,

@@ -45,6 +45,7 @@ mod sealed_keys;
 mod sessions;
 mod smuggling;
 mod stapling;
+mod takeover;
 mod tls;
 mod upgrade;
 mod upstreams;

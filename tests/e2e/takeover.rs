@@ -1,0 +1,220 @@
+//! Another binary takes over without losing a connection, or the old one goes
+//! on; and systemd is told what happens.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::support::client::Connection;
+use crate::support::eventually;
+use crate::support::ringwall::{Daemon, Ringwall, Site, binary, http, is_running, send_signal};
+
+const HELLO: &str = "server { listen 127.0.0.1:@HTTP@; server_name a;\n\
+     return 200 \"$pid\"; }";
+
+fn pid_file(ringwall: &Ringwall) -> Option<u32> {
+    ringwall.site.read("ringwall.pid").trim().parse().ok()
+}
+
+/// Asks for the binary to be changed and waits until it is.
+fn upgrade(ringwall: &mut Ringwall) -> Daemon {
+    let old = ringwall.pid();
+    ringwall.signal(Signal::USR2);
+    let new = eventually("another process writes its id down", || {
+        pid_file(ringwall).filter(|pid| *pid != old && is_running(*pid))
+    });
+    let daemon = Daemon::from_pid_file(&ringwall.site.file("ringwall.pid"));
+    assert_eq!(daemon.pid(), new);
+    daemon
+}
+
+#[test]
+fn the_binary_is_changed_without_a_failed_request() {
+    let mut ringwall = Site::new().start(&http(HELLO));
+    let address = ringwall.address("HTTP");
+    let mut kept = Connection::plain(address);
+    assert_eq!(kept.get("a", "/").text(), ringwall.pid().to_string());
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let served = Arc::new(AtomicUsize::new(0));
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let mut connection = Connection::plain(address);
+                    let response = connection.try_get("a", "/").expect("an answer");
+                    assert_eq!(response.status, 200);
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let new = upgrade(&mut ringwall);
+    assert!(ringwall.wait().success());
+    let before = served.load(Ordering::Relaxed);
+    eventually("the new process serves", || {
+        (served.load(Ordering::Relaxed) > before + 100).then_some(())
+    });
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.join().expect("no request failed");
+    }
+    let mut fresh = Connection::plain(address);
+    assert_eq!(fresh.get("a", "/").text(), new.pid().to_string());
+    assert!(!ringwall.site.file("ringwall.pid.oldbin").exists());
+    ringwall.complaint_with(&["[notice]", "is ready, shutting down"]);
+    // Again, from the process that took over.
+    let second = new.pid();
+    send_signal(second, Signal::USR2);
+    let third = eventually("a third process has taken over", || {
+        let text = Connection::plain(address).try_get("a", "/").ok()?.text();
+        (text != second.to_string()).then_some(text)
+    });
+    assert_eq!(pid_file(&ringwall).map(|pid| pid.to_string()), Some(third));
+    let _third = Daemon::from_pid_file(&ringwall.site.file("ringwall.pid"));
+}
+
+#[test]
+fn a_new_process_that_fails_leaves_the_old_one_in_force() {
+    let mut ringwall = Site::new().start(&http(HELLO));
+    let address = ringwall.address("HTTP");
+    let pid = ringwall.pid().to_string();
+    ringwall.rewrite("nonsense;");
+    ringwall.signal(Signal::USR2);
+    ringwall.complaint_with(&["[alert]", "has failed, this one serves on"]);
+    assert_eq!(Connection::plain(address).get("a", "/").text(), pid);
+    assert_eq!(ringwall.site.read("ringwall.pid").trim(), pid);
+    assert!(ringwall.is_running());
+    // And it can be tried again.
+    ringwall.rewrite(&http(HELLO));
+    let new = upgrade(&mut ringwall);
+    assert!(ringwall.wait().success());
+    assert_eq!(
+        Connection::plain(address).get("a", "/").text(),
+        new.pid().to_string()
+    );
+}
+
+#[test]
+fn a_process_that_has_dropped_its_privileges_can_be_replaced() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    // The new process is nobody's from the beginning, and in a folder of root's.
+    let configuration = format!("user nobody nogroup;\n{}", http(HELLO));
+    let mut ringwall = Site::new().start(&configuration);
+    fs::set_permissions(
+        ringwall.site.file("ringwall.conf"),
+        fs::Permissions::from_mode(0o600),
+    )
+    .expect("ours");
+    let new = upgrade(&mut ringwall);
+    assert!(ringwall.wait().success());
+    let address = ringwall.address("HTTP");
+    assert_eq!(
+        Connection::plain(address).get("a", "/").text(),
+        new.pid().to_string()
+    );
+    let status = fs::read_to_string(format!("/proc/{}/status", new.pid())).expect("it runs");
+    assert!(status.contains("Uid:\t65534\t65534"), "{status}");
+}
+
+#[test]
+fn sockets_that_the_process_is_started_with_are_used() {
+    let mut site = Site::new();
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = socket.local_addr().expect("bound").port();
+    let configuration = http(&format!(
+        "server {{ listen 127.0.0.1:{port}; return 200 $pid; }}"
+    ));
+    let path = site.write("ringwall.conf", &configuration);
+    // What systemd does: descriptor 3, and the process's own id, which only a
+    // shell that becomes the process can know.
+    let line = "exec 3<&\"$FD\"; export LISTEN_PID=$$; exec \"$@\"";
+    let inherited = socket.as_raw_fd();
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::empty()).expect("open");
+    let mut child = Command::new("bash")
+        .args(["-c", line, "bash"])
+        .arg(binary())
+        .arg("-p")
+        .arg(site.path())
+        .arg("-c")
+        .arg(path)
+        .args(["-g", "daemon off;"])
+        .env("FD", inherited.to_string())
+        .env("LISTEN_FDS", "1")
+        .env("LISTEN_FDNAMES", "web")
+        .stdin(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .expect("bash");
+    let pid = child.id().to_string();
+    // The test's own copy: a connection would wait in its queue if ringwall had
+    // bound another socket, which the address in use would forbid anyway.
+    let mut connection = Connection::plain(socket.local_addr().expect("bound"));
+    let answer = connection.try_get("a", "/").map(|response| response.text());
+    send_signal(child.id(), Signal::TERM);
+    let ended = child.wait().expect("our child");
+    assert_eq!(answer.expect("an answer"), pid);
+    assert!(ended.success(), "{ended}");
+}
+
+#[test]
+fn the_service_manager_is_told_what_happens() {
+    let mut site = Site::new();
+    let socket = UnixDatagram::bind(site.file("notify")).expect("a socket");
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("a limit");
+    let path = site.write("ringwall.conf", &http(HELLO));
+    let mut child = Command::new(binary())
+        .arg("-p")
+        .arg(site.path())
+        .arg("-c")
+        .arg(&path)
+        .args(["-g", "daemon off;"])
+        .env("NOTIFY_SOCKET", site.file("notify"))
+        .env("WATCHDOG_USEC", "200000")
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("the binary under test exists");
+    let said = || {
+        let mut buffer = [0; 512];
+        let length = socket.recv(&mut buffer).expect("a message");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let next = |wanted: &str| loop {
+        let text = said();
+        if text.starts_with(wanted) {
+            break text;
+        }
+        assert_eq!(text, "WATCHDOG=1", "while waiting for {wanted}");
+    };
+    next("READY=1");
+    next("WATCHDOG=1");
+    next("WATCHDOG=1");
+    send_signal(child.id(), Signal::HUP);
+    let reloading = next("RELOADING=1\nMONOTONIC_USEC=");
+    let (_, moment) = reloading.rsplit_once('=').expect("a moment");
+    assert!(moment.parse::<u64>().is_ok_and(|moment| moment > 0));
+    next("READY=1");
+    fs::write(&path, "nonsense;").expect("writable");
+    send_signal(child.id(), Signal::HUP);
+    next("RELOADING=1");
+    // The old configuration is ready.
+    next("READY=1");
+    send_signal(child.id(), Signal::QUIT);
+    next("STOPPING=1");
+    assert!(child.wait().expect("our child").success());
+}
