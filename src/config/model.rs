@@ -20,7 +20,7 @@ use super::regexes::Pattern;
 use super::script::{ErrorPage, Step};
 use super::server_names::ServerNames;
 use super::template::Template;
-use super::variables::UserVariable;
+use super::variables::{UserVariable, VariableId};
 pub use forwarding::*;
 
 mod balancing;
@@ -392,6 +392,8 @@ pub struct Access {
     pub rules: Option<Arc<AddressRules>>,
     /// `auth_basic` with `auth_basic_user_file`.
     pub auth_basic: Option<AuthBasic>,
+    /// `auth_request` with `auth_request_set`.
+    pub auth_request: Option<AuthRequest>,
     /// `auth_delay`: how long a 401 is held back. Default 0.
     pub auth_delay: Duration,
 }
@@ -429,6 +431,15 @@ pub enum Satisfy {
     All,
     /// One is enough.
     Any,
+}
+
+/// `auth_request URI` and `auth_request_set $VARIABLE VALUE`.
+#[derive(Debug)]
+pub struct AuthRequest {
+    /// The path whose location is asked.
+    pub uri: Box<[u8]>,
+    /// What is taken over from its answer.
+    pub set: Arc<Vec<(VariableId, Template)>>,
 }
 
 /// `auth_basic REALM` and `auth_basic_user_file FILE`.

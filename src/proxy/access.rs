@@ -1,4 +1,4 @@
-//! The access phase: address, password, and whom `satisfy` lets in on the
+//! The access phase: address, password, another location's word, and whom `satisfy` lets in on the
 //! strength of which.
 
 use crate::config::{Access, RuleEffect, Satisfy};
@@ -6,6 +6,7 @@ use crate::net::spawn::sleep;
 use crate::telemetry::error_log::Level;
 
 use super::auth_basic;
+use super::auth_request;
 use super::forward::Failure;
 use super::log;
 use super::request::Request;
@@ -39,14 +40,15 @@ pub(super) async fn check(request: &mut Request<'_>, access: &Access) -> Result<
     if let Some(auth) = &access.auth_basic {
         // Boxed, for the requests that come without.
         let opinion = Box::pin(auth_basic::check(request, auth)).await;
-        if opinion == Opinion::KeepOut(401) && !access.auth_delay.is_zero() {
-            log::request_error(
-                request,
-                Level::Notice,
-                format_args!("delaying unauthorized request"),
-            );
-            sleep(access.auth_delay).await;
+        delay(request, access, opinion).await;
+        if ballot.count(opinion)? {
+            request.answer.challenges.clear();
+            return Ok(());
         }
+    }
+    if let Some(auth) = &access.auth_request {
+        let opinion = Box::pin(auth_request::check(request, auth)).await;
+        delay(request, access, opinion).await;
         if ballot.count(opinion)? {
             request.answer.challenges.clear();
             return Ok(());
@@ -63,6 +65,18 @@ pub(super) async fn check(request: &mut Request<'_>, access: &Access) -> Result<
         );
     }
     Err(Failure::Status(status))
+}
+
+/// `auth_delay`.
+async fn delay(request: &Request<'_>, access: &Access, opinion: Opinion) {
+    if opinion == Opinion::KeepOut(401) && !access.auth_delay.is_zero() {
+        log::request_error(
+            request,
+            Level::Notice,
+            format_args!("delaying unauthorized request"),
+        );
+        sleep(access.auth_delay).await;
+    }
 }
 
 /// How the checks have voted so far.

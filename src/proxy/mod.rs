@@ -10,6 +10,7 @@
 mod access;
 mod ahead;
 mod auth_basic;
+mod auth_request;
 mod balance;
 mod body;
 pub mod connection;

@@ -130,6 +130,9 @@ pub(crate) struct Target {
     pub(crate) is_get: bool,
     /// The status of the error whose page is being fetched.
     pub(crate) error_status: Option<u16>,
+    /// It is asked on another request's behalf, and has passed its checks of
+    /// access.
+    pub(crate) is_subrequest: bool,
     /// An error page is being fetched, and is not to have one itself.
     pub(crate) is_error_page: bool,
 }
@@ -145,6 +148,7 @@ impl Default for Target {
             changes_left: 10,
             is_get: false,
             error_status: None,
+            is_subrequest: false,
             is_error_page: false,
         }
     }

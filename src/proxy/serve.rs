@@ -190,13 +190,15 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
     body.set_limits(location.client_body_timeout, location.client_max_body_size);
     announce(request, sink);
 
-    // Phase 6, limits on requests and connections, then access by address and
-    // by password. 503, 403, 401.
+    // Phase 6, limits on requests and connections, then access by address, by
+    // password and by what another location says. 503, 403, 401.
     real_ip::apply(request, location);
     if let Some(limits) = &location.limits {
         limits::check(request, limits).await?;
     }
-    if let Some(rules) = &location.access {
+    if let Some(rules) = &location.access
+        && !request.target.is_subrequest
+    {
         access::check(request, rules).await?;
     }
 

@@ -136,6 +136,8 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         Variable::RequestCompletion => out.put(if request.answer.complete { b"OK" } else { b"" }),
         Variable::RequestId => out.put(request.id.get_or_init(random_id)),
         Variable::RequestLength => decimal(out, request.length),
+        // Of a subrequest: that of the request itself.
+        Variable::RequestMethod if request.target.is_subrequest => out.put(head.method.of(bytes)),
         Variable::RequestMethod => out.put(request.method_name()),
         Variable::RequestTime => put_seconds(out, request.received.elapsed()),
         Variable::RequestUri => out.put(head.target.of(bytes)),

@@ -9,6 +9,7 @@ mod support;
 
 mod abuse;
 mod access;
+mod auth_request;
 mod authorization;
 mod balancing;
 mod bodies;

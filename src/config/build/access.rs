@@ -1,17 +1,18 @@
-//! Who is let in by address or password: `allow`, `deny`, `satisfy`,
-//! `auth_basic`.
+//! Who is let in by address, by password or by another location's word:
+//! `allow`, `deny`, `satisfy`, `auth_basic`, `auth_request`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::values::{invalid_parameter, invalid_value, milliseconds, refuse, set};
-use super::{Builder, Result};
+use super::{Builder, Result, variables};
 use crate::config::address_rules::{AddressRules, Network};
 use crate::config::client_rules::RuleEffect;
-use crate::config::model::{Access, AuthBasic, Satisfy};
+use crate::config::model::{Access, AuthBasic, AuthRequest, Satisfy};
 use crate::config::source::path_of;
 use crate::config::syntax::Directive;
 use crate::config::template::Template;
+use crate::config::variables::VariableId;
 
 /// As written in one block.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +21,8 @@ pub(super) struct AccessSettings {
     satisfy: Option<Satisfy>,
     auth_basic: Option<Template>,
     user_file: Option<Template>,
+    auth_request: Option<Box<[u8]>>,
+    auth_request_set: Option<Arc<Vec<(VariableId, Template)>>>,
     auth_delay: Option<Duration>,
 }
 
@@ -52,6 +55,17 @@ impl AccessSettings {
                 }
                 set(&mut self.user_file, d, file)?;
             }
+            b"auth_request" => {
+                // Empty for `off`.
+                let uri = Some(d.arg(0)).filter(|uri| *uri != b"off");
+                set(&mut self.auth_request, d, uri.unwrap_or_default().into())?;
+            }
+            b"auth_request_set" => {
+                let id = variables::defined(builder, d, 0)?;
+                let value = builder.template(d.arg(1), &d.position)?;
+                builder.variables.assign(id, value.variables());
+                Arc::make_mut(self.auth_request_set.get_or_insert_default()).push((id, value));
+            }
             b"auth_delay" => set(&mut self.auth_delay, d, milliseconds(d)?)?,
             _ => return Ok(false),
         }
@@ -70,7 +84,10 @@ impl AccessSettings {
 
     /// A block that has any rule takes none from outside.
     pub(super) fn inherit(&mut self, outer: &Self) {
-        super::scope::inherit!(self, outer; rules, satisfy, auth_basic, user_file, auth_delay);
+        super::scope::inherit!(
+            self, outer;
+            rules, satisfy, auth_basic, user_file, auth_request, auth_request_set, auth_delay
+        );
     }
 
     /// What holds; `None` where everybody is let in.
@@ -86,13 +103,19 @@ impl AccessSettings {
             // As in Nginx, a realm without a file asks for nothing.
             _ => None,
         };
-        if self.rules.is_none() && auth_basic.is_none() {
+        let uri = self.auth_request.as_ref().filter(|uri| !uri.is_empty());
+        let auth_request = uri.map(|uri| AuthRequest {
+            uri: uri.clone(),
+            set: self.auth_request_set.clone().unwrap_or_default(),
+        });
+        if self.rules.is_none() && auth_basic.is_none() && auth_request.is_none() {
             return None;
         }
         Some(Box::new(Access {
             satisfy: self.satisfy.unwrap_or_default(),
             rules: self.rules.clone(),
             auth_basic,
+            auth_request,
             auth_delay: self.auth_delay.unwrap_or_default(),
         }))
     }

@@ -256,6 +256,18 @@ pub(super) const ROWS: &[Row] = &[
          `{SSHA}`, `{PLAIN}`",
     ),
     words(
+        "auth_request",
+        HSL,
+        ONE,
+        "the location whose answer decides: 2xx lets in, 401 and 403 keep out; or `off`",
+    ),
+    words(
+        "auth_request_set",
+        HSL,
+        (2, 2),
+        "a variable that takes a value from that answer",
+    ),
+    words(
         "auth_delay",
         HSL,
         ONE,

@@ -90,12 +90,6 @@ pub(super) const GROUPS: &[Group] = &[
     ),
     group(LATER, H, "num_map"),
     // Access and limits.
-    group(
-        LATER,
-        HSL,
-        "\
-         auth_request_set",
-    ),
     group(REMOVED, HSL, "limit_zone"),
     group(
         NO_CODE,

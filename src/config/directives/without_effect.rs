@@ -225,7 +225,7 @@ pub(super) const GROUPS: &[Group] = &[
          proxy_force_ranges proxy_intercept_errors \
          proxy_socket_keepalive \
          reset_timedout_connection server_name_in_redirect \
-         auth_request mirror",
+         mirror",
     ),
     fixed(&["off"], LATER, HS, "http3 ssl_early_data ssl_ocsp"),
     fixed(&["off"], CACHES, HSL, "proxy_cache"),

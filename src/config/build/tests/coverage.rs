@@ -101,6 +101,8 @@ fn example(name: &str) -> Option<&'static str> {
         "auth_basic_user_file" => "file",
         "auth_delay" => "1s",
         "satisfy" => "any",
+        "auth_request" => "/auth",
+        "auth_request_set" => "$a $upstream_status",
         "set_real_ip_from" => "10.0.0.0/8",
         "real_ip_header" => "proxy_protocol",
         "limit_req_zone" => "$host zone=r:1m rate=10r/s",
