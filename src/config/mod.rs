@@ -34,6 +34,7 @@ use std::path::PathBuf;
 
 pub use address_rules::{AddressRules, InvalidNetwork, Network};
 pub use build::Responder;
+pub(crate) use build::pass_url;
 pub use client_rules::{ClientMatcher, ClientRule, ClientRules, RuleEffect, UriPattern};
 pub use error::Error;
 pub use limits::{ConnectionLimit, LimitZone, Limits, RequestLimit};

@@ -24,6 +24,9 @@ use super::variables::{UserVariable, VariableId};
 pub use forwarding::*;
 
 mod balancing;
+mod names;
+
+pub use names::{ParsedUrl, ResolverId, ResolverSettings, UpstreamNames, UrlTarget};
 
 pub use balancing::{BalanceMethod, Conditions, NextUpstream, Sticky, StickyCookie, StickyExpires};
 pub use files::*;
@@ -82,6 +85,10 @@ pub struct Config {
     /// Every `upstream` block and every address that `proxy_pass` names
     /// directly; the index is its [`UpstreamId`].
     pub upstreams: Vec<Arc<Upstream>>,
+    /// The upstreams by name, for URLs with variables.
+    pub upstream_names: UpstreamNames,
+    /// Every `resolver`, each once; the index is its [`ResolverId`].
+    pub resolvers: Vec<ResolverSettings>,
     /// Every `limit_req_zone`.
     pub request_zones: Vec<LimitZone>,
     /// Every `limit_conn_zone`.
@@ -379,6 +386,10 @@ pub struct Location {
     pub access_logs: Vec<AccessLog>,
     /// `error_log`, never empty.
     pub error_logs: Vec<ErrorLog>,
+    /// `resolver`.
+    pub resolver: Option<ResolverId>,
+    /// `resolver_timeout`. Default 30 s.
+    pub resolver_timeout: Duration,
     /// `log_not_found`. Default on.
     pub log_not_found: bool,
 }
@@ -556,8 +567,10 @@ pub enum LogEscape {
 /// `proxy_pass` and its family.
 #[derive(Debug)]
 pub struct Proxy {
-    /// Where to.
-    pub upstream: UpstreamId,
+    /// Where to; `None` where variables in the URL say so for each request.
+    pub upstream: Option<UpstreamId>,
+    /// The whole URL, where it has variables.
+    pub url: Option<Template>,
     /// `$proxy_host`: host and port as written in the URL (port left out when
     /// it is the scheme's own), or the upstream's name.
     pub host: Box<str>,
@@ -714,6 +727,23 @@ pub struct Upstream {
     pub keepalive_timeout: Duration,
     /// `keepalive_time`. Default 1 h.
     pub keepalive_time: Duration,
+}
+
+impl Upstream {
+    /// One whose connections are closed after each request.
+    pub fn unpooled(name: &str, peers: Vec<UpstreamPeer>) -> Self {
+        Self {
+            name: name.into(),
+            peers,
+            method: BalanceMethod::RoundRobin,
+            sticky: None,
+            zone: false,
+            keepalive: 0,
+            keepalive_requests: 1,
+            keepalive_timeout: Duration::ZERO,
+            keepalive_time: Duration::ZERO,
+        }
+    }
 }
 
 /// One address of an upstream.

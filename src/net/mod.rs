@@ -12,5 +12,6 @@ pub mod handoff;
 pub mod listener;
 pub mod offload;
 pub mod proxy_protocol;
+pub mod resolver;
 pub mod socket;
 pub mod spawn;

@@ -337,6 +337,7 @@ impl HttpConnection {
             depth: Cell::default(),
             received,
             length: length as u64,
+            destination: None,
             attempts: Default::default(),
             answer: Answer::default(),
             limited: Default::default(),

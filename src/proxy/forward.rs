@@ -12,6 +12,7 @@ use crate::net::socket::Socket;
 use crate::telemetry::error_log::Level;
 
 use super::balance::AfterFailure;
+use super::destination::{self, Place};
 use super::exchange::{BodySize, BodySource, ResponseSink};
 use super::input::Input;
 use super::log;
@@ -57,10 +58,18 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
     body: &mut B,
     sink: &mut S,
 ) -> Result<(), Failure> {
-    let view = request.view;
-    let Some(upstream) = view.upstream(proxy.upstream) else {
-        return Err(Failure::Status(502));
+    // What an earlier `proxy_pass` of this request led to is no more.
+    request.destination = None;
+    let place = match (&proxy.url, proxy.upstream) {
+        // Boxed: rare, and every other request would have room for it.
+        (Some(url), _) => Box::pin(destination::find(request, url)).await?,
+        (None, Some(id)) => match request.view.upstream(id) {
+            Some(upstream) => Place::Known(upstream),
+            None => return Err(Failure::Status(502)),
+        },
+        (None, None) => return Err(Failure::Status(502)),
     };
+    let upstream = &*place;
     if proxy.filters.request_buffering && sent_size(proxy, body) != BodySize::None {
         read_ahead(request, proxy, body, sink).await?;
     }

@@ -12,6 +12,7 @@ use crate::config::{
 };
 use crate::config::{Step, Template, Variable};
 use crate::http::headers::same_field_name;
+use crate::net::resolver::{self, Resolver};
 use crate::telemetry::access_log::Buffering;
 use crate::telemetry::error_log::{ErrorLog, Level};
 use crate::telemetry::metrics::Metrics;
@@ -54,6 +55,8 @@ pub struct Gateway {
     pub(crate) limit_tables: Tables,
     /// What is known about the upstreams' peers.
     pub(crate) registry: Registry,
+    /// By [`crate::config::ResolverId`].
+    pub(crate) resolvers: Vec<Arc<Resolver>>,
 }
 
 impl Gateway {
@@ -121,6 +124,7 @@ impl Gateway {
         Ok(Self {
             limit_tables: Tables::of(&config),
             registry: Registry::new(&config),
+            resolvers: config.resolvers.iter().map(resolver).collect(),
             identity_forms,
             forwards_chains: identities.iter().any(|identity| identity.chain),
             asserted,
@@ -285,6 +289,16 @@ fn carries_identity(config: &Config, template: &Template) -> bool {
             .get(*id)
             .is_some_and(|known| known.is_identity),
         variable => variable.is_identity(),
+    })
+}
+
+/// The process's resolver for what a `resolver` directive says.
+fn resolver(settings: &model::ResolverSettings) -> Arc<Resolver> {
+    Resolver::with(&resolver::Settings {
+        servers: settings.servers.clone(),
+        valid: settings.valid,
+        ipv4: settings.ipv4,
+        ipv6: settings.ipv6,
     })
 }
 

@@ -133,7 +133,7 @@ pub(crate) fn upstream_error(
     let url = peer.map(|peer| {
         std::fmt::from_fn(move |f| {
             let proxy = route::proxy(request.location);
-            let secure = proxy.is_some_and(|proxy| proxy.tls.is_some());
+            let secure = proxy.is_some_and(|proxy| request.is_proxied_securely(proxy));
             write!(
                 f,
                 "{}://{}{}",

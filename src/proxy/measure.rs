@@ -166,7 +166,7 @@ impl ViewMetrics {
 }
 
 /// The cells of an upstream and of its peers, by their index.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct UpstreamCells {
     upstream: Arc<UpstreamMetrics>,
     peers: Vec<Arc<PeerMetrics>>,

@@ -15,6 +15,7 @@ mod balance;
 mod body;
 pub mod connection;
 mod cookies;
+mod destination;
 mod exchange;
 mod files;
 mod forward;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::config::{
-    ConnectionLimits, ErrorPage, Groups, Listener, Location, Pattern, Server, ServerId, Upstream,
-    UpstreamId, UpstreamPeer, VariableId,
+    ConnectionLimits, ErrorPage, Groups, Listener, Location, Pattern, Proxy, Server, ServerId,
+    Upstream, UpstreamId, UpstreamPeer, VariableId,
 };
 use crate::http::head::{Method, RequestHead};
 use crate::net::addr::ClientAddr;
@@ -19,6 +19,7 @@ use crate::net::proxy_protocol;
 use crate::tls::client_auth::{UnverifiedClient, VerifiedClient};
 use crate::tls::client_hello::Offer;
 
+use super::destination::Destination;
 use super::limits::Limited;
 use super::pool::LinkFacts;
 use super::worker::{View, Worker};
@@ -101,6 +102,8 @@ pub(crate) struct Request<'a> {
     pub(crate) received: Instant,
     /// Head and body, bytes.
     pub(crate) length: u64,
+    /// Where variables in `proxy_pass` have led. Boxed: rare.
+    pub(crate) destination: Option<Box<Destination>>,
     pub(crate) attempts: SmallVec<[Attempt; 2]>,
     pub(crate) answer: Answer,
     pub(crate) limited: Limited,
@@ -237,6 +240,18 @@ impl<'a> Request<'a> {
     /// Whom it is from: `$remote_addr`.
     pub(crate) fn client(&self) -> ClientAddr {
         self.named_client.unwrap_or(self.connection.client)
+    }
+
+    /// `$proxy_host`.
+    pub(crate) fn proxy_host<'s>(&'s self, proxy: &'s Proxy) -> &'s str {
+        let destination = self.destination.as_ref();
+        destination.map_or(&proxy.host, |destination| &destination.host)
+    }
+
+    /// Whether the backend is spoken to by TLS.
+    pub(crate) fn is_proxied_securely(&self, proxy: &Proxy) -> bool {
+        let destination = self.destination.as_ref();
+        proxy.tls.is_some() && destination.is_none_or(|destination| destination.secure)
     }
 
     pub(crate) fn method(&self) -> Method {

@@ -103,12 +103,14 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         Variable::ProxyAddXForwardedFor => write_forwarded_for(request, out),
         Variable::ProxyHost => {
             if let Some(proxy) = super::route::proxy(request.location) {
-                out.put(proxy.host.as_bytes());
+                out.put(request.proxy_host(proxy).as_bytes());
             }
         }
         Variable::ProxyPort => {
             if let Some(proxy) = super::route::proxy(request.location) {
-                decimal(out, proxy.port.into());
+                let destination = request.destination.as_ref();
+                let port = destination.map_or(proxy.port, |destination| destination.port);
+                decimal(out, port.into());
             }
         }
         Variable::ProxyProtocolAddr => put_proxied(request, out, |(client, _)| client.ip()),

@@ -18,6 +18,7 @@ use crate::telemetry::clock::Clock;
 use crate::telemetry::metrics::{Phase, WorkerMetrics};
 
 use super::balance::Group;
+use super::balance::state::GroupState;
 use super::gateway::Gateway;
 use super::measure::{self, UpstreamCells, ViewMetrics};
 use super::pool::Pool;
@@ -219,6 +220,19 @@ pub(crate) struct HandshakeSlot(Rc<Worker>);
 impl Drop for HandshakeSlot {
     fn drop(&mut self) {
         self.0.handshakes.set(self.0.handshakes.get() - 1);
+    }
+}
+
+impl UpstreamState {
+    /// One for the sake of a single request: nothing of it is kept or counted.
+    pub(crate) fn transient(config: Arc<Upstream>) -> Self {
+        Self {
+            id: UpstreamId::MAX,
+            group: Group::new(&config, GroupState::new(config.peers.len())),
+            pool: Pool::new(&config),
+            metrics: UpstreamCells::default(),
+            config,
+        }
     }
 }
 

@@ -36,6 +36,7 @@ mod proxying;
 mod rate_limits;
 mod real_ip;
 mod reload;
+mod resolver;
 mod response_filters;
 mod review;
 mod revocation;

@@ -6,6 +6,7 @@
 //! is [`eventually`], which polls until a deadline and says what it waited for.
 
 pub(crate) mod client;
+pub(crate) mod dns;
 pub(crate) mod nginx;
 pub(crate) mod origin;
 pub(crate) mod pki;

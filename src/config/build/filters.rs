@@ -72,16 +72,21 @@ impl FilterSettings {
         );
     }
 
+    /// Whether `proxy_redirect default` is said.
+    pub(super) fn says_default_redirect(&self) -> bool {
+        matches!(&self.redirects, Some(Redirects::Rules(rules)) if rules.iter().any(Option::is_none))
+    }
+
     /// What holds in a location with this `proxy_pass`. `default_redirect` is
-    /// what `proxy_redirect default` means there.
-    pub(super) fn build(&self, default_redirect: &RewriteRule) -> ProxyFilters {
+    /// what `proxy_redirect default` means there, if it means anything.
+    pub(super) fn build(&self, default_redirect: Option<&RewriteRule>) -> ProxyFilters {
         let redirects = match &self.redirects {
             Some(Redirects::Off) => Vec::new(),
             Some(Redirects::Rules(rules)) => rules
                 .iter()
-                .map(|rule| rule.as_ref().unwrap_or(default_redirect).clone())
+                .filter_map(|rule| rule.as_ref().or(default_redirect).cloned())
                 .collect(),
-            None => vec![default_redirect.clone()],
+            None => default_redirect.cloned().into_iter().collect(),
         };
         let cookies = CookieRules {
             domains: self.cookie_domains.clone().unwrap_or_default().into(),

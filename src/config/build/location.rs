@@ -437,6 +437,8 @@ pub(super) fn finish(
         expires: said.expires.clone().map(Box::new),
         access_logs: said.access_logs(builder),
         error_logs: said.error_logs.clone().unwrap_or_default(),
+        resolver: scope.names.resolver,
+        resolver_timeout: scope.names.timeout.unwrap_or(Duration::from_secs(30)),
         log_not_found: said.log_not_found.unwrap_or(true),
     }
 }

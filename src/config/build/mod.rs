@@ -20,9 +20,11 @@ mod limits;
 mod listen;
 mod location;
 mod logs;
+pub(crate) mod pass_url;
 mod proxy;
 mod proxy_tls;
 mod real_ip;
+mod resolver;
 mod responder;
 mod response;
 mod rewrite;
@@ -45,6 +47,7 @@ use super::LoadOptions;
 use super::error::Error;
 use super::model::{
     Config, LogBuffering, LogFormat, LogLevel, LogTarget, Position, ProxyTls, Remark,
+    ResolverSettings,
 };
 use super::pem_source::Secret;
 use super::source::{Resolver, path_of};
@@ -77,6 +80,7 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         records_response_fields: Cell::new(false),
         upstreams: upstream::Upstreams::default(),
         proxy_tls: Vec::new(),
+        resolvers: Vec::new(),
         environment: HashMap::new(),
     };
     let core = core::build(&mut builder, &tree.directives)?;
@@ -87,7 +91,9 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         servers: http.servers,
         records_client_hello: builder.records_client_hello.get(),
         records_response_fields: builder.records_response_fields.get(),
+        upstream_names: builder.upstreams.take_names(),
         upstreams: builder.upstreams.into_all(),
+        resolvers: builder.resolvers,
         request_zones: builder.limit_zones.requests,
         connection_zones: builder.limit_zones.connections,
         proxy_tls: builder.proxy_tls,
@@ -120,6 +126,7 @@ struct Builder<'a> {
     records_response_fields: Cell<bool>,
     upstreams: upstream::Upstreams,
     proxy_tls: Vec<Arc<ProxyTls>>,
+    resolvers: Vec<ResolverSettings>,
     /// From `env NAME=VALUE;`.
     environment: HashMap<Box<str>, Secret>,
 }

@@ -10,7 +10,8 @@ use super::url::{self, Target, Url, strip_prefix_any_case};
 use super::values::{has_variable, milliseconds, refuse, refuse_directive, set, small_number};
 use super::{Builder, Result};
 use crate::config::model::{
-    ClientIdentity, Conditions, IdentityForm, NextUpstream, Proxy, ProxyHttpVersion, SetHeader,
+    ClientIdentity, Conditions, IdentityForm, NextUpstream, Proxy, ProxyHttpVersion, RewriteRule,
+    SetHeader, UpstreamId,
 };
 use crate::config::syntax::Directive;
 use crate::config::template::{Part, Template, Variable};
@@ -125,11 +126,84 @@ pub(super) fn build(
     tls: &ProxyTlsSettings,
     location: &LocationKind<'_>,
 ) -> Result<Proxy> {
-    let value = d.arg(0);
-    if has_variable(value) {
-        let what = "with variables is not implemented in this version";
-        return Err(refuse_directive(d, what));
+    let pass = if has_variable(d.arg(0)) {
+        variable_url(builder, d, settings)?
+    } else {
+        fixed_url(builder, d, location)?
+    };
+    let client_identity = settings.client_identity.flatten();
+    let set_headers = settings.all_set_headers();
+    if let Some(identity) = client_identity
+        && let Some(header) = set_headers
+            .iter()
+            .find(|header| identity.form.owns(&header.name))
+    {
+        // Two copies, and a backend that believes one of them.
+        let name = String::from_utf8_lossy(&header.name);
+        let message = format!(
+            "\"proxy_set_header\" of \"{name}\" and \"proxy_client_identity\", \
+             which writes it, both hold in this location"
+        );
+        return Err(refuse(d, message));
     }
+    let tls = match pass.may_be_secure {
+        true => Some(tls.finish(builder, d)?),
+        false => None,
+    };
+    Ok(Proxy {
+        tls,
+        client_identity,
+        upstream: pass.upstream,
+        url: pass.url,
+        host: pass.host.into(),
+        port: pass.port,
+        uri: pass.uri,
+        set_headers,
+        http_version: settings.http_version.unwrap_or(ProxyHttpVersion::Http11),
+        connect_timeout: settings.connect_timeout.unwrap_or(DEFAULT_TIMEOUT),
+        read_timeout: settings.read_timeout.unwrap_or(DEFAULT_TIMEOUT),
+        send_timeout: settings.send_timeout.unwrap_or(DEFAULT_TIMEOUT),
+        filters: settings.filters.build(pass.redirect.as_ref()),
+        next_upstream: settings.next_upstream(),
+    })
+}
+
+/// Where a `proxy_pass` leads, as far as that is known at load.
+struct Pass {
+    upstream: Option<UpstreamId>,
+    url: Option<Template>,
+    host: String,
+    port: u16,
+    uri: Option<Box<[u8]>>,
+    may_be_secure: bool,
+    /// What `proxy_redirect default` means.
+    redirect: Option<RewriteRule>,
+}
+
+/// With variables all is decided for each request (`ngx_http_proxy_eval`).
+fn variable_url(builder: &Builder<'_>, d: &Directive, settings: &ProxySettings) -> Result<Pass> {
+    if settings.filters.says_default_redirect() {
+        let message = "\"proxy_redirect default\" cannot be used with \"proxy_pass\" directive \
+                       with variables";
+        return Err(refuse(d, message));
+    }
+    Ok(Pass {
+        upstream: None,
+        url: Some(builder.template(d.arg(0), &d.position)?),
+        host: String::new(),
+        port: 0,
+        uri: None,
+        may_be_secure: strip_prefix_any_case(d.arg(0), b"http://").is_none(),
+        redirect: None,
+    })
+}
+
+fn fixed_url(
+    builder: &mut Builder<'_>,
+    d: &Directive,
+    location: &LocationKind<'_>,
+) -> Result<Pass> {
+    let value = d.arg(0);
     let secure = strip_prefix_any_case(value, b"https://");
     let Some(rest) = secure.or_else(|| strip_prefix_any_case(value, b"http://")) else {
         return Err(refuse(d, "invalid URL prefix"));
@@ -163,40 +237,14 @@ pub(super) fn build(
             port => (format!("{host}:{port}"), port),
         },
     };
-    let client_identity = settings.client_identity.flatten();
-    let set_headers = settings.all_set_headers();
-    if let Some(identity) = client_identity
-        && let Some(header) = set_headers
-            .iter()
-            .find(|header| identity.form.owns(&header.name))
-    {
-        // Two copies, and a backend that believes one of them.
-        let name = String::from_utf8_lossy(&header.name);
-        let message = format!(
-            "\"proxy_set_header\" of \"{name}\" and \"proxy_client_identity\", \
-             which writes it, both hold in this location"
-        );
-        return Err(refuse(d, message));
-    }
-    let redirect = default_redirect(value, uri.is_some(), location);
-    let tls = match secure {
-        Some(_) => Some(tls.finish(builder, d)?),
-        None => None,
-    };
-    Ok(Proxy {
-        tls,
-        client_identity,
-        upstream,
-        host: host.into(),
+    Ok(Pass {
+        upstream: Some(upstream),
+        url: None,
+        host,
         port,
+        may_be_secure: secure.is_some(),
+        redirect: Some(default_redirect(value, uri.is_some(), location)),
         uri: uri.map(Into::into),
-        set_headers,
-        http_version: settings.http_version.unwrap_or(ProxyHttpVersion::Http11),
-        connect_timeout: settings.connect_timeout.unwrap_or(DEFAULT_TIMEOUT),
-        read_timeout: settings.read_timeout.unwrap_or(DEFAULT_TIMEOUT),
-        send_timeout: settings.send_timeout.unwrap_or(DEFAULT_TIMEOUT),
-        filters: settings.filters.build(&redirect),
-        next_upstream: settings.next_upstream(),
     })
 }
 

@@ -8,6 +8,7 @@ use super::limits::LimitSettings;
 use super::proxy::ProxySettings;
 use super::proxy_tls::ProxyTlsSettings;
 use super::real_ip::RealIpSettings;
+use super::resolver::Names;
 use super::response::Response;
 use super::routing::Routing;
 use super::tls::TlsSettings;
@@ -33,6 +34,7 @@ pub(super) struct Scope {
     pub(super) files: FileSettings,
     pub(super) limits: LimitSettings,
     pub(super) real_ip: RealIpSettings,
+    pub(super) names: Names,
     pub(super) response: Response,
     pub(super) proxy: ProxySettings,
     pub(super) proxy_tls: ProxyTlsSettings,
@@ -49,6 +51,7 @@ impl Scope {
             || self.files.apply(builder, d)?
             || self.limits.apply(builder, d)?
             || self.real_ip.apply(builder, d)?
+            || self.names.apply(builder, d)?
             || self.response.apply(builder, d)?
             || self.proxy.apply(builder, d)?
             || self.proxy_tls.apply(builder, d)?
@@ -63,6 +66,7 @@ impl Scope {
         self.files.inherit(&outer.files);
         self.limits.inherit(&outer.limits);
         self.real_ip.inherit(&outer.real_ip);
+        self.names.inherit(&outer.names);
         self.response.inherit(&outer.response);
         self.proxy.inherit(&outer.proxy);
         self.proxy_tls.inherit(&outer.proxy_tls);

@@ -13,7 +13,7 @@ use super::values::{invalid_parameter, milliseconds, not_implemented, number, re
 use super::{Builder, Result};
 use crate::config::error::Error;
 use crate::config::model::{
-    BalanceMethod, Position, Upstream, UpstreamAddress, UpstreamId, UpstreamPeer,
+    BalanceMethod, Position, Upstream, UpstreamAddress, UpstreamId, UpstreamNames, UpstreamPeer,
 };
 use crate::config::syntax::Directive;
 use crate::config::units;
@@ -41,6 +41,14 @@ pub(super) struct Upstreams {
 impl Upstreams {
     pub(super) fn into_all(self) -> Vec<Arc<Upstream>> {
         self.all
+    }
+
+    /// What URLs with variables may call them.
+    pub(super) fn take_names(&mut self) -> UpstreamNames {
+        UpstreamNames {
+            blocks: std::mem::take(&mut self.blocks),
+            implicit: std::mem::take(&mut self.implicit),
+        }
     }
 
     /// A zone whose size no block gives is an error, as in Nginx.

@@ -684,6 +684,19 @@ pub(super) const ROWS: &[Row] = &[
         ONE,
         "how long a connection is used at all",
     ),
+    // Names while serving.
+    words(
+        "resolver",
+        HSL,
+        (1, MANY),
+        "name servers for `proxy_pass` with variables; `valid`, `ipv4`, `ipv6`",
+    ),
+    words(
+        "resolver_timeout",
+        HSL,
+        ONE,
+        "how long a request waits for an address",
+    ),
     // Balancing.
     words(
         "zone",

@@ -171,18 +171,6 @@ pub(super) const GROUPS: &[Group] = &[
          proxy_temp_path proxy_send_lowat subrequest_output_buffer_size",
     ),
     // Names, zones and caches.
-    group(
-        "names are resolved when the configuration is loaded",
-        HSL,
-        SOME,
-        "resolver",
-    ),
-    group(
-        "names are resolved when the configuration is loaded",
-        HSL,
-        ONE,
-        "resolver_timeout",
-    ),
     group(NO_CACHE, H, SOME, "proxy_cache_path"),
     group(
         NO_CACHE,

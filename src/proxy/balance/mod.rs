@@ -161,7 +161,7 @@ impl Group {
         request: &Request<'_>,
         now: Instant,
     ) -> Option<Lease> {
-        self.choose_for(selection, request.connection.client, now)
+        self.choose_for(selection, request.client(), now)
     }
 
     fn choose_for(

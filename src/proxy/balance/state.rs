@@ -144,7 +144,7 @@ pub(crate) struct GroupState {
 }
 
 impl GroupState {
-    pub(super) fn new(peers: usize) -> Arc<Self> {
+    pub(crate) fn new(peers: usize) -> Arc<Self> {
         Arc::new(Self {
             peers: (0..peers).map(|_| Arc::default()).collect(),
         })

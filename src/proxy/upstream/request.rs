@@ -161,8 +161,14 @@ impl Sink for SmallSink<'_> {
 /// The target as Nginx forms it: without a URI part in `proxy_pass` what the
 /// client sent, as long as nothing has changed it; otherwise that part in place
 /// of the location's prefix and the rest of the path, escaped again where it was
-/// decoded.
+/// decoded. One that variables have made is sent as it is.
 fn write_target(request: &Request<'_>, proxy: &Proxy, out: &mut Output) {
+    if let Some(destination) = &request.destination
+        && let Some(uri) = &destination.uri
+    {
+        out.put(uri);
+        return;
+    }
     let target = &request.target;
     if proxy.uri.is_none() && target.is_as_sent {
         let head = request.head;

@@ -45,11 +45,17 @@ impl<'v> Secure<'v> {
         let Some(settings) = &proxy.tls else {
             return Ok(None);
         };
+        if !request.is_proxied_securely(proxy) {
+            return Ok(None);
+        }
         let Some(tls) = request.view.gateway.upstream_tls(settings.id) else {
             return Err(SecureError::NotBuilt);
         };
         let name = match &*settings.name.parts {
-            [Part::Variable(Variable::ProxyHost)] => Cow::Borrowed(without_port(&proxy.host)),
+            [Part::Variable(Variable::ProxyHost)] => match &request.destination {
+                None => Cow::Borrowed(without_port(&proxy.host)),
+                Some(destination) => Cow::Owned(without_port(&destination.host).to_owned()),
+            },
             [Part::Literal(literal)] => {
                 let name = std::str::from_utf8(literal).map_err(|_| SecureError::NoName)?;
                 Cow::Borrowed(without_port(name))

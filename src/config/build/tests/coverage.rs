@@ -67,6 +67,7 @@ fn example(name: &str) -> Option<&'static str> {
         | "proxy_connect_timeout"
         | "proxy_read_timeout"
         | "proxy_send_timeout"
+        | "resolver_timeout"
         | "keepalive_time"
         | "ssl_session_timeout" => "10s",
         "pid"
@@ -116,6 +117,7 @@ fn example(name: &str) -> Option<&'static str> {
         "hash" => "$remote_addr consistent",
         "sticky" => "cookie name path=/",
         "zone" => "name 64k",
+        "resolver" => "127.0.0.1 valid=5s ipv6=off",
         "proxy_next_upstream_tries" => "2",
         "proxy_next_upstream_timeout" => "2s",
         "proxy_next_upstream" => "error timeout http_503",

@@ -100,7 +100,7 @@ fn the_guides_file_means_what_it_says() {
             "Connection"
         ]
     );
-    let upstream = &config.upstreams[proxy.upstream];
+    let upstream = &config.upstreams[proxy.upstream.unwrap()];
     let peers: Vec<_> = upstream
         .peers
         .iter()
@@ -151,7 +151,7 @@ fn upstreams_are_checked_and_resolved() {
             server [::1]:1 backup; }",
     )
     .unwrap();
-    let upstream = &config.upstreams[proxy(&config, "/").upstream];
+    let upstream = &config.upstreams[proxy(&config, "/").upstream.unwrap()];
     assert_eq!((&*upstream.name, upstream.keepalive), ("app", 7));
     assert_eq!(upstream.keepalive_time, Duration::from_secs(300));
     let [first, second, third] = upstream.peers.as_slice() else {
