@@ -34,6 +34,14 @@ fn a_chunked_body_means_the_same_however_it_is_split() {
 }
 
 #[test]
+fn a_chain_of_certificates_proves_what_the_ca_has_signed_and_nothing_else() {
+    on_every_file(
+        "tests/fuzz/seeds/client_cert_chain",
+        targets::client_cert_chain,
+    );
+}
+
+#[test]
 fn a_client_hello_names_the_same_host_as_to_rustls() {
     on_every_file("tests/fuzz/seeds/client_hello", targets::client_hello);
 }
@@ -57,6 +65,11 @@ fn a_request_head_keeps_its_promises() {
 #[test]
 fn a_header_in_front_of_a_connection_is_read_the_same_however_it_is_cut() {
     on_every_file("tests/fuzz/seeds/proxy_protocol", targets::proxy_protocol);
+}
+
+#[test]
+fn a_ticket_opens_only_as_it_was_sealed() {
+    on_every_file("tests/fuzz/seeds/ticket", targets::ticket);
 }
 
 #[test]

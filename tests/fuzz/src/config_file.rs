@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ringwall::config::{LoadOptions, Resolver, Source, parse_and_build};
 
-const MAIN: &str = "/etc/ringwall.conf";
+pub(super) const MAIN: &str = "/etc/ringwall.conf";
 
 /// Builds a configuration from `bytes`, and checks that a refusal points into
 /// them.
@@ -31,7 +31,7 @@ pub fn config_file(bytes: &[u8]) {
 /// There is one file. What it includes cannot be read, and patterns match
 /// nothing.
 #[derive(Debug)]
-struct OnlyFile<'a>(&'a [u8]);
+pub(super) struct OnlyFile<'a>(pub(super) &'a [u8]);
 
 impl Source for OnlyFile<'_> {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -49,7 +49,7 @@ impl Source for OnlyFile<'_> {
 
 /// Every host is this one: name servers are not asked.
 #[derive(Debug)]
-struct OneHost;
+pub(super) struct OneHost;
 
 impl Resolver for OneHost {
     fn resolve(&self, _host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {

@@ -7,19 +7,23 @@
 //! without nightly and without fuzzing.
 
 mod chunked_any_split;
+mod client_cert_chain;
 mod client_hello;
 mod config_file;
 mod h1_framing;
 mod h1_request_head;
 mod proxy_protocol;
+mod ticket;
 mod tls_record;
 mod x509_identity;
 
 pub use chunked_any_split::chunked_any_split;
+pub use client_cert_chain::client_cert_chain;
 pub use client_hello::client_hello;
 pub use config_file::config_file;
 pub use h1_framing::h1_framing;
 pub use h1_request_head::h1_request_head;
 pub use proxy_protocol::proxy_protocol;
+pub use ticket::ticket;
 pub use tls_record::tls_record;
 pub use x509_identity::x509_identity;
