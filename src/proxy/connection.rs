@@ -1,7 +1,7 @@
 //! An accepted connection: its handshake, then one request after another.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use crate::http::headers::ConnectionOptions;
 use crate::net::addr::ClientAddr;
 use crate::net::buffers::Class;
 use crate::net::socket::Socket;
+use crate::net::spawn::sleep;
 use crate::telemetry::error_log::Level;
 use crate::telemetry::metrics::Phase;
 use crate::tls;
@@ -31,12 +32,15 @@ use super::respond;
 use super::route;
 use super::serve::{Entry, Served, serve};
 use super::transport::{Transport, TransportError};
-use super::worker::{Registration, View, Worker};
+use super::worker::{HandshakeSlot, Registration, View, Worker};
 
 /// Handshakes in flight on one worker at the most; further connections wait
 /// for their turn. Each costs some 20 KiB and a quarter of a millisecond of
 /// CPU, so this bounds a flood to 40 MiB and half a second.
 const MAX_HANDSHAKES: usize = 2048;
+/// The same from one client: whoever begins handshakes and ends none leaves
+/// the rest to the others.
+const MAX_HANDSHAKES_PER_CLIENT: usize = 256;
 /// How often a waiting connection looks whether its turn has come.
 const HANDSHAKE_TURN: Duration = Duration::from_millis(20);
 /// A request body that its answer did not wait for is read up to here, so
@@ -113,8 +117,24 @@ async fn serve_registered(
     let mut transport = if listener.ssl {
         registration.enter(Phase::Handshaking);
         let begun = Instant::now();
-        let _slot = handshake_slot(&worker).await;
         let timeout = default.connection.client_header_timeout;
+        // Behind a balancer its own address says nothing.
+        let header = connection.proxy_header.as_ref();
+        let client = match header.and_then(|header| header.addresses) {
+            Some((client, _)) => Some(client.ip()),
+            None => client.ip(),
+        };
+        let Some(_slot) = handshake_slot(&worker, client, timeout).await else {
+            let who = (
+                connection.serial,
+                log::client_of(&connection),
+                &*address as &dyn std::fmt::Display,
+            );
+            let logs = &default.root.error_logs;
+            let message = format_args!("client timed out while waiting for its SSL handshake");
+            log::connection_error(&view.gateway, logs, who, Level::Info, message);
+            return;
+        };
         // Boxed, as is what serves a request: an idle connection then carries
         // neither of them.
         match Box::pin(handshake::accept(
@@ -177,13 +197,20 @@ async fn serve_registered(
     }
 }
 
-/// Waits until there is room for another handshake.
-async fn handshake_slot(worker: &Rc<Worker>) -> super::worker::HandshakeSlot {
+/// Waits until there is room for another handshake; not for longer than one
+/// may take, or those that a flood leaves waiting would pile up.
+async fn handshake_slot(
+    worker: &Rc<Worker>,
+    client: Option<IpAddr>,
+    timeout: Duration,
+) -> Option<HandshakeSlot> {
+    let begun = Instant::now();
     loop {
-        if let Some(slot) = worker.begin_handshake(MAX_HANDSHAKES) {
+        let slot = worker.begin_handshake(client, MAX_HANDSHAKES, MAX_HANDSHAKES_PER_CLIENT);
+        if slot.is_some() || begun.elapsed() >= timeout {
             return slot;
         }
-        crate::net::spawn::sleep(HANDSHAKE_TURN).await;
+        sleep(HANDSHAKE_TURN).await;
     }
 }
 

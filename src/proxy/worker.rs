@@ -3,6 +3,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,6 +46,8 @@ pub struct Worker {
     draining: Cell<bool>,
     connections: Cell<usize>,
     handshakes: Cell<usize>,
+    /// The same by [`network`]; none of them is zero.
+    handshakes_by_client: RefCell<HashMap<IpAddr, usize>>,
     last_sweep: Cell<Instant>,
     /// Calls of [`Worker::review_connections`].
     reviews: Cell<u64>,
@@ -82,6 +86,7 @@ impl Worker {
             draining: Cell::new(false),
             connections: Cell::new(0),
             handshakes: Cell::new(0),
+            handshakes_by_client: RefCell::default(),
             last_sweep: Cell::new(Instant::now()),
             reviews: Cell::new(0),
         })
@@ -178,12 +183,31 @@ impl Worker {
         }
     }
 
-    /// Counts a handshake in flight, unless `limit` are already.
-    pub(crate) fn begin_handshake(self: &Rc<Self>, limit: usize) -> Option<HandshakeSlot> {
+    /// Counts a handshake in flight, unless there are `limit` already, or
+    /// `per_client` of this client's.
+    pub(crate) fn begin_handshake(
+        self: &Rc<Self>,
+        client: Option<IpAddr>,
+        limit: usize,
+        per_client: usize,
+    ) -> Option<HandshakeSlot> {
         let count = self.handshakes.get();
-        (count < limit).then(|| {
-            self.handshakes.set(count + 1);
-            HandshakeSlot(Rc::clone(self))
+        let client = client.map(network);
+        if count >= limit {
+            return None;
+        }
+        if let Some(client) = client {
+            let mut by_client = self.handshakes_by_client.borrow_mut();
+            let count = by_client.entry(client).or_default();
+            if *count >= per_client {
+                return None;
+            }
+            *count += 1;
+        }
+        self.handshakes.set(count + 1);
+        Some(HandshakeSlot {
+            worker: Rc::clone(self),
+            client,
         })
     }
 }
@@ -215,11 +239,32 @@ impl Drop for Registration {
 
 /// A handshake being counted.
 #[derive(Debug)]
-pub(crate) struct HandshakeSlot(Rc<Worker>);
+pub(crate) struct HandshakeSlot {
+    worker: Rc<Worker>,
+    client: Option<IpAddr>,
+}
 
 impl Drop for HandshakeSlot {
     fn drop(&mut self) {
-        self.0.handshakes.set(self.0.handshakes.get() - 1);
+        let worker = &self.worker;
+        worker.handshakes.set(worker.handshakes.get() - 1);
+        let mut by_client = worker.handshakes_by_client.borrow_mut();
+        if let Some(Entry::Occupied(mut count)) = self.client.map(|client| by_client.entry(client))
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+/// What one client has for itself: an IPv4 address, or the /64 that an IPv6
+/// client may take any address of.
+fn network(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) & !u128::from(u64::MAX)).into(),
+        v4 => v4,
     }
 }
 

@@ -356,3 +356,49 @@ fn a_backend_that_vanishes_costs_no_upstream_connection() {
         "hello"
     );
 }
+
+#[test]
+fn handshakes_that_one_address_begins_and_never_ends_leave_room_for_others() {
+    // Above what one address may have in flight on a worker.
+    const SILENT: usize = 300;
+    let (ringwall, pki, _origin) = target("worker_processes 1;", "", "client_header_timeout 3s;");
+    let idle = ringwall.descriptors();
+    let client = TlsClient::with_identity(&pki.ca, &pki.client);
+    let hello = client.client_hello(HOST);
+    let held: Vec<_> = (0..SILENT)
+        .map(|_| {
+            let mut connection = Connection::plain(ringwall.address("TLS"));
+            connection.send(&hello[..hello.len() / 2]);
+            connection
+        })
+        .collect();
+    // 127.0.0.1 has had its share for now; 127.0.0.2 has not.
+    let other = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let other = other.expect("a socket");
+    let own = std::net::SocketAddr::from(([127, 0, 0, 2], 0));
+    other.bind(&own.into()).expect("a loopback address");
+    other
+        .connect(&ringwall.address("TLS").into())
+        .expect("it accepts");
+    let begin = Instant::now();
+    let mut connection = client
+        .connect_over(other.into(), HOST)
+        .expect("a handshake");
+    assert_eq!(connection.get(HOST, "/").text(), "hello");
+    assert!(
+        begin.elapsed() < Duration::from_millis(2500),
+        "{:?}",
+        begin.elapsed()
+    );
+    // Those that waited for their turn end as well, and then it is served too.
+    eventually("all of them are closed", || {
+        (ringwall.descriptors() <= idle + KEPT).then_some(())
+    });
+    drop(held);
+    let response = client.get(ringwall.address("TLS"), HOST, "/");
+    assert_eq!(response.expect("served").text(), "hello");
+    ringwall.complaint_with(&[
+        "[info]",
+        "client timed out while waiting for its SSL handshake",
+    ]);
+}

@@ -45,6 +45,7 @@ mod routing;
 mod scanners;
 mod sealed_keys;
 mod sessions;
+mod slow_peers;
 mod smuggling;
 mod stapling;
 mod takeover;
