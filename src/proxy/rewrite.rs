@@ -170,9 +170,9 @@ fn redirect_address(request: &Request<'_>, rule: &Rewrite, has_mark: bool) -> Ve
 }
 
 /// The template's value with what groups hold escaped, if the client had
-/// escaped anything.
+/// escaped anything in the path.
 fn expand_escaped(template: &Template, request: &Request<'_>) -> Vec<u8> {
-    let sent = request.head.target.of(request.head_bytes());
+    let sent = request.head.path.of(request.head_bytes());
     if !sent.iter().any(|byte| matches!(byte, b'%' | b'+')) {
         return expand_to_vec(template, request);
     }

@@ -18,6 +18,7 @@ mod certificate_sources;
 mod clients;
 mod config_samples;
 mod demo;
+mod differential;
 mod egress;
 mod epoll;
 mod files;
