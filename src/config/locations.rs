@@ -59,13 +59,18 @@ impl Locations {
             *found = FoundLocation::Location { location, regex };
             return Ok(Search::Final);
         }
+        // They stand by length: those that are longer than the path come first.
+        let longer = self
+            .prefixes
+            .partition_point(|(prefix, _, _)| prefix.len() > path.len());
         let prefix = self
             .prefixes
             .iter()
+            .skip(longer)
             .find(|(prefix, _, _)| path.starts_with(prefix));
         // A prefix that is the whole path wins over the redirect.
         if prefix.is_none_or(|(prefix, _, _)| prefix.len() < path.len())
-            && let Some(location) = self.find_with_slash(path)
+            && let Some(location) = self.find_with_slash(path, longer)
         {
             *found = FoundLocation::AddSlash(location);
             return Ok(Search::Final);
@@ -97,17 +102,31 @@ impl Locations {
         self.exact.get(index).map(|(_, location)| location)
     }
 
-    /// The proxied location whose path is this one and a slash.
-    fn find_with_slash(&self, path: &[u8]) -> Option<&Arc<Location>> {
+    /// The proxied location whose path is this one and a slash; `longer` is how
+    /// many prefixes are longer than it.
+    fn find_with_slash(&self, path: &[u8], longer: usize) -> Option<&Arc<Location>> {
         let adds_slash = |name: &[u8], location: &Location| {
             location.auto_redirect && name.strip_suffix(b"/") == Some(path)
         };
-        let exact = self.exact.iter().map(|(name, location)| (name, location));
+        let exact = self
+            .exact
+            .binary_search_by(|(exact, _)| {
+                let name = path.iter().chain(b"/");
+                exact.iter().cmp(name)
+            })
+            .ok()
+            .and_then(|index| self.exact.get(index))
+            .map(|(name, location)| (name, location));
         let prefixes = self
             .prefixes
+            .get(..longer)
+            .unwrap_or_default()
             .iter()
+            .rev()
+            .take_while(|(prefix, _, _)| prefix.len() == path.len() + 1)
             .map(|(name, _, location)| (name, location));
         exact
+            .into_iter()
             .chain(prefixes)
             .find(|(name, location)| adds_slash(name, location))
             .map(|(_, location)| location)
