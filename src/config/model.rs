@@ -339,6 +339,8 @@ pub struct Location {
     pub error_pages: Arc<[ErrorPage]>,
     /// `recursive_error_pages`: also for errors of error pages. Default off.
     pub recursive_error_pages: bool,
+    /// How redirects to a path of this server are written.
+    pub redirects: Redirects,
     /// Locations inside this one, searched once this one has matched.
     pub nested: Locations,
     /// Ends in `/` and has a `proxy_pass`: the same path without the slash is
@@ -462,6 +464,19 @@ pub struct AuthBasic {
     pub user_file: Template,
     /// What a relative `user_file` is relative to.
     pub folder: PathBuf,
+}
+
+/// How a redirect to a path of this server is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Redirects {
+    /// `absolute_redirect`: as a whole URL. Default on.
+    pub absolute: bool,
+    /// `port_in_redirect`: with the port, where it is not the scheme's. Default
+    /// on.
+    pub port: bool,
+    /// `server_name_in_redirect`: with the server's first name instead of the
+    /// one that the client used. Default off.
+    pub server_name: bool,
 }
 
 /// `limit_except METHOD… { … }`.

@@ -112,11 +112,23 @@ pub(crate) async fn redirect(
     fixed(request, status, b"text/html", &page, Some(&location), sink).await
 }
 
-/// `scheme://host[:port]`, as the client sees this server.
+/// `scheme://host[:port]`, as the client sees this server; nothing where
+/// redirects are relative.
 pub(crate) fn write_origin(request: &Request<'_>, out: &mut Vec<u8>) {
+    let redirects = &request.location.redirects;
+    if !redirects.absolute {
+        return;
+    }
     out.put(request.scheme().as_bytes());
     out.put(b"://");
-    write_host(request, out);
+    if redirects.server_name && !request.server.name.is_empty() {
+        out.put(request.server.name.as_bytes());
+    } else {
+        write_host(request, out);
+    }
+    if !redirects.port {
+        return;
+    }
     let standard = if request.connection.tls.is_some() {
         443
     } else {

@@ -5,7 +5,7 @@
 use super::proxying::server;
 use crate::support::client::{Connection, Response};
 use crate::support::origin::{Origin, ok};
-use crate::support::ringwall::{Ringwall, Site, http};
+use crate::support::ringwall::{HOST, Ringwall, Site, http};
 
 /// A server with this in `http` and that in its block.
 fn with_http(outer: &str, inner: &str) -> Ringwall {
@@ -310,4 +310,25 @@ fn a_field_that_a_map_makes_of_the_certificate_is_asserted_on_every_virtual_host
     }
     let received = origin.all_received_text();
     assert!(!received.contains("root"), "{received}");
+}
+
+#[test]
+fn redirects_name_this_server_as_the_configuration_says() {
+    let ringwall = server(
+        "location /whole { return 301 /x; }\n\
+         location /path { absolute_redirect off; return 301 /x; }\n\
+         location /portless { port_in_redirect off; return 301 /x; }\n\
+         location /named { server_name_in_redirect on; port_in_redirect off; return 301 /x; }",
+    );
+    let mut client = client(&ringwall);
+    let port = ringwall.address("HTTP").port();
+    for (target, location) in [
+        ("/whole", format!("http://b:{port}/x")),
+        ("/path", "/x".into()),
+        ("/portless", "http://b/x".into()),
+        ("/named", format!("http://{HOST}/x")),
+    ] {
+        let response = client.get("b", target);
+        assert_eq!(response.header("location"), Some(&*location), "{target}");
+    }
 }

@@ -411,6 +411,7 @@ pub(super) fn finish(
         internal: false,
         error_pages: scope.routing.error_pages.clone().unwrap_or_default(),
         recursive_error_pages: scope.routing.recursive_error_pages.unwrap_or(false),
+        redirects: scope.routing.redirects(),
         nested: Locations::default(),
         auto_redirect: false,
         client_rules: scope.authorization.rules.clone(),

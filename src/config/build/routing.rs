@@ -1,10 +1,11 @@
-//! Settings about where a request goes when something does not answer:
-//! `error_page`.
+//! Settings about where a request or its client is sent: `error_page`, and how
+//! redirects name this server.
 
 use std::sync::Arc;
 
 use super::values::{flag, refuse, set};
 use super::{Builder, Result};
+use crate::config::model::Redirects;
 use crate::config::script::{ErrorPage, ErrorStatus};
 use crate::config::syntax::Directive;
 use crate::config::units;
@@ -14,6 +15,9 @@ use crate::config::units;
 pub(super) struct Routing {
     pub(super) error_pages: Option<Arc<[ErrorPage]>>,
     pub(super) recursive_error_pages: Option<bool>,
+    absolute_redirect: Option<bool>,
+    port_in_redirect: Option<bool>,
+    server_name_in_redirect: Option<bool>,
 }
 
 impl Routing {
@@ -31,6 +35,9 @@ impl Routing {
                 self.error_pages = Some(pages.into());
             }
             b"recursive_error_pages" => set(&mut self.recursive_error_pages, d, flag(d)?)?,
+            b"absolute_redirect" => set(&mut self.absolute_redirect, d, flag(d)?)?,
+            b"port_in_redirect" => set(&mut self.port_in_redirect, d, flag(d)?)?,
+            b"server_name_in_redirect" => set(&mut self.server_name_in_redirect, d, flag(d)?)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -38,7 +45,19 @@ impl Routing {
 
     /// The pages pass on only where the inner block has none.
     pub(super) fn inherit(&mut self, outer: &Self) {
-        super::scope::inherit!(self, outer; error_pages, recursive_error_pages);
+        super::scope::inherit!(
+            self, outer;
+            error_pages, recursive_error_pages, absolute_redirect, port_in_redirect,
+            server_name_in_redirect
+        );
+    }
+
+    pub(super) fn redirects(&self) -> Redirects {
+        Redirects {
+            absolute: self.absolute_redirect.unwrap_or(true),
+            port: self.port_in_redirect.unwrap_or(true),
+            server_name: self.server_name_in_redirect.unwrap_or(false),
+        }
     }
 }
 

@@ -166,6 +166,17 @@ pub(super) const ROWS: &[Row] = &[
         HSL,
         "`error_page` also for errors of error pages",
     ),
+    flag(
+        "absolute_redirect",
+        HSL,
+        "redirects to a path of this server are whole URLs",
+    ),
+    flag("port_in_redirect", HSL, "such a URL names the port"),
+    flag(
+        "server_name_in_redirect",
+        HSL,
+        "such a URL names the server by its first name",
+    ),
     block("map", H, (2, 2), "a variable that depends on another value"),
     block("geo", H, (1, 2), "a variable that depends on an address"),
     block(

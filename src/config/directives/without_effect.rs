@@ -212,7 +212,7 @@ pub(super) const GROUPS: &[Group] = &[
          log_subrequest proxy_bind \
          proxy_force_ranges proxy_intercept_errors \
          proxy_socket_keepalive \
-         reset_timedout_connection server_name_in_redirect \
+         reset_timedout_connection \
          mirror",
     ),
     fixed(&["off"], LATER, HS, "http3 ssl_early_data ssl_ocsp"),
@@ -234,7 +234,7 @@ pub(super) const GROUPS: &[Group] = &[
         LATER,
         HSL,
         "\
-         absolute_redirect port_in_redirect \
+          \
          add_header_inherit",
     ),
     fixed(
