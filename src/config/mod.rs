@@ -43,7 +43,10 @@ pub use mime::MimeTypes;
 pub use model::*;
 pub use pem_source::{PemSource, Secret};
 pub use regexes::{Groups, Pattern, TooManySteps};
-pub use script::{Assignable, Condition, ErrorPage, ErrorStatus, If, Rewrite, Step, Then};
+pub use script::{
+    Assignable, Candidate, Condition, ErrorPage, ErrorStatus, FileTest, If, Otherwise, Rewrite,
+    Step, Then, TryFiles,
+};
 pub use server_names::{Conflict, FoundServer, NamePattern, ServerNames};
 pub use source::{FileSystem, Resolver, Source, SystemResolver};
 pub use template::{CompileError, Part, Template, Variable};

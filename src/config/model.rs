@@ -17,7 +17,7 @@ use super::limits::{LimitZone, Limits};
 use super::mime::MimeTypes;
 use super::pem_source::PemSource;
 use super::regexes::Pattern;
-use super::script::{ErrorPage, Step};
+use super::script::{ErrorPage, Step, TryFiles};
 use super::server_names::ServerNames;
 use super::template::Template;
 use super::variables::{UserVariable, VariableId};
@@ -331,6 +331,8 @@ pub struct Location {
     pub script: Box<[Step]>,
     /// What answers.
     pub handler: Handler,
+    /// `try_files`: what is looked for before anything answers.
+    pub try_files: Option<Box<TryFiles>>,
     /// `limit_except`: what holds for the other methods.
     pub limit_except: Option<LimitExcept>,
     /// `internal`: for internal redirects only, 404 for clients. Default off.

@@ -99,6 +99,55 @@ pub enum Condition {
         /// `!~`, `!~*`.
         negated: bool,
     },
+    /// `-f`, `-d`, `-e`, `-x` and, with `!`, their opposites.
+    File {
+        /// What is asked of the file.
+        test: FileTest,
+        /// Its path.
+        path: Template,
+        /// With `!`.
+        negated: bool,
+    },
+}
+
+/// What a condition asks of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileTest {
+    /// `-f`: a regular file.
+    Regular,
+    /// `-d`: a directory.
+    Directory,
+    /// `-e`: anything.
+    Any,
+    /// `-x`: anything that its owner may execute.
+    Executable,
+}
+
+/// `try_files FILE… URI|=CODE`.
+#[derive(Debug)]
+pub struct TryFiles {
+    /// Below the location's root; the first that exists is served.
+    pub candidates: Vec<Candidate>,
+    /// What happens if none exists.
+    pub otherwise: Otherwise,
+}
+
+/// A file or a directory that may be there.
+#[derive(Debug)]
+pub struct Candidate {
+    /// Without the slash that marks a directory.
+    pub path: Template,
+    /// Whether a directory is looked for.
+    pub is_directory: bool,
+}
+
+/// The last parameter of `try_files`.
+#[derive(Debug)]
+pub enum Otherwise {
+    /// A path with arguments, or `@NAME`.
+    Redirect(Template),
+    /// `=CODE`.
+    Status(u16),
 }
 
 /// `error_page CODE… [=[CODE]] TARGET`, for one of its codes.

@@ -286,8 +286,17 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Puts another path in place of the present one.
+    /// Puts another path in place of the present one, as if the client had asked
+    /// for it inside this server.
     pub(crate) fn set_path(&mut self, path: Vec<u8>) {
+        self.replace_path(path);
+        self.target.is_as_sent = false;
+        self.target.is_internal = true;
+    }
+
+    /// Puts another path in place of the present one; where the request goes
+    /// stays as it was.
+    pub(crate) fn replace_path(&mut self, path: Vec<u8>) {
         if let Captured::Path(pattern) = self.captured {
             // They are places in the path that goes.
             let subject: Box<[u8]> = self.path().into();
@@ -295,8 +304,6 @@ impl<'a> Request<'a> {
             self.captured = Captured::Kept(subject, groups.unwrap_or_default());
         }
         self.target.path = Some(path);
-        self.target.is_as_sent = false;
-        self.target.is_internal = true;
     }
 
     /// Takes one of the changes of path that a request may go through.

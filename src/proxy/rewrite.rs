@@ -1,13 +1,18 @@
 //! `set`, `rewrite`, `if`, `break` and `return`, as Nginx's rewrite module runs
-//! them.
+//! them, and `try_files`.
 
-use crate::config::{Assignable, Condition, Part, Return, Rewrite, Step, Template, Then, Variable};
+use crate::config::{
+    Assignable, Condition, FileTest, Otherwise, Part, Return, Rewrite, RootKind, Step, Template,
+    Then, TryFiles, Variable,
+};
 use crate::http::h1::encode::Sink;
 use crate::http::uri::escape_argument;
 use crate::telemetry::error_log::Level;
 
+use super::files::{self, Kind};
 use super::forward::Failure;
 use super::log;
+use super::recover::InternalRedirect;
 use super::request::{Captured, Request};
 use super::variables::{expand_to_vec, write_variable};
 
@@ -28,27 +33,16 @@ pub(crate) enum Outcome<'a> {
 ///
 /// # Errors
 /// 500, with a line in the log, where a path becomes empty or a regular
-/// expression takes too long.
-pub(crate) fn run<'a>(
+/// expression takes too long. Cancelling it leaves the script half done.
+pub(crate) async fn run<'a>(
     request: &mut Request<'a>,
     steps: &'a [Step],
 ) -> Result<Outcome<'a>, Failure> {
     let mut path_changed = false;
-    Ok(match run_steps(request, steps, &mut path_changed)? {
-        Some(outcome) => outcome,
-        None if path_changed => Outcome::Find,
-        None => Outcome::Stay,
-    })
-}
-
-/// `None` when all steps are done. The recursion is one deep: `if` does not
-/// stand in `if`.
-fn run_steps<'a>(
-    request: &mut Request<'a>,
-    steps: &'a [Step],
-    path_changed: &mut bool,
-) -> Result<Option<Outcome<'a>>, Failure> {
-    for step in steps {
+    // What is left of the block, and of the `if` in it: those do not nest.
+    let mut outer = steps.iter();
+    let mut inner = [].iter();
+    while let Some(step) = inner.next().or_else(|| outer.next()) {
         match step {
             Step::Set(Assignable::User(id), value) => {
                 let value = expand_to_vec(value, request);
@@ -58,17 +52,14 @@ fn run_steps<'a>(
                 request.target.args = Some(expand_to_vec(value, request));
                 request.target.is_as_sent = false;
             }
-            Step::Break => return Ok(Some(Outcome::Stay)),
-            Step::Return(answer) => return Ok(Some(Outcome::Return(answer))),
+            Step::Break => return Ok(Outcome::Stay),
+            Step::Return(answer) => return Ok(Outcome::Return(answer)),
             Step::If(branch) => {
-                if !holds(request, &branch.condition)? {
-                    continue;
-                }
-                if let Some(location) = &branch.location {
-                    request.location = location;
-                }
-                if let Some(outcome) = run_steps(request, &branch.steps, path_changed)? {
-                    return Ok(Some(outcome));
+                if holds(request, &branch.condition).await? {
+                    if let Some(location) = &branch.location {
+                        request.location = location;
+                    }
+                    inner = branch.steps.iter();
                 }
             }
             Step::Rewrite(rule) => {
@@ -78,19 +69,83 @@ fn run_steps<'a>(
                 match rule.then {
                     Then::Redirect(status, has_mark) => {
                         let address = redirect_address(request, rule, has_mark);
-                        return Ok(Some(Outcome::Redirect(status, address)));
+                        return Ok(Outcome::Redirect(status, address));
                     }
                     then => rewrite(request, rule, then)?,
                 }
                 match rule.then {
-                    Then::Last => return Ok(Some(Outcome::Find)),
-                    Then::Break => return Ok(Some(Outcome::Stay)),
-                    Then::Next | Then::Redirect(..) => *path_changed = true,
+                    Then::Last => return Ok(Outcome::Find),
+                    Then::Break => return Ok(Outcome::Stay),
+                    Then::Next | Then::Redirect(..) => path_changed = true,
                 }
             }
         }
     }
-    Ok(None)
+    Ok(if path_changed {
+        Outcome::Find
+    } else {
+        Outcome::Stay
+    })
+}
+
+async fn passes(request: &Request<'_>, test: FileTest, path: &Template) -> bool {
+    let path = expand_to_vec(path, request);
+    let Ok(found) = files::probe(request, path).await else {
+        return false;
+    };
+    match test {
+        FileTest::Regular => found.kind == Kind::File,
+        FileTest::Directory => found.kind == Kind::Folder,
+        FileTest::Any => true,
+        FileTest::Executable => found.is_executable,
+    }
+}
+
+/// What `try_files` has found.
+#[derive(Debug)]
+pub(crate) enum Tried {
+    /// The request goes on, its path that of the first file that exists.
+    Found,
+    /// None exists.
+    Redirect(InternalRedirect),
+}
+
+/// Looks for the files of `try_files`, one after the other.
+///
+/// # Errors
+/// The status that it names for when none exists, and those of
+/// [`files::path_of`]. Cancelling it has no effect.
+pub(crate) async fn try_files(
+    request: &mut Request<'_>,
+    tries: &TryFiles,
+) -> Result<Tried, Failure> {
+    for candidate in &tries.candidates {
+        let mut path = expand_to_vec(&candidate.path, request);
+        let prefix = &*request.location.prefix;
+        // Below an `alias` the location's name stands for the root.
+        if matches!(request.location.files.root.kind, RootKind::Alias(_))
+            && !path.starts_with(prefix)
+        {
+            path = [prefix, &path].concat();
+        }
+        let full = files::path_of(request, &path)?;
+        let wanted = match candidate.is_directory {
+            true => Kind::Folder,
+            false => Kind::File,
+        };
+        let found = files::probe(request, full).await;
+        if found.is_ok_and(|found| found.kind == wanted) {
+            request.replace_path(path);
+            return Ok(Tried::Found);
+        }
+    }
+    match &tries.otherwise {
+        Otherwise::Status(status) => Err(Failure::Status(*status)),
+        Otherwise::Redirect(target) => {
+            let target = expand_to_vec(target, request);
+            Ok(Tried::Redirect(InternalRedirect::of(target)))
+        }
+    }
 }
 
 /// Searches, and keeps what the groups found. Whether there was a match.
@@ -111,7 +166,7 @@ fn search(
     Ok(true)
 }
 
-fn holds(request: &mut Request<'_>, condition: &Condition) -> Result<bool, Failure> {
+async fn holds(request: &mut Request<'_>, condition: &Condition) -> Result<bool, Failure> {
     Ok(match condition {
         Condition::IsSet(value) => !matches!(&*expand_to_vec(value, request), b"" | b"0"),
         Condition::Equals {
@@ -127,6 +182,11 @@ fn holds(request: &mut Request<'_>, condition: &Condition) -> Result<bool, Failu
             let subject = expand_to_vec(value, request).into();
             search(request, pattern, subject)? != *negated
         }
+        Condition::File {
+            test,
+            path,
+            negated,
+        } => passes(request, *test, path).await != *negated,
     })
 }
 

@@ -20,7 +20,7 @@ use super::real_ip;
 use super::recover::{self, Instead, InternalRedirect};
 use super::request::{Captured, RedirectionCycle, Request};
 use super::respond;
-use super::rewrite::{self, Outcome};
+use super::rewrite::{self, Outcome, Tried};
 use super::route::{self, Route};
 
 /// How serving ended.
@@ -133,7 +133,7 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
     // Phase 2, the server's rewriting: may answer at once.
     if named.is_none() {
         request.location = &server.root;
-        match script(request, &server.root)? {
+        match script(request, &server.root).await? {
             Outcome::Stay | Outcome::Find => {}
             outcome => {
                 authorize(request, &server.root)?;
@@ -167,7 +167,7 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
 
         // Phase 5, the location's rewriting: may answer, or change the path and
         // with it the location.
-        match script(request, location)? {
+        match script(request, location).await? {
             Outcome::Stay => break,
             Outcome::Find => request.count_change().map_err(|RedirectionCycle| {
                 let path = String::from_utf8_lossy(request.path());
@@ -202,7 +202,15 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
         access::check(request, rules).await?;
     }
 
-    // Phase 7, the answer itself.
+    // Phase 7, files that may be there.
+    if let Some(tries) = &location.try_files
+        && let Tried::Redirect(target) = rewrite::try_files(request, tries).await?
+    {
+        let entry = recover::follow(request, target).map_err(Failure::Status)?;
+        return Ok(Answered::Pass(entry));
+    }
+
+    // Phase 8, the answer itself.
     match &location.handler {
         Handler::Return(answer) => answer_of_script(request, Outcome::Return(answer), sink).await?,
         Handler::Proxy(proxy) => forward(request, proxy, body, sink).await?,
@@ -222,14 +230,17 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
 }
 
 /// What the block does before anything answers.
-fn script<'a>(request: &mut Request<'a>, block: &'a Location) -> Result<Outcome<'a>, Failure> {
+async fn script<'a>(
+    request: &mut Request<'a>,
+    block: &'a Location,
+) -> Result<Outcome<'a>, Failure> {
     if let Handler::Return(answer) = &block.handler {
         return Ok(Outcome::Return(answer));
     }
     if block.script.is_empty() {
         return Ok(Outcome::Stay);
     }
-    rewrite::run(request, &block.script)
+    rewrite::run(request, &block.script).await
 }
 
 async fn answer_of_script<S: ResponseSink>(

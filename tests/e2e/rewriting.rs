@@ -332,3 +332,59 @@ fn redirects_name_this_server_as_the_configuration_says() {
         assert_eq!(response.header("location"), Some(&*location), "{target}");
     }
 }
+
+#[test]
+fn the_first_file_that_exists_is_served_or_else_what_comes_last() {
+    let origin = Origin::http(|request| ok(&request.line));
+    let mut site = Site::new();
+    for folder in ["www/dir", "www/new"] {
+        std::fs::create_dir_all(site.file(folder)).expect("a fresh directory");
+    }
+    site.write("www/a.html", "file a");
+    site.write("www/dir/index.html", "index of dir");
+    site.write("www/index.html", "front");
+    site.write("www/new/b.html", "new b");
+    let ringwall = site.start(&http(&format!(
+        "server {{ listen 127.0.0.1:@HTTP@; root @DIR@/www;\n\
+         location / {{ try_files $uri $uri.html $uri/ @app; }}\n\
+         location @app {{ proxy_pass {0}; }}\n\
+         location /code/ {{ try_files $uri =418; }}\n\
+         location /spa/ {{ try_files $uri /index.html?from=$uri; }}\n\
+         location /old/ {{ alias @DIR@/www/new/; try_files $uri b.html =404; }}\n\
+         location /pass/ {{ try_files /a.html =404; proxy_pass {0}; }}\n\
+         location /if/ {{\n\
+             if (-f $document_root/a.html) {{ set $found file; }}\n\
+             if (-d $document_root/dir) {{ set $found \"$found dir\"; }}\n\
+             if (!-e $document_root/none) {{ set $found \"$found none\"; }}\n\
+             if (-x $document_root/a.html) {{ set $found executable; }}\n\
+             return 200 $found;\n\
+         }} }}",
+        origin.url()
+    )));
+    let mut client = client(&ringwall);
+    for (target, status, text) in [
+        ("/a.html", 200, "file a"),
+        ("/a?x", 200, "file a"),
+        ("/dir/", 200, "index of dir"),
+        ("/none/x?y=%20", 200, "GET /none/x?y=%20 HTTP/1.1"),
+        ("/code/x", 418, ""),
+        ("/spa/x", 200, "front"),
+        ("/old/b.html", 200, "new b"),
+        ("/old/x", 200, "new b"),
+        ("/pass/x?y", 200, "GET /pass/x?y HTTP/1.1"),
+        ("/if/", 200, "file dir none"),
+    ] {
+        let response = client.get("a", target);
+        assert_eq!(
+            (response.status, &*response.text()),
+            (status, text),
+            "{target}"
+        );
+    }
+    let to_dir = client.get("a", "/dir");
+    let port = ringwall.address("HTTP").port();
+    assert_eq!(
+        to_dir.header("location"),
+        Some(&*format!("http://a:{port}/dir/"))
+    );
+}

@@ -11,7 +11,7 @@ use super::{Builder, Result, logs, rewrite};
 use crate::config::model::{
     Handler, LimitExcept, Location, Locations, Position, Return, RootKind, ServerTokens,
 };
-use crate::config::script::Step;
+use crate::config::script::{Step, TryFiles};
 use crate::config::syntax::Directive;
 use crate::config::template::{Part, Template, Variable};
 use crate::config::units;
@@ -174,6 +174,7 @@ struct Contents<'a> {
     pass: Option<&'a Directive>,
     limit_except: Option<&'a Directive>,
     internal: bool,
+    try_files: Option<Box<TryFiles>>,
     /// `metrics` or `stub_status`.
     monitor: Option<Handler>,
 }
@@ -200,6 +201,10 @@ impl<'a> Contents<'a> {
                 b"stub_status" => contents.monitor = Some(Handler::StubStatus),
                 b"limit_except" => super::values::set(&mut contents.limit_except, inner, inner)?,
                 b"internal" => contents.internal = true,
+                b"try_files" => {
+                    let parsed = Box::new(rewrite::try_files(builder, inner)?);
+                    super::values::set(&mut contents.try_files, inner, parsed)?;
+                }
                 b"alias" => {
                     let kind = alias_kind(inner, head)?;
                     contents.scope.files.alias(builder, inner, kind)?;
@@ -313,6 +318,7 @@ fn build(
     location.script = steps.into();
     location.limit_except = limit_except;
     location.internal = contents.internal;
+    location.try_files = contents.try_files;
     location.auto_redirect = contents.pass.is_some() && path.ends_with(b"/");
     location.name = name.into();
     location.prefix = path.into();
@@ -407,6 +413,7 @@ pub(super) fn finish(
         position: position.clone(),
         script: Box::default(),
         handler,
+        try_files: None,
         limit_except: None,
         internal: false,
         error_pages: scope.routing.error_pages.clone().unwrap_or_default(),

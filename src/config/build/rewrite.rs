@@ -3,12 +3,15 @@
 
 use super::location::{self, Inherited, parse_return};
 use super::scope::Scope;
-use super::values::{has_variable, not_implemented, refuse};
+use super::values::{has_variable, refuse};
 use super::variables::{defined, variable_name};
 use super::{Builder, Result, logs};
-use crate::config::script::{Assignable, Condition, If, Rewrite, Step, Then};
+use crate::config::script::{
+    Assignable, Candidate, Condition, FileTest, If, Otherwise, Rewrite, Step, Then, TryFiles,
+};
 use crate::config::syntax::Directive;
 use crate::config::template::{Part, Template, Variable};
+use crate::config::units;
 
 /// Takes a directive that is a step of a server's or a location's script;
 /// `None` when it is none of these. `if` is for the caller, who knows what its
@@ -142,16 +145,17 @@ fn condition(builder: &mut Builder<'_>, d: &Directive) -> Result<(Condition, Vec
         refuse(d, format!("invalid condition \"{word}\""))
     };
     let first = words.first().copied().unwrap_or_default();
-    let is_file_test = [b"-f".as_slice(), b"-d", b"-e", b"-x"]
-        .iter()
-        .any(|test| first.strip_prefix(b"!").unwrap_or(first) == *test);
-    if is_file_test {
-        return Err(not_implemented(d, first));
-    }
-    if !first.starts_with(b"$") {
+    let file_test = file_test(first);
+    if file_test.is_none() && !first.starts_with(b"$") {
         return Err(invalid(first));
     }
     let condition = match &*words {
+        [_, path] if let Some((test, negated)) = file_test => Condition::File {
+            test,
+            path: builder.template(path, &d.position)?,
+            negated,
+        },
+        [word, ..] if file_test.is_some() => return Err(invalid(word)),
         [variable] => Condition::IsSet(single_variable(builder, d, variable)?),
         [variable, operator, other] => {
             let value = single_variable(builder, d, variable)?;
@@ -182,7 +186,8 @@ fn condition(builder: &mut Builder<'_>, d: &Directive) -> Result<(Condition, Vec
     let tested: Vec<Variable> = match &condition {
         Condition::IsSet(value)
         | Condition::Equals { value, .. }
-        | Condition::Matches { value, .. } => value.variables().cloned().collect(),
+        | Condition::Matches { value, .. }
+        | Condition::File { path: value, .. } => value.variables().cloned().collect(),
     };
     if let Condition::Matches { pattern, .. } = &condition {
         for &(_, group) in pattern.named() {
@@ -211,6 +216,53 @@ fn unwrapped(d: &Directive) -> Result<Vec<&[u8]>> {
         words.pop();
     }
     Ok(words)
+}
+
+fn file_test(word: &[u8]) -> Option<(FileTest, bool)> {
+    let test = match word.strip_prefix(b"!").unwrap_or(word) {
+        b"-f" => FileTest::Regular,
+        b"-d" => FileTest::Directory,
+        b"-e" => FileTest::Any,
+        b"-x" => FileTest::Executable,
+        _ => return None,
+    };
+    Some((test, word.starts_with(b"!")))
+}
+
+/// `try_files FILE… URI|=CODE`.
+pub(super) fn try_files(builder: &Builder<'_>, d: &Directive) -> Result<TryFiles> {
+    let Some((last, files)) = d.args.split_last() else {
+        return Err(refuse(
+            d,
+            "invalid number of arguments in \"try_files\" directive",
+        ));
+    };
+    let mut candidates = Vec::with_capacity(files.len());
+    for file in files {
+        let (path, is_directory) = match file.value.strip_suffix(b"/") {
+            Some(path) if !path.is_empty() => (path, true),
+            _ => (&*file.value, false),
+        };
+        candidates.push(Candidate {
+            path: builder.template(path, &d.position)?,
+            is_directory,
+        });
+    }
+    let otherwise = match last.value.strip_prefix(b"=") {
+        Some(code) => {
+            let code = units::number(code).and_then(|code| u16::try_from(code).ok());
+            let code = code.filter(|&code| code <= 999);
+            Otherwise::Status(code.ok_or_else(|| {
+                let last = last.text();
+                refuse(d, format!("invalid code \"{last}\""))
+            })?)
+        }
+        None => Otherwise::Redirect(builder.template(&last.value, &d.position)?),
+    };
+    Ok(TryFiles {
+        candidates,
+        otherwise,
+    })
 }
 
 fn single_variable(builder: &Builder<'_>, d: &Directive, word: &[u8]) -> Result<Template> {

@@ -33,6 +33,7 @@ pub(super) fn build(
     let mut names = Vec::new();
     let mut monitor = Handler::Files;
     let mut steps = Vec::new();
+    let mut try_files = None;
     let mut locations = Vec::new();
     let mut listens = false;
     for inner in d.children() {
@@ -45,6 +46,10 @@ pub(super) fn build(
             b"location" => locations.push(inner),
             b"metrics" => monitor = Handler::Metrics,
             b"stub_status" => monitor = Handler::StubStatus,
+            b"try_files" => {
+                let parsed = Box::new(rewrite::try_files(builder, inner)?);
+                super::values::set(&mut try_files, inner, parsed)?;
+            }
             b"if" => steps.push(rewrite::server_if(builder, inner)?),
             b"set" | b"rewrite" | b"break" | b"return" => {
                 steps.extend(rewrite::step(builder, inner)?);
@@ -71,6 +76,7 @@ pub(super) fn build(
     let (handler, steps) = location::answer_first(steps, monitor);
     let mut root = location::finish(builder, &scope, handler, &d.position);
     root.script = steps.into();
+    root.try_files = try_files;
     let locations = location::build_all(builder, &locations, &scope, None)?;
     let name = names.first().map_or("", |name| &name.text);
     Ok(Draft {

@@ -81,7 +81,6 @@ pub(super) const GROUPS: &[Group] = &[
     ),
     group(LATER, HS, "max_headers"),
     group(LATER, L, "post_action"),
-    group(LATER, SL, "try_files"),
     // Rewriting and variables.
     group(
         LATER,

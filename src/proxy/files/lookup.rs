@@ -31,6 +31,14 @@ impl Kind {
     }
 }
 
+/// What is known of something that was not opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Probed {
+    pub(crate) kind: Kind,
+    /// By its owner.
+    pub(crate) is_executable: bool,
+}
+
 /// An open file and what it was when it was opened.
 #[derive(Debug)]
 pub(super) struct Opened {
@@ -77,7 +85,7 @@ pub(super) async fn open(path: Vec<u8>, policy: Policy) -> Result<Opened> {
 /// # Errors
 /// As [`open`].
 #[allow(dead_code, reason = "for `try_files`")]
-pub(super) async fn probe(path: Vec<u8>, policy: Policy) -> Result<Kind> {
+pub(super) async fn probe(path: Vec<u8>, policy: Policy) -> Result<Probed> {
     offload(move || probe_now(&path, &policy))
         .await
         .unwrap_or_else(|error| Err(errno_of(&error)))
@@ -96,7 +104,9 @@ pub(super) async fn index(candidates: Vec<Vec<u8>>, folder: Vec<u8>, policy: Pol
             // Asked once, and only where it matters, as Nginx does.
             if !folder_is_there {
                 match probe_now(&folder, &policy) {
-                    Ok(Kind::Folder) => folder_is_there = true,
+                    Ok(Probed {
+                        kind: Kind::Folder, ..
+                    }) => folder_is_there = true,
                     Ok(_) => return Index::Failed(position, Errno::NOTDIR),
                     Err(errno) => return Index::Failed(position, errno),
                 }
@@ -133,13 +143,16 @@ fn open_now(path: &[u8], policy: &Policy) -> Result<Opened> {
     })
 }
 
-fn probe_now(path: &[u8], policy: &Policy) -> Result<Kind> {
+fn probe_now(path: &[u8], policy: &Policy) -> Result<Probed> {
     let stat = match policy {
         Policy::Follow => stat(OsStr::from_bytes(path))?,
         Policy::Refuse(from) => fstat(walk(path, from, false, STEP)?)?,
         Policy::SameOwner(from) => fstat(walk(path, from, true, STEP)?)?,
     };
-    Ok(Kind::of(&stat))
+    Ok(Probed {
+        kind: Kind::of(&stat),
+        is_executable: Mode::from_raw_mode(stat.st_mode).contains(Mode::XUSR),
+    })
 }
 
 /// To look at something, or to go through it, without opening it.
@@ -214,7 +227,8 @@ mod tests {
         let owner = Policy::SameOwner(Vec::new());
         let kind = |name: &str, policy: &Policy| {
             let opened = open_now(&at(name), policy).map(|opened| opened.kind);
-            assert_eq!(opened, probe_now(&at(name), policy), "{name}");
+            let probed = probe_now(&at(name), policy).map(|probed| probed.kind);
+            assert_eq!(opened, probed, "{name}");
             opened
         };
         assert_eq!(kind("real/deep/file", &refuse), Ok(Kind::File));

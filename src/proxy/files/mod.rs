@@ -30,7 +30,7 @@ use super::variables::expand_to_vec;
 use super::{log, respond};
 
 pub(crate) use content_type::{of_path as type_of_path, with_charset};
-pub(crate) use lookup::Kind;
+pub(crate) use lookup::{Kind, Probed};
 pub(crate) use path::{write_root, write_uri};
 
 use lookup::{Index, Opened, Policy};
@@ -92,11 +92,11 @@ pub(crate) async fn serve<S: ResponseSink>(
 }
 
 /// What lies at a path of the file system, by the location's rule on symbolic
-/// links: for `try_files`. Any error means that nothing usable does.
+/// links: for `try_files` and the conditions of `if`. Any error means that
+/// nothing usable does.
 ///
-/// The path comes from [`path_of`]. Cancelling it has no effect.
-#[allow(dead_code, reason = "for `try_files`")]
-pub(crate) async fn probe(request: &Request<'_>, path: Vec<u8>) -> Result<Kind, Errno> {
+/// Cancelling it has no effect.
+pub(crate) async fn probe(request: &Request<'_>, path: Vec<u8>) -> Result<Probed, Errno> {
     let policy = policy(request);
     lookup::probe(path, policy).await
 }
@@ -106,7 +106,6 @@ pub(crate) async fn probe(request: &Request<'_>, path: Vec<u8>) -> Result<Kind, 
 /// # Errors
 /// 500 if an `alias` is asked for a URI that is not the location's, 404 if the
 /// path would leave the root. The log has been told.
-#[allow(dead_code, reason = "for `try_files`")]
 pub(crate) fn path_of(request: &Request<'_>, uri: &[u8]) -> Result<Vec<u8>, Failure> {
     path::of_uri(request, uri).map(|path| path.full)
 }

@@ -90,6 +90,7 @@ fn example(name: &str) -> Option<&'static str> {
         "set" => "$x y",
         "rewrite" => "^ /x last",
         "error_page" => "404 = /404.html",
+        "try_files" => "$uri $uri/ =404",
         "break" | "internal" => "",
         "client_max_body_size" | "client_body_buffer_size" | "client_header_buffer_size" => "1k",
         "large_client_header_buffers" => "4 8k",
