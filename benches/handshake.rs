@@ -8,12 +8,16 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use ringwall::config::LoadOptions;
+use ringwall::tls::certs::Loader;
+use ringwall::tls::client_auth::ClientAuth;
 use ringwall::tls::record::{MAX_PLAINTEXT, Sealer};
 use ringwall::tls::session::Handshake;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{
     ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, ProtocolVersion,
     RootCertStore, ServerConfig, ServerConnection,
@@ -24,10 +28,19 @@ const BODY: usize = 1 << 20;
 struct Configs {
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// The client's.
+    leaf: CertificateDer<'static>,
 }
 
 /// P-256 throughout, X25519, a client certificate, TLS 1.3 preferred.
 fn configs(resume: bool) -> Configs {
+    configs_with(resume, false)
+}
+
+/// The same with clients judged by rustls' verifier or by ours, which
+/// remembers signatures.
+fn configs_with(resume: bool, ours: bool) -> Configs {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
@@ -48,20 +61,25 @@ fn configs(resume: bool) -> Configs {
     provider.kx_groups = vec![aws_lc_rs::kx_group::X25519];
     let provider = Arc::new(provider);
 
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
-        .build()
-        .unwrap();
+    let verifier: Arc<dyn ClientCertVerifier> = if ours {
+        policy(&ca.pem())
+    } else {
+        WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+            .build()
+            .unwrap()
+    };
     let (chain, key) = leaf("server.example");
     let mut server = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::clone(&verifier))
         .with_single_cert(chain, key)
         .unwrap();
     server.enable_secret_extraction = true;
     server.ticketer = aws_lc_rs::Ticketer::new().unwrap();
 
     let (chain, key) = leaf("client.example");
+    let leaf = chain[0].clone();
     let mut client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -76,7 +94,45 @@ fn configs(resume: bool) -> Configs {
     Configs {
         server: Arc::new(server),
         client: Arc::new(client),
+        verifier,
+        leaf,
     }
+}
+
+/// `ssl_verify_client on` with this CA.
+fn policy(ca: &str) -> Arc<ClientAuth> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("conf");
+    let text = format!(
+        "events {{}} http {{ server {{ listen 127.0.0.1:443 ssl; ssl_reject_handshake on;\n\
+         ssl_client_certificate \"data:{ca}\"; ssl_verify_client on; }} }}"
+    );
+    std::fs::write(&file, text).unwrap();
+    let options = LoadOptions::new(file, dir.path());
+    let config = ringwall::config::load(&options).unwrap();
+    let tls = config.servers[0].tls.as_ref().unwrap();
+    let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+    ClientAuth::load(tls, algorithms, &mut Loader::new()).unwrap()
+}
+
+/// What a policy asks of a chain at a full handshake, at a resumption, and
+/// after a reload with another CRL.
+fn judging(c: &mut Criterion) {
+    let mut group = c.benchmark_group("judge_chain");
+    for (name, ours) in [("webpki", false), ("remembered", true)] {
+        let configs = configs_with(false, ours);
+        let leaf = configs.leaf.clone();
+        let now = UnixTime::now();
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                configs
+                    .verifier
+                    .verify_client_cert(&leaf, &[], now)
+                    .unwrap()
+            });
+        });
+    }
+    group.finish();
 }
 
 fn connection(configs: &Configs) -> ClientConnection {
@@ -115,8 +171,12 @@ fn handshake(configs: &Configs) -> (Duration, bool) {
 
 fn handshakes(c: &mut Criterion) {
     let mut group = c.benchmark_group("handshake");
-    for (name, resume) in [("full_p256_client_certificate", false), ("resumed", true)] {
-        let configs = configs(resume);
+    for (name, resume, ours) in [
+        ("full_p256_client_certificate", false, false),
+        ("full_p256_client_certificate_remembered", false, true),
+        ("resumed", true, false),
+    ] {
+        let configs = configs_with(resume, ours);
         handshake(&configs);
         group.bench_function(name, |b| {
             b.iter_custom(|iterations| {
@@ -194,5 +254,5 @@ fn sealing(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, handshakes, sealing);
+criterion_group!(benches, handshakes, judging, sealing);
 criterion_main!(benches);

@@ -9,13 +9,15 @@
 //! in without (`optional_no_ca`), or answered without (`ssl_verify_failure
 //! http`), is an [`UnverifiedClient`].
 //!
-//! Chains are verified by webpki; what OpenSSL asks for beyond it (see
+//! Signatures under certificates are checked once (see `remembered`), all else
+//! each time. Chains are verified by webpki; what OpenSSL asks for beyond it (see
 //! `authorities`) is checked on the path it found. The one thing let in that
 //! webpki refuses is a leaf of X.509 v1 (see `v1`).
 
 mod authorities;
 pub(super) mod crl;
 mod refusal;
+mod remembered;
 pub(super) mod revocation;
 pub(super) mod servers;
 pub(super) mod v1;
@@ -135,6 +137,7 @@ impl ClientAuth {
         algorithms: WebPkiSupportedAlgorithms,
         loader: &mut Loader,
     ) -> Result<Self, TlsError> {
+        let algorithms = remembered::remembering(algorithms);
         let mode = tls.verify_client.value;
         let depth = usize::try_from(tls.verify_depth).unwrap_or(MAX_DEPTH);
         let mut all = Vec::new();
