@@ -2,13 +2,14 @@
 //! strength of which.
 
 use crate::config::{Access, RuleEffect, Satisfy};
-use crate::net::spawn::sleep;
 use crate::telemetry::error_log::Level;
 
 use super::auth_basic;
 use super::auth_request;
+use super::exchange::BodySource;
 use super::forward::Failure;
 use super::log;
+use super::patience::wait;
 use super::request::Request;
 
 /// What one check says of a request.
@@ -26,10 +27,14 @@ pub(super) enum Opinion {
 /// Holds a request against the checks of its location.
 ///
 /// # Errors
-/// The status that it is refused with.
+/// The status that it is refused with; or the client is gone.
 ///
 /// Cancelling it leaves the request without an answer.
-pub(super) async fn check(request: &mut Request<'_>, access: &Access) -> Result<(), Failure> {
+pub(super) async fn check(
+    request: &mut Request<'_>,
+    access: &Access,
+    body: &mut impl BodySource,
+) -> Result<(), Failure> {
     let mut ballot = Ballot {
         satisfy: access.satisfy,
         refusal: None,
@@ -40,7 +45,7 @@ pub(super) async fn check(request: &mut Request<'_>, access: &Access) -> Result<
     if let Some(auth) = &access.auth_basic {
         // Boxed, for the requests that come without.
         let opinion = Box::pin(auth_basic::check(request, auth)).await;
-        delay(request, access, opinion).await;
+        delay(request, access, opinion, body).await?;
         if ballot.count(opinion)? {
             request.answer.challenges.clear();
             return Ok(());
@@ -48,7 +53,7 @@ pub(super) async fn check(request: &mut Request<'_>, access: &Access) -> Result<
     }
     if let Some(auth) = &access.auth_request {
         let opinion = Box::pin(auth_request::check(request, auth)).await;
-        delay(request, access, opinion).await;
+        delay(request, access, opinion, body).await?;
         if ballot.count(opinion)? {
             request.answer.challenges.clear();
             return Ok(());
@@ -68,15 +73,21 @@ pub(super) async fn check(request: &mut Request<'_>, access: &Access) -> Result<
 }
 
 /// `auth_delay`.
-async fn delay(request: &Request<'_>, access: &Access, opinion: Opinion) {
+async fn delay(
+    request: &Request<'_>,
+    access: &Access,
+    opinion: Opinion,
+    body: &mut impl BodySource,
+) -> Result<(), Failure> {
     if opinion == Opinion::KeepOut(401) && !access.auth_delay.is_zero() {
         log::request_error(
             request,
             Level::Notice,
             format_args!("delaying unauthorized request"),
         );
-        sleep(access.auth_delay).await;
+        wait(request, access.auth_delay, body).await?;
     }
+    Ok(())
 }
 
 /// How the checks have voted so far.

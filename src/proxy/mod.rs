@@ -28,6 +28,7 @@ mod limits;
 mod log;
 mod measure;
 mod output;
+mod patience;
 mod pool;
 mod preamble;
 mod real_ip;

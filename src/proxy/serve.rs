@@ -194,12 +194,12 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
     // password and by what another location says. 503, 403, 401.
     real_ip::apply(request, location);
     if let Some(limits) = &location.limits {
-        limits::check(request, limits).await?;
+        limits::check(request, limits, body).await?;
     }
     if let Some(rules) = &location.access
         && !request.target.is_subrequest
     {
-        access::check(request, rules).await?;
+        access::check(request, rules, body).await?;
     }
 
     // Phase 7, files that may be there.

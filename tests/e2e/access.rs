@@ -313,6 +313,8 @@ fn nginx_with_the_same_configuration_lets_the_same_clients_in() {
          location /all/ { allow 127.0.0.1; deny all; proxy_pass http://127.0.0.1:1; }
          location /deny/ { deny all; proxy_pass http://127.0.0.1:1; }
          location /missing/ { auth_basic_user_file no-such-file; proxy_pass http://127.0.0.1:1; }
+         location /except/ { auth_basic off; limit_except GET { deny all; } proxy_pass http://127.0.0.1:1; }
+         location /except/auth/ { auth_basic off; limit_except POST { auth_basic x; } proxy_pass http://127.0.0.1:1; }
          location /said/ { deny all; return 200 said; }
          location /half/ { auth_basic_user_file users; auth_basic off; proxy_pass http://127.0.0.1:1; }";
     let users = every_form();
@@ -341,6 +343,8 @@ fn nginx_with_the_same_configuration_lets_the_same_clients_in() {
         "/all/",
         "/deny/",
         "/missing/",
+        "/except/",
+        "/except/auth/",
         "/said/",
         "/half/",
     ] {

@@ -89,6 +89,26 @@ fn requests_above_the_rate_wait_their_turn() {
 }
 
 #[test]
+fn a_client_that_does_not_wait_for_its_turn_is_not_waited_for() {
+    let ringwall = start(&format!(
+        "limit_req_zone $binary_remote_addr zone=one:1m rate=1r/m;
+         server {{ listen 127.0.0.1:@HTTP@; location / {{ limit_req zone=one burst=5; {NOWHERE} }} }}"
+    ));
+    let address = ringwall.address("HTTP");
+    assert_eq!(statuses(address, ["/".into()]), [502]);
+    let mut delayed = Connection::plain(address);
+    delayed.send("GET /delayed HTTP/1.1\r\nHost: a\r\n\r\n");
+    ringwall.complaint_with(&["[warn]", "delaying request", "GET /delayed"]);
+    drop(delayed);
+    ringwall.access_with(&["GET /delayed", " 499 "]);
+    ringwall.complaint_with(&[
+        "[info]",
+        "client prematurely closed connection",
+        "GET /delayed",
+    ]);
+}
+
+#[test]
 fn all_workers_count_together() {
     let ringwall = Site::new().start(&whole(
         "worker_processes 4;",

@@ -11,12 +11,13 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, LimitZone, Limits};
-use crate::net::spawn::sleep;
 use crate::telemetry::error_log::{Level, Text};
 
+use super::exchange::BodySource;
 use super::forward::Failure;
 use super::gateway::level;
 use super::log;
+use super::patience::wait;
 use super::request::Request;
 use super::variables::expand;
 
@@ -43,14 +44,18 @@ pub(crate) struct Limited {
 /// it, or counts it and lets it pass.
 ///
 /// # Errors
-/// The status that it is refused with.
+/// The status that it is refused with; or the client is gone.
 ///
 /// Cancelling it leaves the request counted and without an answer.
-pub(super) async fn check(request: &mut Request<'_>, limits: &Limits) -> Result<(), Failure> {
+pub(super) async fn check(
+    request: &mut Request<'_>,
+    limits: &Limits,
+    body: &mut impl BodySource,
+) -> Result<(), Failure> {
     if !limits.requests.is_empty() && request.limited.requests.is_none() {
         let delay = check_requests(request, limits)?;
         if !delay.is_zero() {
-            sleep(delay).await;
+            wait(request, delay, body).await?;
         }
     }
     if !limits.connections.is_empty() && request.limited.connections.is_none() {
