@@ -150,6 +150,12 @@ pub(super) const ROWS: &[Row] = &[
         "settings for all other methods",
     ),
     words(
+        "try_files",
+        S.with(L),
+        (2, MANY),
+        "the first of these files that exists, else a URI or `=CODE`",
+    ),
+    words(
         "internal",
         L,
         (0, 0),
