@@ -24,8 +24,10 @@ use super::variables::{UserVariable, VariableId};
 pub use forwarding::*;
 
 mod balancing;
+mod link;
 mod names;
 
+pub use link::{ProxyLink, ProxyProtocol};
 pub use names::{ParsedUrl, ResolverId, ResolverSettings, UpstreamNames, UrlTarget};
 
 pub use balancing::{BalanceMethod, Conditions, NextUpstream, Sticky, StickyCookie, StickyExpires};
@@ -612,6 +614,8 @@ pub struct Proxy {
     pub read_timeout: Duration,
     /// `proxy_send_timeout`, between two writes. Default 60 s.
     pub send_timeout: Duration,
+    /// How backends are connected to.
+    pub link: ProxyLink,
     /// What else changes on the way.
     pub filters: ProxyFilters,
     /// `proxy_next_upstream`, `_tries`, `_timeout`.

@@ -76,6 +76,34 @@ impl Socket {
         Ok(stream.into())
     }
 
+    /// As [`Socket::connect`], from this address; with port 0 the kernel
+    /// chooses the port.
+    ///
+    /// # Errors
+    /// Also what `bind(2)` reports.
+    pub async fn connect_from(from: SocketAddr, to: SocketAddr) -> io::Result<Self> {
+        use socket2::{Domain, Protocol, SockAddr, Socket as Raw, Type};
+        let socket = Raw::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+        socket.bind(&SockAddr::from(from))?;
+        // The runtime connects only sockets of its own making, so this one is
+        // told to without waiting, and then waited for.
+        socket.set_nonblocking(true)?;
+        match socket.connect(&SockAddr::from(to)) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+            _ => {}
+        }
+        let stream = TcpStream::from_std(socket.into())?;
+        stream.writable(false).await?;
+        let socket: Self = stream.into();
+        with_fd(&socket.sender, |fd| {
+            rustix::net::sockopt::socket_error(fd)??;
+            rustix::net::sockopt::set_tcp_nodelay(fd, true)?;
+            // A ring waits for data where the socket itself does not refuse to.
+            rustix::io::ioctl_fionbio(fd, monoio::utils::is_legacy())
+        })?;
+        Ok(socket)
+    }
+
     /// Takes a socket of the standard library's into this worker's runtime.
     ///
     /// # Errors
@@ -231,6 +259,18 @@ impl Sender {
         let mut byte = [0; 1];
         let peeked = with_fd(self, |fd| rustix::net::recv(fd, &mut byte[..], flags));
         peeked.is_err_and(|error| error == rustix::io::Errno::AGAIN)
+    }
+
+    /// Lets the kernel look now and then whether the peer is still there
+    /// (`SO_KEEPALIVE`).
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn keep_alive(&self) -> io::Result<()> {
+        with_fd(self, |fd| {
+            rustix::net::sockopt::set_socket_keepalive(fd, true)
+        })?;
+        Ok(())
     }
 
     /// Makes the close abortive: the peer gets a reset and unsent data is

@@ -2,19 +2,20 @@
 //! happens when it does not work out.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Conditions, Proxy, ProxyHttpVersion, UpstreamAddress, UpstreamPeer};
+use crate::config::{Conditions, Proxy, ProxyHttpVersion, UpstreamPeer};
 use crate::net::deadlines::Deadline;
-use crate::net::socket::Socket;
 use crate::telemetry::error_log::Level;
 
 use super::balance::AfterFailure;
 use super::destination::{self, Place};
 use super::exchange::{BodySize, BodySource, ResponseSink};
 use super::input::Input;
+use super::link;
 use super::log;
 use super::pool::{Connection, Key};
 use super::request::{Addressee, Attempt, Request};
@@ -89,6 +90,7 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
     })?;
     let next = &proxy.next_upstream;
     let repeatable = is_repeatable(request, proxy, body);
+    let local = link::local_address(request, proxy);
     let mut selection = upstream.group.select(request, next.tries);
     let began = Instant::now();
     let in_time = || next.timeout.is_zero() || began.elapsed() < next.timeout;
@@ -113,6 +115,7 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
             upstream,
             peer,
             secure: secure.as_ref(),
+            local,
             unwelcome,
         };
         let tried = try_peer(request, proxy, &target, body, sink).await;
@@ -238,6 +241,8 @@ struct Target<'t> {
     peer: &'t Rc<UpstreamPeer>,
     /// `None` without TLS.
     secure: Option<&'t Secure<'t>>,
+    /// Where to connect from, if that is said.
+    local: Option<SocketAddr>,
     /// An answer with one of these statuses does not reach the client.
     unwelcome: Conditions,
 }
@@ -254,7 +259,11 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
     let &Target { upstream, peer, .. } = target;
     let repeatable = is_repeatable(request, proxy, body);
     loop {
-        let pooled = take_pooled(target, repeatable, Instant::now());
+        let pooled = match proxy.link.proxy_protocol {
+            None => take_pooled(target, Instant::now()),
+            // Another's connection would speak for another client.
+            Some(_) => None,
+        };
         let reused = pooled.is_some();
         let attempt = Attempt::at(upstream.id, Addressee::Peer(Rc::clone(peer)));
         let started = attempt.started;
@@ -315,15 +324,15 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
     }
 }
 
-/// A connection from the pool. A request that must not be repeated gets one
-/// only after a look at whether the backend has closed it, which costs a
-/// system call; the others find out by themselves.
-fn take_pooled(target: &Target<'_>, repeatable: bool, now: Instant) -> Option<Connection> {
+/// A connection from the pool on which nothing has come meanwhile. The look
+/// costs a system call, and is worth it: what a backend says on an idle
+/// connection (a late second answer, a 408) would answer this request.
+fn take_pooled(target: &Target<'_>, now: Instant) -> Option<Connection> {
     let tls = target.secure.map(Secure::key);
     loop {
         let pool = &target.upstream.pool;
-        let connection = pool.take(&target.peer.address, tls, now)?;
-        if repeatable || connection.transport.sender().is_quiet() {
+        let connection = pool.take(&target.peer.address, tls, target.local, now)?;
+        if connection.transport.sender().is_quiet() {
             return Some(connection);
         }
     }
@@ -339,17 +348,19 @@ async fn connect(
     let peer = target.peer;
     let deadline = Deadline::new();
     deadline.arm(proxy.connect_timeout);
-    let socket = match &peer.address {
-        UpstreamAddress::Inet(address) => deadline.run(Socket::connect(*address)).await,
-        UpstreamAddress::Unix(path) => deadline.run(Socket::connect_unix(path)).await,
-    };
+    let is_personal = proxy.link.proxy_protocol.is_some();
+    let connecting = link::connect(request, proxy, &peer.address, target.local);
+    let socket = deadline.run(connecting).await;
     let (status, error) = match socket {
         Ok(Ok(socket)) => {
             if let Some(secure) = target.secure {
                 // As in Nginx the time to connect includes the handshake.
                 let handshake = secure.handshake(socket, &peer.address, &deadline);
                 // Boxed: rare, and large for the task that waits for it.
-                return Box::pin(handshake).await.map_err(|error| {
+                let connected = Box::pin(handshake).await;
+                let connected =
+                    connected.map(|connection| connection.linked(target.local, is_personal));
+                return connected.map_err(|error| {
                     let context = secure.context();
                     log::upstream_error(
                         request,
@@ -364,8 +375,10 @@ async fn connect(
             let key = Key {
                 address: peer.address.clone(),
                 tls: None,
+                local: None,
             };
-            return Ok(Connection::new(transport, key, None, Instant::now()));
+            let connection = Connection::new(transport, key, None, Instant::now());
+            return Ok(connection.linked(target.local, is_personal));
         }
         Ok(Err(error)) => (502, TransportError::Io(error)),
         Err(_) => (504, TransportError::TimedOut),

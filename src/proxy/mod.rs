@@ -25,6 +25,7 @@ mod h1;
 mod handshake;
 mod input;
 mod limits;
+mod link;
 mod log;
 mod measure;
 mod output;

@@ -2,6 +2,7 @@
 //! first out, bounded in number and in age, per worker.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::config::{Upstream, UpstreamAddress};
@@ -17,6 +18,8 @@ pub(crate) struct Connection {
     pub(crate) facts: Option<LinkFacts>,
     opened: Instant,
     requests: u64,
+    /// It speaks for one client, so no other's requests go over it.
+    is_personal: bool,
 }
 
 /// What a connection was made for; it serves nothing else.
@@ -26,6 +29,8 @@ pub(crate) struct Key {
     pub(crate) address: UpstreamAddress,
     /// Over TLS, under what.
     pub(crate) tls: Option<Box<TlsKey>>,
+    /// Where it comes from, if that was asked for.
+    pub(crate) local: Option<SocketAddr>,
 }
 
 /// What the TLS connections to one address differ by.
@@ -41,9 +46,14 @@ pub(crate) struct TlsKey {
 pub(crate) type TlsKeyRef<'a> = (&'a [u8; 32], &'a str);
 
 impl Key {
-    fn serves(&self, address: &UpstreamAddress, tls: Option<TlsKeyRef<'_>>) -> bool {
+    fn serves(
+        &self,
+        address: &UpstreamAddress,
+        tls: Option<TlsKeyRef<'_>>,
+        local: Option<SocketAddr>,
+    ) -> bool {
         let own = self.tls.as_ref().map(|key| (&key.identity, &*key.name));
-        self.address == *address && own == tls
+        self.address == *address && own == tls && self.local == local
     }
 }
 
@@ -70,7 +80,15 @@ impl Connection {
             facts,
             opened: now,
             requests: 0,
+            is_personal: false,
         }
+    }
+
+    /// What was asked of the way to the backend beside its address and TLS.
+    pub(crate) fn linked(mut self, local: Option<SocketAddr>, is_personal: bool) -> Self {
+        self.key.local = local;
+        self.is_personal = is_personal;
+        self
     }
 
     /// Counts a request against `keepalive_requests`.
@@ -130,11 +148,12 @@ impl Pool {
         &self,
         address: &UpstreamAddress,
         tls: Option<TlsKeyRef<'_>>,
+        local: Option<SocketAddr>,
         now: Instant,
     ) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let keys = idle.iter().map(|(connection, _)| &connection.key);
-        let index = latest(keys, address, tls)?;
+        let index = latest(keys, address, tls, local)?;
         let (connection, since) = idle.remove(index);
         // Younger than the rest to this address, so if it is too old, all are.
         (now.duration_since(since) < self.limits.timeout).then_some(connection)
@@ -144,7 +163,8 @@ impl Pool {
     /// another request; closes the oldest if there are too many.
     pub(crate) fn put(&self, connection: Connection, now: Instant) {
         let limits = self.limits;
-        let spent = connection.requests >= limits.requests
+        let spent = connection.is_personal
+            || connection.requests >= limits.requests
             || now.duration_since(connection.opened) >= limits.lifetime
             || limits.idle == 0;
         if spent {
@@ -182,8 +202,9 @@ fn latest<'k>(
     mut keys: impl DoubleEndedIterator<Item = &'k Key> + ExactSizeIterator,
     address: &UpstreamAddress,
     tls: Option<TlsKeyRef<'_>>,
+    local: Option<SocketAddr>,
 ) -> Option<usize> {
-    keys.rposition(|key| key.serves(address, tls))
+    keys.rposition(|key| key.serves(address, tls, local))
 }
 
 #[cfg(test)]
@@ -199,9 +220,11 @@ mod tests {
                 name: name.into(),
             })
         });
-        (0..3_u16, prop::option::of(tls)).prop_map(|(port, tls)| Key {
+        let local = prop::option::of((0..2_u16).prop_map(|port| ([127, 0, 0, 2], port).into()));
+        (0..3_u16, prop::option::of(tls), local).prop_map(|(port, tls, local)| Key {
             address: UpstreamAddress::Inet(([127, 0, 0, 1], port).into()),
             tls,
+            local,
         })
     }
 
@@ -212,7 +235,7 @@ mod tests {
             wanted in key(),
         ) {
             let tls = wanted.tls.as_ref().map(|key| (&key.identity, &*key.name));
-            let found = latest(held.iter(), &wanted.address, tls);
+            let found = latest(held.iter(), &wanted.address, tls, wanted.local);
             let expected = held.iter().rposition(|key| *key == wanted);
             prop_assert_eq!(found, expected);
         }

@@ -17,6 +17,7 @@ mod files;
 mod filters;
 mod http;
 mod limits;
+mod link;
 mod listen;
 mod location;
 mod logs;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::filters::{FilterSettings, default_redirect};
+use super::link::LinkSettings;
 use super::proxy_tls::ProxyTlsSettings;
 use super::response::{field_name, field_value};
 use super::upstream::{self, HTTP_PORT, HTTPS_PORT};
@@ -29,6 +30,7 @@ pub(super) struct ProxySettings {
     connect_timeout: Option<Duration>,
     read_timeout: Option<Duration>,
     send_timeout: Option<Duration>,
+    link: LinkSettings,
     filters: FilterSettings,
     next_upstream: Option<Conditions>,
     next_upstream_tries: Option<usize>,
@@ -71,7 +73,7 @@ impl ProxySettings {
             b"proxy_next_upstream_timeout" => {
                 set(&mut self.next_upstream_timeout, d, milliseconds(d)?)?;
             }
-            _ => return self.filters.apply(builder, d),
+            _ => return Ok(self.link.apply(builder, d)? || self.filters.apply(builder, d)?),
         }
         Ok(true)
     }
@@ -83,6 +85,7 @@ impl ProxySettings {
             set_headers, client_identity, http_version, connect_timeout, read_timeout, send_timeout,
             next_upstream, next_upstream_tries, next_upstream_timeout
         );
+        self.link.inherit(&outer.link);
         self.filters.inherit(&outer.filters);
     }
 
@@ -163,6 +166,7 @@ pub(super) fn build(
         connect_timeout: settings.connect_timeout.unwrap_or(DEFAULT_TIMEOUT),
         read_timeout: settings.read_timeout.unwrap_or(DEFAULT_TIMEOUT),
         send_timeout: settings.send_timeout.unwrap_or(DEFAULT_TIMEOUT),
+        link: settings.link.finish(),
         filters: settings.filters.build(pass.redirect.as_ref()),
         next_upstream: settings.next_upstream(),
     })

@@ -701,6 +701,24 @@ pub(super) const ROWS: &[Row] = &[
         ONE,
         "how long a connection is used at all",
     ),
+    // Connecting.
+    words(
+        "proxy_bind",
+        HSL,
+        (1, 2),
+        "the address that backends are connected to from",
+    ),
+    flag(
+        "proxy_socket_keepalive",
+        HSL,
+        "let the kernel look whether idle backends are there",
+    ),
+    words(
+        "proxy_protocol",
+        HSL,
+        ONE,
+        "`v1` (`on`) or `v2`: tell backends who the client is, ringwall's own for HTTP",
+    ),
     // Names while serving.
     words(
         "resolver",

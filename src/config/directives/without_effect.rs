@@ -209,9 +209,8 @@ pub(super) const GROUPS: &[Group] = &[
         HSL,
         "\
          client_body_in_file_only gzip gunzip gzip_static \
-         log_subrequest proxy_bind \
+         log_subrequest \
          proxy_force_ranges proxy_intercept_errors \
-         proxy_socket_keepalive \
          reset_timedout_connection \
          mirror",
     ),

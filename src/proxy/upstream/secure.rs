@@ -157,6 +157,7 @@ impl<'v> Secure<'v> {
                 identity: *self.tls.identity(),
                 name: (*self.name).into(),
             })),
+            local: None,
         };
         let facts = LinkFacts {
             protocol: tls::protocol_name(established.version),

@@ -118,6 +118,8 @@ fn example(name: &str) -> Option<&'static str> {
         "hash" => "$remote_addr consistent",
         "sticky" => "cookie name path=/",
         "zone" => "name 64k",
+        "proxy_bind" => "127.0.0.1",
+        "proxy_protocol" => "v2",
         "resolver" => "127.0.0.1 valid=5s ipv6=off",
         "proxy_next_upstream_tries" => "2",
         "proxy_next_upstream_timeout" => "2s",
