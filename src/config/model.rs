@@ -131,6 +131,8 @@ pub struct Core {
     pub worker_processes: Option<usize>,
     /// `worker_rlimit_nofile`.
     pub worker_rlimit_nofile: Option<u64>,
+    /// `worker_rlimit_core`, bytes. Default: no core is dumped.
+    pub worker_rlimit_core: Option<u64>,
     /// `worker_connections`, per worker. Default 512.
     pub worker_connections: usize,
     /// `worker_shutdown_timeout`; `None` waits for ever.

@@ -84,6 +84,7 @@ impl<'a> Outer<'a> {
             is_internal: true,
             is_get: true,
             is_subrequest: true,
+            is_barred: request.target.is_barred,
             ..Target::default()
         };
         Self {

@@ -138,6 +138,9 @@ pub(crate) struct Target {
     pub(crate) is_subrequest: bool,
     /// An error page is being fetched, and is not to have one itself.
     pub(crate) is_error_page: bool,
+    /// The client or its connection does not meet the policy for certificates:
+    /// an error page may tell it so, but no backend gets anything of it.
+    pub(crate) is_barred: bool,
 }
 
 impl Default for Target {
@@ -153,6 +156,7 @@ impl Default for Target {
             error_status: None,
             is_subrequest: false,
             is_error_page: false,
+            is_barred: false,
         }
     }
 }

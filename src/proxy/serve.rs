@@ -4,7 +4,7 @@
 //! Each phase either hands on to the next or settles the answer. What each
 //! can still tell the client is noted where it stands.
 
-use crate::config::{Handler, Location};
+use crate::config::{Handler, Location, Server, VerifyClient};
 use crate::http::uri::escape_uri;
 use crate::telemetry::error_log::Level;
 use crate::tls::authorization::judge;
@@ -117,7 +117,10 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
         // connection made under one policy does not reach a host with another:
         // 421. Then the path as the locations see it: 400 if it has none.
         Entry::Arrival => {
-            identify(request)?;
+            if let Err(failure) = identify(request) {
+                request.target.is_barred = true;
+                return Err(failure);
+            }
             real_ip::apply(request, &server.root);
             let path = request.head.path.of(request.head_bytes());
             request.target.path = route::normalize(path, server).map_err(|error| {
@@ -125,7 +128,10 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
                 Failure::Status(400)
             })?;
         }
-        Entry::Refused(status) => return Err(Failure::Status(status)),
+        Entry::Refused(status) => {
+            request.target.is_barred = demands_certificate(server);
+            return Err(Failure::Status(status));
+        }
         Entry::Path => {}
         Entry::Named(location) => named = Some(location),
     }
@@ -213,6 +219,18 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
     // Phase 8, the answer itself.
     match &location.handler {
         Handler::Return(answer) => answer_of_script(request, Outcome::Return(answer), sink).await?,
+        Handler::Proxy(_) if request.target.is_barred => {
+            // Nor would another page do better.
+            request.target.is_error_page = true;
+            log::request_error(
+                request,
+                Level::Error,
+                format_args!(
+                    "an error page would pass the request of an unverified client to a backend"
+                ),
+            );
+            return Err(Failure::Status(400));
+        }
         Handler::Proxy(proxy) => forward(request, proxy, body, sink).await?,
         Handler::Metrics => measure::metrics(request, sink).await?,
         Handler::StubStatus => measure::stub_status(request, sink).await?,
@@ -341,6 +359,12 @@ fn with_slash(request: &Request<'_>) -> Vec<u8> {
         target.extend_from_slice(request.query());
     }
     target
+}
+
+/// Whether only clients with a certificate are let in over TLS.
+fn demands_certificate(server: &Server) -> bool {
+    let tls = server.tls.as_ref();
+    tls.is_some_and(|tls| tls.verify_client.value == VerifyClient::On)
 }
 
 fn identify(request: &Request<'_>) -> Result<(), Failure> {

@@ -25,6 +25,7 @@ use super::supervisor::{self, RemarkLine, Supervisor};
 /// Tests a configuration: everything that a start does, short of binding.
 /// Nginx's two lines go to standard error, unless `quiet`.
 pub fn test(options: &LoadOptions, quiet: bool) -> ExitCode {
+    limit_core_dumps(None);
     match tested(options, quiet) {
         Ok(_) => ExitCode::SUCCESS,
         Err(code) => code,
@@ -33,6 +34,7 @@ pub fn test(options: &LoadOptions, quiet: bool) -> ExitCode {
 
 /// Tests, then prints every file that the configuration consists of (`-T`).
 pub fn dump(options: &LoadOptions, quiet: bool) -> ExitCode {
+    limit_core_dumps(None);
     let gateway = match tested(options, quiet) {
         Ok(gateway) => gateway,
         Err(code) => return code,
@@ -126,6 +128,8 @@ pub fn signal(options: &LoadOptions, name: &str) -> ExitCode {
 
 /// Starts, and serves until a signal ends it.
 pub fn run(options: &LoadOptions) -> ExitCode {
+    // Before the first key is read.
+    limit_core_dumps(None);
     // The only moment at which the local offset can be asked for safely.
     clock::init_local_time();
     start(options).unwrap_or_else(|refusal| fail(options, &refusal))
@@ -162,6 +166,9 @@ fn serve(
     // Now, because the file may be replaced later.
     let program = std::env::current_exe().map_err(system("readlink()"))?;
     raise_descriptor_limit(core);
+    if core.worker_rlimit_core.is_some() {
+        limit_core_dumps(core.worker_rlimit_core);
+    }
     let mut remarks = loaded.remarks.clone();
     remarks.extend(remarks_about_the_process(core));
     let (driver, refusal) = probe::choose(core.event_method);
@@ -248,6 +255,31 @@ fn raise_descriptor_limit(core: &Core) {
     if let Err(error) = setrlimit(Resource::Nofile, wanted) {
         say(format_args!(
             "[alert] setrlimit(RLIMIT_NOFILE) failed ({error})"
+        ));
+    }
+}
+
+/// `worker_rlimit_core`. Without it no core is dumped: private keys and the
+/// keys of tickets would be in it.
+fn limit_core_dumps(size: Option<u64>) {
+    /// With a limit of 0 the kernel still pipes a core to a program that is
+    /// named in `core_pattern`; with 1 it neither pipes nor writes one.
+    const NEITHER: u64 = 1;
+    let present = getrlimit(Resource::Core).maximum;
+    let wanted = match size {
+        // Nginx sets both.
+        Some(size) => Rlimit {
+            current: Some(size),
+            maximum: present.map(|maximum| maximum.max(size)),
+        },
+        None => Rlimit {
+            current: Some(present.map_or(NEITHER, |maximum| maximum.min(NEITHER))),
+            maximum: present,
+        },
+    };
+    if let Err(error) = setrlimit(Resource::Core, wanted) {
+        say(format_args!(
+            "[alert] setrlimit(RLIMIT_CORE) failed ({error})"
         ));
     }
 }

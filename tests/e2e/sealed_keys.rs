@@ -2,9 +2,13 @@
 //! wrong passphrase is an error with file and line, and nobody is shown any of
 //! it.
 
+use std::os::unix::process::ExitStatusExt;
+
 use crate::support::client::TlsClient;
 use crate::support::pki::Pki;
-use crate::support::ringwall::{HOST, Site, http};
+use rustix::process::Signal;
+
+use crate::support::ringwall::{CERTIFICATES, HOST, Site, http, whole};
 use crate::support::tools::run;
 
 const PASSPHRASE: &str = "open-sesame-4711";
@@ -137,4 +141,34 @@ fn a_reload_with_a_wrong_passphrase_leaves_the_old_state() {
     assert!(!ringwall.complaints().contains("changed-too-soon"));
     let answer = TlsClient::new(&pki.ca).get(ringwall.address("TLS"), HOST, "/");
     assert_eq!(answer.expect("answered").text(), "served");
+}
+
+#[test]
+fn keys_never_reach_a_core_dump() {
+    for (main, limit) in [
+        ("worker_processes 1;", "1 "),
+        ("worker_processes 1; worker_rlimit_core 3m;", "3145728 "),
+    ] {
+        let (site, _) = Site::with_pki();
+        let content = format!(
+            "server {{ listen 127.0.0.1:@TLS@ ssl; server_name {HOST}; {CERTIFICATES} return 204; }}"
+        );
+        let mut ringwall = site.start(&whole(main, "", &content));
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", ringwall.pid()));
+        let limits = limits.expect("a running process");
+        let line = limits
+            .lines()
+            .find(|line| line.starts_with("Max core file size"));
+        let line = line
+            .expect("Linux")
+            .trim_start_matches("Max core file size")
+            .trim_start();
+        assert!(line.starts_with(limit), "{line}");
+        if limit == "1 " {
+            ringwall.signal(Signal::ABORT);
+            let status = ringwall.wait();
+            assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()));
+            assert!(!status.core_dumped());
+        }
+    }
 }

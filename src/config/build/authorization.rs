@@ -8,6 +8,7 @@ use super::server::Draft;
 use super::values::{flag, refuse, set};
 use super::{Builder, Result};
 use crate::config::client_rules::{ClientMatcher, ClientRule, ClientRules, RuleEffect};
+use crate::config::model::{Location, Locations, Server, VerifyClient};
 use crate::config::syntax::Directive;
 
 /// As written in one block.
@@ -59,6 +60,40 @@ impl Authorization {
     pub(super) fn is_permissive(&self) -> bool {
         self.permissive.unwrap_or(false)
     }
+}
+
+/// Warns of a server that demands what no client of its can have.
+pub(super) fn check_attainable(builder: &mut Builder<'_>, servers: &[Arc<Server>]) {
+    for server in servers {
+        let verify = server.tls.as_ref().map(|tls| tls.verify_client.value);
+        if !matches!(verify, None | Some(VerifyClient::Off)) {
+            continue;
+        }
+        let Some(location) = demanding(&server.root, &server.locations) else {
+            continue;
+        };
+        let what = match location.client_required {
+            true => "ssl_client_required",
+            false => "ssl_client_allow",
+        };
+        let text = format!(
+            "no client can meet \"{what}\" here, because \"ssl_verify_client\" is off in this server"
+        );
+        builder.warn(&location.position, text);
+    }
+}
+
+/// The first location that is for verified clients only.
+fn demanding<'l>(own: &'l Location, inner: &'l Locations) -> Option<&'l Location> {
+    if own.client_required || own.client_rules.is_some() {
+        return Some(own);
+    }
+    let exact = inner.exact.iter().map(|(_, location)| location);
+    let prefixes = inner.prefixes.iter().map(|(_, _, location)| location);
+    let regexes = inner.regexes.iter().map(|(_, location)| location);
+    let named = inner.named.iter().map(|(_, location)| location);
+    let mut all = exact.chain(prefixes).chain(regexes).chain(named);
+    all.find_map(|location| demanding(location, &location.nested))
 }
 
 /// The default server of a TLS address decides whether plaintext is accepted

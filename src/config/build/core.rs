@@ -49,6 +49,7 @@ pub(super) fn build(builder: &mut Builder<'_>, directives: &[Directive]) -> Resu
 struct Draft {
     worker_processes: Option<Option<usize>>,
     worker_rlimit_nofile: Option<u64>,
+    worker_rlimit_core: Option<u64>,
     worker_connections: Option<usize>,
     worker_shutdown_timeout: Option<std::time::Duration>,
     event_method: Option<EventMethod>,
@@ -74,6 +75,10 @@ impl Draft {
                     ),
                 };
                 set(&mut self.worker_processes, d, value)
+            }
+            b"worker_rlimit_core" => {
+                let size = units::size(d.arg(0)).ok_or_else(|| invalid_value(d))?;
+                set(&mut self.worker_rlimit_core, d, size as u64)
             }
             b"worker_rlimit_nofile" => set(&mut self.worker_rlimit_nofile, d, number(d)?),
             b"worker_shutdown_timeout" => {
@@ -155,6 +160,7 @@ impl Draft {
         Core {
             worker_processes: self.worker_processes.unwrap_or(Some(1)),
             worker_rlimit_nofile: self.worker_rlimit_nofile,
+            worker_rlimit_core: self.worker_rlimit_core,
             worker_connections: self.worker_connections.unwrap_or(DEFAULT_CONNECTIONS),
             worker_shutdown_timeout: self.worker_shutdown_timeout,
             event_method: self.event_method.unwrap_or_default(),

@@ -54,7 +54,7 @@ pub(super) fn build(
     for (id, mut draft) in drafts.into_iter().enumerate() {
         names.push(std::mem::take(&mut draft.names));
         let tls = match tls.get(&id) {
-            Some(settings) => Some(settings.finish(&draft.position)?),
+            Some(settings) => Some(settings.finish(&draft.position, &draft.scope.routing)?),
             None => None,
         };
         servers.push(Arc::new(Server {
@@ -68,6 +68,7 @@ pub(super) fn build(
             locations: draft.locations,
         }));
     }
+    authorization::check_attainable(builder, &servers);
     Ok(Http {
         listeners: listeners.finish(builder, &names)?,
         servers,

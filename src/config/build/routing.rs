@@ -43,6 +43,12 @@ impl Routing {
         Ok(true)
     }
 
+    /// Whether there is a page for clients without an acceptable certificate.
+    pub(super) fn answers_refused_clients(&self) -> bool {
+        let mut pages = self.error_pages.iter().flat_map(|pages| pages.iter());
+        pages.any(|page| matches!(page.code, 495 | 496))
+    }
+
     /// The pages pass on only where the inner block has none.
     pub(super) fn inherit(&mut self, outer: &Self) {
         super::scope::inherit!(

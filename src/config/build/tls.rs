@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::routing::Routing;
 use super::values::{flag, has_variable, refuse, refuse_directive, seconds, set, small_number};
 use super::{Builder, Result};
 use crate::config::error::Error;
@@ -165,6 +166,12 @@ impl TlsSettings {
     pub(super) fn borrow_certificates(&mut self, default: &Self) {
         self.certificates.clone_from(&default.certificates);
         self.keys.clone_from(&default.keys);
+        self.password_file.clone_from(&default.password_file);
+        self.stapling = default.stapling;
+        self.stapling_file.clone_from(&default.stapling_file);
+        self.stapling_responder
+            .clone_from(&default.stapling_responder);
+        self.stapling_verify = default.stapling_verify;
     }
 
     /// Pairs certificates with keys, in order; where the keys end, only what
@@ -188,7 +195,13 @@ impl TlsSettings {
     }
 
     /// The settings of a server on a TLS address; `position` is the server's.
-    pub(super) fn finish(&self, position: &Position) -> Result<Tls> {
+    /// Its `routing` may have a page for refused clients, who must then be let
+    /// in far enough to see it.
+    pub(super) fn finish(&self, position: &Position, routing: &Routing) -> Result<Tls> {
+        let default_failure = match routing.answers_refused_clients() {
+            true => VerifyFailure::Http,
+            false => VerifyFailure::Alert,
+        };
         let verify_client = self.verify_client.clone().unwrap_or_else(|| Located {
             value: VerifyClient::Off,
             position: position.clone(),
@@ -214,7 +227,7 @@ impl TlsSettings {
             verify_depth: self.verify_depth.unwrap_or(1),
             crl: self.crl.clone(),
             crl_expired: self.crl_expired.unwrap_or(CrlExpired::Deny),
-            verify_failure: self.verify_failure.unwrap_or(VerifyFailure::Alert),
+            verify_failure: self.verify_failure.unwrap_or(default_failure),
             protocols: self.protocols.unwrap_or(TlsVersions {
                 tls12: true,
                 tls13: true,

@@ -72,6 +72,12 @@ pub(super) const ROWS: &[Row] = &[
         ONE,
         "worker threads; `auto` for one per core",
     ),
+    words(
+        "worker_rlimit_core",
+        M,
+        ONE,
+        "size of core dumps, which hold keys; without it there are none",
+    ),
     words("worker_rlimit_nofile", M, ONE, "limit on open files"),
     words(
         "env",

@@ -71,7 +71,7 @@ pub(super) const GROUPS: &[Group] = &[
         "core dumps are the service manager's business",
         M,
         ONE,
-        "worker_rlimit_core working_directory",
+        "working_directory",
     ),
     group(
         "there is no such mechanism",

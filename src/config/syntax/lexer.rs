@@ -4,6 +4,9 @@ use super::Token;
 
 /// Nginx reads through a buffer of this size, and no word may exceed it, bytes.
 const MAX_WORD: usize = 4096;
+/// Bytes of a word that is a certificate or key itself (`data:…`): a chain of
+/// several certificates and a large key.
+const MAX_DATA: usize = 64 << 10;
 
 /// More arguments than any sensible `server_name` or `ssl_ciphers` has, and few
 /// enough that one directive cannot take all memory.
@@ -90,7 +93,10 @@ impl<'a> Lexer<'a> {
                 self.line += 1;
                 self.line_start = self.at;
             }
-            if matches!(state, State::Bare | State::Quoted(_)) && here - start >= MAX_WORD {
+            if matches!(state, State::Bare | State::Quoted(_))
+                && here - start >= MAX_WORD
+                && (here - start >= MAX_DATA || !is_data(&self.bytes[start..]))
+            {
                 return Err(too_long(state, line, &self.bytes[start..]));
             }
             match state {
@@ -212,6 +218,15 @@ impl<'a> Lexer<'a> {
             line: self.line,
         }
     }
+}
+
+/// Whether a word, maybe behind its quote, is a `data:` value.
+fn is_data(word: &[u8]) -> bool {
+    let bare = match word {
+        [b'"' | b'\'', rest @ ..] => rest,
+        _ => word,
+    };
+    bare.starts_with(b"data:")
 }
 
 fn too_long(state: State, line: u32, word: &[u8]) -> LexError {
@@ -348,6 +363,12 @@ mod tests {
             all(long.as_bytes()).unwrap_err().message,
             "too long parameter \"xxxxxxxxxx...\" started"
         );
+        // A chain of certificates is longer than a word may be.
+        for quote in ["", "\"", "'"] {
+            let data = |length| format!("a {quote}data:{}{quote};", "x".repeat(length));
+            assert!(all(data(60_000).as_bytes()).is_ok());
+            assert!(all(data(70_000).as_bytes()).is_err());
+        }
         assert_eq!(
             Lexer::new(b"a", true).next().unwrap_err().message,
             "unexpected end of parameter, expecting \";\""

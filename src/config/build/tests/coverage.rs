@@ -8,7 +8,7 @@ use super::*;
 #[test]
 fn what_has_no_effect_is_listed_once() {
     let config = load(
-        "worker_rlimit_core 1m; events { multi_accept on; }
+        "working_directory /tmp; events { multi_accept on; }
          http { sendfile on; gzip off; server { sendfile off; ssl_protocols TLSv1 TLSv1.2;
             ssl_session_cache builtin:1000 shared:SSL:10m; access_log x combined buffer=8k flush=5s;
             ssl_session_tickets off; return 200 \"a\nb\"; add_header P \"a;\n   b\"; } }",
@@ -24,7 +24,7 @@ fn what_has_no_effect_is_listed_once() {
         [
             (
                 LogLevel::Notice,
-                "\"worker_rlimit_core\" directive has no effect"
+                "\"working_directory\" directive has no effect"
             ),
             (LogLevel::Notice, "\"multi_accept\" directive has no effect"),
             (LogLevel::Notice, "\"sendfile\" directive has no effect"),
@@ -92,7 +92,10 @@ fn example(name: &str) -> Option<&'static str> {
         "error_page" => "404 = /404.html",
         "try_files" => "$uri $uri/ =404",
         "break" | "internal" => "",
-        "client_max_body_size" | "client_body_buffer_size" | "client_header_buffer_size" => "1k",
+        "client_max_body_size"
+        | "worker_rlimit_core"
+        | "client_body_buffer_size"
+        | "client_header_buffer_size" => "1k",
         "large_client_header_buffers" => "4 8k",
         "keepalive_requests" | "keepalive" | "ssl_verify_depth" => "3",
         "server_tokens" => "build",

@@ -607,6 +607,76 @@ fn how_clients_are_judged_is_inherited_and_needs_no_ca_where_any_will_do() {
 }
 
 #[test]
+fn a_page_for_refused_clients_lets_them_in_as_far_as_that_unless_an_alert_is_asked_for() {
+    let failure = |lines: &str| {
+        let config = load(&format!(
+            "events {{}} http {{ {lines} location = /x {{ error_page 495 /y; }} }} }}"
+        ));
+        config.unwrap().servers[0]
+            .tls
+            .as_ref()
+            .unwrap()
+            .verify_failure
+    };
+    let server = "server { listen 443 ssl; ssl_certificate a; ssl_certificate_key b;";
+    for (before, inside, expected) in [
+        ("", "", VerifyFailure::Alert),
+        ("", "error_page 404 497 /x;", VerifyFailure::Alert),
+        ("", "error_page 404 496 /x;", VerifyFailure::Http),
+        ("error_page 495 /x;", "", VerifyFailure::Http),
+        (
+            "error_page 495 /x;",
+            "error_page 404 /x;",
+            VerifyFailure::Alert,
+        ),
+        (
+            "error_page 495 /x; ssl_verify_failure alert;",
+            "",
+            VerifyFailure::Alert,
+        ),
+    ] {
+        let lines = format!("{before} {server} {inside}");
+        assert_eq!(failure(&lines), expected, "{lines}");
+    }
+}
+
+#[test]
+fn demands_that_no_client_can_meet_are_warned_of() {
+    let warned = |inside: &str| {
+        let config = load(&format!(
+            "events {{}} http {{ server {{ listen 443 ssl; ssl_certificate a; \
+             ssl_certificate_key b; {inside} }} }}"
+        ));
+        let remarks = config.unwrap().remarks;
+        remarks.iter().any(|remark| {
+            remark.level == LogLevel::Warn && remark.text.contains("\"ssl_verify_client\" is off")
+        })
+    };
+    assert!(warned("ssl_client_required on;"));
+    assert!(warned("ssl_client_allow cn:a;"));
+    assert!(warned(
+        "location / { location /x { ssl_client_required on; } }"
+    ));
+    assert!(!warned("location / { }"));
+    let optional = "ssl_verify_client optional; ssl_client_certificate c;";
+    assert!(!warned(&format!("{optional} ssl_client_required on;")));
+    let plain = load("events {} http { ssl_client_allow all; server { listen 80; } }");
+    assert_eq!(plain.unwrap().remarks.len(), 1);
+}
+
+#[test]
+fn cores_are_dumped_only_where_a_size_is_given() {
+    let size = |main: &str| {
+        load(&format!("{main} events {{}}"))
+            .unwrap()
+            .core
+            .worker_rlimit_core
+    };
+    assert_eq!(size(""), None);
+    assert_eq!(size("worker_rlimit_core 500m;"), Some(500 << 20));
+}
+
+#[test]
 fn a_listen_parameter_without_effect_is_said_not_swallowed() {
     let config = http("server { listen 80 deferred; }").unwrap();
     let said = |remark: &Remark| {
