@@ -6,6 +6,7 @@ use crate::config::{AccessLog, ErrorLog, LogEscape, Part, Template, UpstreamPeer
 use crate::http::head::FieldId;
 use crate::telemetry::access_log::{escape_default, escape_json};
 use crate::telemetry::error_log::{Context, Level, Text};
+use crate::telemetry::repeats;
 use crate::telemetry::writer::LogSink;
 
 use super::gateway::Gateway;
@@ -124,7 +125,7 @@ pub(crate) fn upstream_error(
     let Some(log) = request.view.gateway.error_log(&request.location.error_logs) else {
         return;
     };
-    if !log.enabled(level) {
+    if !log.enabled(level) || !repeats::admit(log, level, message) {
         return;
     }
     let server: &str = &request.server.name;
@@ -178,6 +179,9 @@ pub(crate) fn connection_error(
     let Some(log) = gateway.error_log(logs).filter(|log| log.enabled(level)) else {
         return;
     };
+    if !repeats::admit(log, level, message) {
+        return;
+    }
     let context = Context {
         client: Some(client),
         server: Some(server),

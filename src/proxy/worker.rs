@@ -18,6 +18,7 @@ use crate::net::spawn::sleep;
 use crate::telemetry::access_log::AccessBuffer;
 use crate::telemetry::clock::Clock;
 use crate::telemetry::metrics::{Phase, WorkerMetrics};
+use crate::telemetry::repeats;
 
 use super::balance::Group;
 use super::balance::state::GroupState;
@@ -122,6 +123,7 @@ impl Worker {
                 upstream.metrics.sample(upstream, now);
             }
             measure::sample(&self.metrics);
+            repeats::report();
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use rustix::io::Errno;
@@ -182,13 +183,7 @@ fn serve(
         loaded,
         program,
     )?;
-    let _pid = PidFile::write(&core.pid).map_err(|error| {
-        Refusal::new(format!(
-            "open() \"{}\" failed ({})",
-            core.pid.display(),
-            describe(&error)
-        ))
-    })?;
+    let _pid = pid_file(&core.pid, &mut remarks)?;
     if let Some(user) = &user {
         let mut files = supervisor.log_paths();
         files.push(core.pid.clone());
@@ -236,6 +231,29 @@ fn serve(
     }
     supervisor.run(signals);
     Ok(())
+}
+
+/// The pid file. A container's file system may be read-only, and nobody looks
+/// for the file there: signals go to the container.
+fn pid_file(path: &Path, remarks: &mut Vec<Remark>) -> Result<Option<PidFile>, Refusal> {
+    let error = match PidFile::write(path) {
+        Ok(file) => return Ok(Some(file)),
+        Err(error) => error,
+    };
+    let message = format!(
+        "open() \"{}\" failed ({})",
+        path.display(),
+        describe(&error)
+    );
+    if Errno::from_io_error(&error) != Some(Errno::ROFS) {
+        return Err(Refusal::new(message));
+    }
+    remarks.push(Remark {
+        level: LogLevel::Warn,
+        text: format!("{message}, going on without a pid file"),
+        position: None,
+    });
+    Ok(None)
 }
 
 /// `worker_rlimit_nofile`, or the soft limit raised to the hard one: a proxy

@@ -8,5 +8,6 @@ pub mod access_log;
 pub mod clock;
 pub mod error_log;
 pub mod metrics;
+pub mod repeats;
 pub mod syslog;
 pub mod writer;

@@ -251,6 +251,29 @@ fn error_lines_say_who_the_client_proved_to_be() {
 }
 
 #[test]
+fn what_repeats_is_left_out_and_counted() {
+    let ringwall = Site::new().start(&http(
+        "server { listen 127.0.0.1:@HTTP@; location / { proxy_pass http://127.0.0.1:@DEAD@; } }",
+    ));
+    let mut connection = Connection::plain(ringwall.address("HTTP"));
+    // More than are written, in less than the second in which they are counted:
+    // or in more, on a machine that is slow, and then in one of the seconds.
+    for _ in 0..900 {
+        assert_eq!(connection.get("a", "/").status, 502);
+    }
+    let line = ringwall.complaint_with(&["more lines within a second are left out"]);
+    assert!(
+        line.contains("[error]") && line.contains("(111: Connection refused)"),
+        "{line}"
+    );
+    let lines = ringwall.complaints();
+    let written = lines
+        .matches("while connecting to upstream, client")
+        .count();
+    assert!((100..900).contains(&written), "{written}");
+}
+
+#[test]
 fn what_a_log_cannot_be_is_refused_in_the_words_of_nginx() {
     for (directive, message) in [
         (

@@ -18,6 +18,7 @@ mod certificate_error_pages;
 mod certificate_sources;
 mod clients;
 mod config_samples;
+mod container;
 mod demo;
 mod differential;
 mod egress;
