@@ -33,6 +33,7 @@ mod lifecycle;
 mod limits;
 mod logs;
 mod metrics;
+mod package;
 mod permissive;
 mod privileges;
 mod proxying;

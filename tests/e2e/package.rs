@@ -1,0 +1,82 @@
+//! The Debian package: whole, the same bytes from the same tree, and what is in
+//! it fits together.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::ringwall::{Site, binary};
+use crate::support::tools;
+
+fn build(site: &Site, folder: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let out = site.file(folder);
+    let said = tools::run(
+        root,
+        "scripts/package",
+        &[
+            "--binary",
+            binary().to_str().expect("UTF-8"),
+            "--out",
+            out.to_str().expect("UTF-8"),
+        ],
+    )
+    .expect_ok();
+    PathBuf::from(said.trim())
+}
+
+#[test]
+fn the_package_is_whole_and_the_same_bytes_every_time() {
+    let site = Site::new();
+    let package = build(&site, "one");
+    let again = build(&site, "two");
+    assert!(
+        fs::read(&package).expect("a package") == fs::read(again).expect("a package"),
+        "the same tree gives the same package"
+    );
+    let package = package.to_str().expect("UTF-8");
+    let installed = site.file("root");
+    let target = installed.to_str().expect("UTF-8");
+    tools::run(site.path(), "dpkg-deb", &["-R", package, target]).expect_ok();
+
+    // What the unit starts is there and runs.
+    let unit =
+        fs::read_to_string(installed.join("lib/systemd/system/ringwall.service")).expect("a unit");
+    assert!(unit.contains("\nType=notify\n") && unit.contains("\nExecReload=/bin/kill -HUP"));
+    let started = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart="))
+        .and_then(|line| line.split(' ').next())
+        .expect("a program");
+    let program = installed.join(started.trim_start_matches('/'));
+    let said = tools::run(site.path(), program.to_str().expect("UTF-8"), &["-v"]);
+    assert!(said.stderr.contains("ringwall version"), "{said:?}");
+
+    let conffiles = fs::read_to_string(installed.join("DEBIAN/conffiles")).expect("conffiles");
+    assert_eq!(
+        conffiles,
+        "/etc/logrotate.d/ringwall\n/etc/ringwall/ringwall.conf\n"
+    );
+    tools::run(
+        &installed,
+        "md5sum",
+        &["--check", "--quiet", "DEBIAN/md5sums"],
+    )
+    .expect_ok();
+    for script in ["postinst", "prerm", "postrm"] {
+        tools::run(&installed.join("DEBIAN"), "sh", &["-n", script]).expect_ok();
+    }
+    let page = |path: &str| tools::run(&installed, "gzip", &["-dc", path]).expect_ok();
+    let command = page("usr/share/man/man8/ringwall.8.gz");
+    assert!(command.contains("\\-t") && command.contains("Test configuration"));
+    let file = page("usr/share/man/man5/ringwall.conf.5.gz");
+    assert!(
+        file.contains(".B proxy_pass\nhonoured; in location"),
+        "{file}"
+    );
+    let control = fs::read_to_string(installed.join("DEBIAN/control")).expect("control");
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(
+        control.contains(&format!("\nVersion: {version}\n")),
+        "{control}"
+    );
+}
