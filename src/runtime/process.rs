@@ -22,6 +22,7 @@ use super::privileges;
 use super::probe::{self, Driver};
 use super::snapshot::{Builder, Loaded, Refusal};
 use super::supervisor::{self, RemarkLine, Supervisor};
+use super::upgrade;
 
 /// Tests a configuration: everything that a start does, short of binding.
 /// Nginx's two lines go to standard error, unless `quiet`.
@@ -141,7 +142,8 @@ fn start(options: &LoadOptions) -> Result<ExitCode, Refusal> {
     let loaded = builder.load()?;
     let core = loaded.config.core.clone();
     let in_background = daemon::is_background();
-    if core.daemon && core.master_process && !in_background {
+    // One that takes over from another is where that one was.
+    if core.daemon && core.master_process && !in_background && !upgrade::is_replacing() {
         return daemon::start().map_err(|error| {
             let reason = describe(&error);
             Refusal::new(format!("cannot start in the background ({reason})"))

@@ -124,6 +124,11 @@ fn wait_for(mut reader: PipeReader) -> Outcome {
     }
 }
 
+/// Whether this process was started by the one whose place it is to take.
+pub(super) fn is_replacing() -> bool {
+    env::var_os(SOCKETS).is_some()
+}
+
 /// The sockets that this process was started with, by systemd or by the process
 /// that it replaces. To be called once, before anything else is opened.
 pub(super) fn inherited() -> Vec<(ListenAddress, BoundListener)> {

@@ -16,8 +16,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::support::client::Connection;
-use crate::support::eventually;
 use crate::support::ringwall::{Daemon, Ringwall, Site, binary, http, is_running, send_signal};
+use crate::support::{eventually, local};
 
 const HELLO: &str = "server { listen 127.0.0.1:@HTTP@; server_name a;\n\
      return 200 \"$pid\"; }";
@@ -128,6 +128,55 @@ fn a_process_that_has_dropped_its_privileges_can_be_replaced() {
     );
     let status = fs::read_to_string(format!("/proc/{}/status", new.pid())).expect("it runs");
     assert!(status.contains("Uid:\t65534\t65534"), "{status}");
+}
+
+#[test]
+fn a_running_nginx_hands_over() {
+    let mut site = Site::new();
+    let nginx = ["/usr/sbin/nginx", "/usr/bin/nginx"]
+        .into_iter()
+        .find(|path| fs::exists(path).unwrap_or(false))
+        .expect("Debian's nginx");
+    let program = site.file("program");
+    fs::copy(nginx, &program).expect("ours");
+    let port = site.port("HTTP");
+    let path = site.write(
+        "ringwall.conf",
+        "pid @DIR@/ringwall.pid; error_log @DIR@/error.log notice; user root; events {}\n\
+         http { access_log off; server { listen 127.0.0.1:@HTTP@; return 200 $pid; } }",
+    );
+    let started = Command::new(&program)
+        .arg("-p")
+        .arg(site.path())
+        .arg("-c")
+        .arg(&path)
+        .status()
+        .expect("nginx starts");
+    assert!(started.success());
+    let old = Daemon::from_pid_file(&site.file("ringwall.pid"));
+    let address = local(port);
+    // The file is replaced as a package does it: another one by the same name.
+    fs::remove_file(&program).expect("ours");
+    fs::copy(binary(), &program).expect("ours");
+    send_signal(old.pid(), Signal::USR2);
+    let new = eventually("the pid file names another process", || {
+        let pid: u32 = site.read("ringwall.pid").trim().parse().ok()?;
+        (pid != old.pid() && is_running(pid)).then_some(pid)
+    });
+    let _new = Daemon::from_pid_file(&site.file("ringwall.pid"));
+    eventually("ringwall serves beside it", || {
+        let text = Connection::plain(address).try_get("a", "/").ok()?.text();
+        (text == new.to_string()).then_some(())
+    });
+    send_signal(old.pid(), Signal::QUIT);
+    eventually("nginx has ended", || {
+        Connection::plain(address).try_get("a", "/").ok()?;
+        (!is_running(old.pid())).then_some(())
+    });
+    for _ in 0..50 {
+        let text = Connection::plain(address).get("a", "/").text();
+        assert_eq!(text, new.to_string());
+    }
 }
 
 #[test]
