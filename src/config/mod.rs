@@ -27,7 +27,7 @@ mod server_names;
 mod source;
 mod syntax;
 mod template;
-mod units;
+pub(crate) mod units;
 mod variables;
 
 use std::path::PathBuf;

@@ -135,7 +135,7 @@ pub(crate) enum RelayError {
     Invalid(ChunkError),
 }
 
-/// Sends a response body to the client and ends the response; returns its
+/// Sends a response body to the client, and leaves it to be ended; returns its
 /// payload bytes. The head, not yet sent, leaves with what is already here.
 ///
 /// # Errors
@@ -152,7 +152,6 @@ pub(crate) async fn relay<S: ResponseSink>(
         Kind::Chunked => relay_chunked(rx, sink, read_timeout).await?,
         Kind::UntilClose => relay_until_close(rx, sink, read_timeout).await?,
     };
-    sink.finish().await.map_err(RelayError::Client)?;
     Ok(received)
 }
 

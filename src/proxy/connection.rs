@@ -91,6 +91,7 @@ async fn serve_registered(
         proxy_header: None,
         tls: None,
         requests: 0,
+        opened: Instant::now(),
     };
     let mut received = Vec::new();
     if listener.proxy_protocol {

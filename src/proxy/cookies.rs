@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::config::{CookieFlags, CookieName, CookieRules};
 
-use super::redirect::rewrite;
+use super::redirect::{find, rewrite};
 use super::request::Request;
 use super::variables::expand_to_vec;
 
@@ -47,6 +47,7 @@ pub(crate) fn set_cookie(
 fn names(wanted: &CookieName, name: &[u8], request: &Request<'_>) -> bool {
     match wanted {
         CookieName::Is(wanted) => expand_to_vec(wanted, request).eq_ignore_ascii_case(name),
+        CookieName::Matches(pattern) => find(pattern, name, request).is_some(),
     }
 }
 

@@ -173,6 +173,27 @@ pub(crate) trait ResponseSink {
     /// Forgets a response that has begun but of which nothing has left.
     fn discard(&mut self);
 
+    /// From here on so many bytes of the body leave in a second, after as many
+    /// as are free; 0 for no limit.
+    fn limit_rate(&mut self, _rate: u64, _after: u64) {}
+
+    /// An interim 103 with these fields, sent at once.
+    async fn early_hints(&mut self, _fields: &[(&[u8], &[u8])]) -> Result<(), TransportError> {
+        Ok(())
+    }
+
+    /// Fields are to follow the body: it must go in chunks, if it has any and
+    /// the client can take them. Before the head ends.
+    fn expect_trailers(&mut self) {}
+
+    /// Whether [`ResponseSink::trailer`] has an effect.
+    fn takes_trailers(&self) -> bool {
+        false
+    }
+
+    /// Adds a field behind the body. After the head, before the end.
+    fn trailer(&mut self, _name: &[u8], _value: &[u8]) {}
+
     /// A body of unknown size is to end with the connection, not in chunks.
     fn refuse_chunks(&mut self);
 

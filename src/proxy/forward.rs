@@ -29,6 +29,9 @@ use super::worker::UpstreamState;
 pub(crate) enum Failure {
     /// Nothing was sent to the client: it can be told this status.
     Status(u16),
+    /// Nothing was sent to the client: another location is to answer, which the
+    /// request's target names.
+    Elsewhere,
     /// The response is cut off, or the client is gone: only closing is left.
     Aborted,
 }
@@ -319,6 +322,7 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
             }
             Broken::Upstream => Trouble::at_last(Failure::unless_committed(sink, Some(502))),
             Broken::Client(status) => Trouble::at_last(Failure::unless_committed(sink, status)),
+            Broken::Elsewhere(failure) => Trouble::at_last(failure),
             Broken::Tunnel => Trouble::at_last(Failure::Aborted),
         });
     }

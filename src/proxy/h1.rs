@@ -11,6 +11,7 @@ use crate::net::buffers::{Buffer, Class, Segments};
 use super::ahead::Ahead;
 use super::exchange::{BodyError, BodySize, BodySource, Piece, ResponseSink};
 use super::output::Output;
+use super::pace::Pace;
 use super::transport::{Rx, TransportError, Tx};
 use super::tunnel::wanted_after;
 
@@ -323,6 +324,10 @@ pub(crate) struct H1Sink<'t> {
     keep_alive_header: Option<u64>,
     /// `chunked_transfer_encoding off`.
     refuses_chunks: bool,
+    expects_trailers: bool,
+    /// Complete lines.
+    trailers: Vec<u8>,
+    pace: Option<Box<Pace>>,
     send_timeout: Duration,
     state: SinkState,
     committed: bool,
@@ -356,6 +361,9 @@ impl<'t> H1Sink<'t> {
             keep_alive,
             keep_alive_header: None,
             refuses_chunks: false,
+            expects_trailers: false,
+            trailers: Vec::new(),
+            pace: None,
             send_timeout: Duration::from_secs(60),
             state: SinkState::Waiting,
             committed: false,
@@ -399,6 +407,13 @@ impl ResponseSink for H1Sink<'_> {
     }
 
     fn end_head(&mut self, size: BodySize) {
+        let chunks = self.request.version == Version::Http11
+            && self.request.method != Method::Head
+            && !self.refuses_chunks;
+        let size = match size {
+            BodySize::Known(_) if self.expects_trailers && chunks => BodySize::Unknown,
+            size => size,
+        };
         self.state = match size {
             BodySize::None => SinkState::Length(0),
             BodySize::Announced(length) => {
@@ -441,6 +456,11 @@ impl ResponseSink for H1Sink<'_> {
                 0
             };
             let room = self.out.room_in_record().saturating_sub(overhead);
+            let room = match &self.pace {
+                // A part of what fits is behind it already.
+                Some(pace) => room.min(pace.at_once().saturating_sub(self.out.len())),
+                None => room,
+            };
             let (now, later) = data.split_at_checked(room).unwrap_or((data, &[]));
             if now.is_empty() {
                 self.flush_out().await?;
@@ -472,7 +492,8 @@ impl ResponseSink for H1Sink<'_> {
     }
 
     fn segment_gaps(&self) -> Option<(usize, usize)> {
-        matches!(self.state, SinkState::Length(_)).then(|| self.tx.gaps())
+        let whole = matches!(self.state, SinkState::Length(_)) && self.pace.is_none();
+        whole.then(|| self.tx.gaps())
     }
 
     async fn segments(
@@ -492,8 +513,14 @@ impl ResponseSink for H1Sink<'_> {
 
     async fn finish(&mut self) -> Result<(), TransportError> {
         if self.state == SinkState::Chunked {
-            self.out.put(encode::LAST_CHUNK);
-            self.count(encode::LAST_CHUNK.len());
+            let trailers = std::mem::take(&mut self.trailers);
+            if trailers.is_empty() {
+                self.out.put(encode::LAST_CHUNK);
+                self.count(encode::LAST_CHUNK.len());
+            } else {
+                self.put_raw(&[b"0\r\n", &*trailers, b"\r\n"].concat())
+                    .await?;
+            }
         }
         // A body that ended early must look like it, not like the next
         // response: only the end of the connection can tell the client.
@@ -527,6 +554,36 @@ impl ResponseSink for H1Sink<'_> {
         }
     }
 
+    fn limit_rate(&mut self, rate: u64, after: u64) {
+        self.pace = Pace::new(rate, after);
+    }
+
+    async fn early_hints(&mut self, fields: &[(&[u8], &[u8])]) -> Result<(), TransportError> {
+        if self.request.version == Version::Http10 {
+            return Ok(());
+        }
+        encode::status_line(&mut self.out, 103);
+        for (name, value) in fields {
+            encode::field(&mut self.out, name, value);
+        }
+        self.out.put(b"\r\n");
+        self.flush_out().await
+    }
+
+    fn expect_trailers(&mut self) {
+        self.expects_trailers = true;
+    }
+
+    fn takes_trailers(&self) -> bool {
+        self.state == SinkState::Chunked
+    }
+
+    fn trailer(&mut self, name: &[u8], value: &[u8]) {
+        if encode::is_field_value(value) {
+            encode::field(&mut self.trailers, name, value);
+        }
+    }
+
     fn refuse_chunks(&mut self) {
         self.refuses_chunks = true;
     }
@@ -545,7 +602,29 @@ impl ResponseSink for H1Sink<'_> {
 }
 
 impl H1Sink<'_> {
+    /// Bytes of the body's framing, in as many buffers as they take.
+    async fn put_raw(&mut self, mut bytes: &[u8]) -> Result<(), TransportError> {
+        while !bytes.is_empty() {
+            let room = self.out.room_in_record();
+            let (now, later) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
+            self.out.put(now);
+            self.count(now.len());
+            bytes = later;
+            if !bytes.is_empty() {
+                self.flush_out().await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn flush_out(&mut self) -> Result<(), TransportError> {
+        if let (Some(pace), SinkState::Length(_) | SinkState::Chunked | SinkState::UntilClose) =
+            (&mut self.pace, self.state)
+            && !self.out.is_empty()
+        {
+            pace.wait().await;
+            pace.count(self.out.len());
+        }
         if let Some((buffer, range)) = self.out.take() {
             self.committed |= self.state != SinkState::Waiting;
             self.tx.send(buffer, range, self.send_timeout).await?;

@@ -29,6 +29,7 @@ mod link;
 mod log;
 mod measure;
 mod output;
+mod pace;
 mod patience;
 mod pool;
 mod preamble;

@@ -2,6 +2,7 @@
 
 use crate::config::{ErrorStatus, Handler};
 use crate::http::head::Method;
+use crate::http::uri;
 use crate::telemetry::error_log::Level;
 
 use super::exchange::BodySource;
@@ -31,6 +32,32 @@ pub(crate) enum InternalRedirect {
 }
 
 impl InternalRedirect {
+    /// Reads what a backend sent: as [`InternalRedirect::of`], but the path is
+    /// encoded, and may not climb. `None` for what is not safe.
+    pub(crate) fn of_backend(target: &[u8], merge_slashes: bool) -> Option<Self> {
+        if target.first() == Some(&b'@') {
+            return Some(Self::Named(target.to_vec()));
+        }
+        let mark = target.iter().position(|&byte| byte == b'?');
+        let (path, args) = match mark.and_then(|mark| target.split_at_checked(mark)) {
+            Some((path, args)) => (path, args.get(1..).unwrap_or_default()),
+            None => (target, &b""[..]),
+        };
+        let mut normalized = Vec::with_capacity(path.len());
+        uri::normalize(path, merge_slashes, &mut normalized).ok()?;
+        let climbs = path.split(|byte| *byte == b'/').any(|part| part == b"..");
+        if climbs || path.first() != Some(&b'/') || normalized.contains(&0) {
+            return None;
+        }
+        // An encoded dot is a dot: the parts must still be all there.
+        let encoded_dot = path.windows(3).any(|w| w.eq_ignore_ascii_case(b"%2e"));
+        let depth = |path: &[u8]| path.iter().filter(|byte| **byte == b'/').count();
+        if encoded_dot && depth(&normalized) < depth(path) {
+            return None;
+        }
+        Some(Self::Path(normalized, args.to_vec()))
+    }
+
     /// Takes a value apart: `@NAME`, or a path and maybe `?` and arguments.
     pub(crate) fn of(target: Vec<u8>) -> Self {
         if target.first() == Some(&b'@') {
@@ -98,6 +125,24 @@ pub(crate) fn after_error<'a>(
     }
 }
 
+/// Where a backend wants the answer to come from (`X-Accel-Redirect`).
+///
+/// # Errors
+/// As [`follow`].
+pub(crate) fn after_accel<'a>(
+    request: &mut Request<'a>,
+    body: &mut impl BodySource,
+) -> Result<Entry<'a>, u16> {
+    let redirect = request.target.accel.take().ok_or(500_u16)?;
+    if matches!(redirect, InternalRedirect::Path(..)) {
+        request.target.is_get |= request.method() != Method::Head;
+    }
+    if !body.is_whole() {
+        body.withhold();
+    }
+    follow(request, redirect)
+}
+
 /// Leads the request to another place in its server.
 ///
 /// # Errors
@@ -148,6 +193,32 @@ pub(crate) fn follow<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_backend_names_no_path_that_climbs() {
+        let path = |target: &str| match InternalRedirect::of_backend(target.as_bytes(), true) {
+            Some(InternalRedirect::Path(path, args)) => {
+                String::from_utf8([path, b"|".to_vec(), args].concat()).ok()
+            }
+            _ => None,
+        };
+        assert_eq!(path("/a%20b/c?d=%20").as_deref(), Some("/a b/c|d=%20"));
+        assert_eq!(path("/a%2Etxt").as_deref(), Some("/a.txt|"));
+        for bad in [
+            "",
+            "a",
+            "../a",
+            "/../a",
+            "/a/../b",
+            "/a/%2e%2e/b",
+            "/a/.%2E/b",
+            "/%00",
+            "/%zz",
+            "?a",
+        ] {
+            assert_eq!(path(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn arguments_stand_behind_the_first_question_mark() {

@@ -1,11 +1,13 @@
 //! `proxy_redirect` and its kin: a backend's own address does not leak into
 //! Location, Refresh and cookies.
 
-use crate::config::{RewritePattern, RewriteRule};
+use crate::config::{Groups, Pattern, RewritePattern, RewriteRule};
+use crate::telemetry::error_log::Level;
 
+use super::log;
 use super::request::Request;
 use super::respond::write_origin;
-use super::variables::expand_to_vec;
+use super::variables::{expand_to_vec, expand_with_groups};
 
 /// The value of Location to send instead of the backend's, or `None` to pass
 /// it on. A path becomes an absolute URL, if a rule made it.
@@ -47,6 +49,11 @@ pub(crate) fn rewrite(
 ) -> Option<Vec<u8>> {
     rules.iter().find_map(|rule| {
         let rest = match &rule.pattern {
+            RewritePattern::Regex(pattern) => {
+                let groups = find(pattern, value, request)?;
+                let replaced = expand_with_groups(&rule.replacement, request, value, &groups);
+                return Some(replaced);
+            }
             RewritePattern::Prefix(prefix) => match prefix.as_literal() {
                 Some(prefix) => value.strip_prefix(prefix)?,
                 None => value.strip_prefix(&*expand_to_vec(prefix, request))?,
@@ -66,6 +73,19 @@ pub(crate) fn rewrite(
         rewritten.extend_from_slice(rest);
         Some(rewritten)
     })
+}
+
+/// What a pattern finds in a value; its named groups become variables.
+pub(crate) fn find(pattern: &Pattern, value: &[u8], request: &Request<'_>) -> Option<Groups> {
+    let found = pattern.groups(value).unwrap_or_else(|error| {
+        log::request_error(request, Level::Error, format_args!("{error}"));
+        None
+    });
+    let groups = found?;
+    for (group, variable) in pattern.named() {
+        request.assign(*variable, groups.of(value, *group).unwrap_or_default());
+    }
+    Some(groups)
 }
 
 fn without_dot(domain: &[u8]) -> &[u8] {

@@ -22,6 +22,7 @@ use crate::tls::client_hello::Offer;
 use super::destination::Destination;
 use super::limits::Limited;
 use super::pool::LinkFacts;
+use super::recover::InternalRedirect;
 use super::worker::{View, Worker};
 
 /// A client connection, as its requests see it.
@@ -39,6 +40,7 @@ pub(crate) struct ClientConnection {
     pub(crate) tls: Option<Box<TlsFacts>>,
     /// Requests served before the present one.
     pub(crate) requests: u64,
+    pub(crate) opened: Instant,
 }
 
 /// What the handshake established.
@@ -141,6 +143,8 @@ pub(crate) struct Target {
     /// The client or its connection does not meet the policy for certificates:
     /// an error page may tell it so, but no backend gets anything of it.
     pub(crate) is_barred: bool,
+    /// `X-Accel-Redirect`: where a backend wants the answer to come from.
+    pub(crate) accel: Option<InternalRedirect>,
 }
 
 impl Default for Target {
@@ -157,6 +161,7 @@ impl Default for Target {
             is_subrequest: false,
             is_error_page: false,
             is_barred: false,
+            accel: None,
         }
     }
 }
@@ -228,6 +233,8 @@ pub(crate) struct Answer {
     pub(crate) complete: bool,
     /// Values of `WWW-Authenticate`.
     pub(crate) challenges: Vec<Vec<u8>>,
+    /// Fields of a backend that left the answer to another location.
+    pub(crate) carried: RecordedFields,
     /// Fields sent and received, where a template asks for them.
     pub(crate) sent_fields: RecordedFields,
     pub(crate) upstream_fields: RecordedFields,
@@ -379,5 +386,6 @@ impl<'a> Request<'a> {
         !self.location.keepalive_timeout.is_zero()
             && self.connection.requests + 1 < self.location.keepalive_requests
             && !self.worker.is_draining()
+            && self.connection.opened.elapsed() < self.location.delivery.keepalive_time
     }
 }

@@ -1,6 +1,8 @@
 //! Answers that ringwall makes itself: `return`, redirects and error pages.
 
-use crate::config::{Location, Return, ServerTokens};
+use smallvec::SmallVec;
+
+use crate::config::{Location, Return, ServerTokens, Template, units};
 use crate::http::error::{error_page, wire_status};
 use crate::http::h1::encode::Sink;
 use crate::http::head::{FieldId, Method};
@@ -29,6 +31,7 @@ pub(crate) fn start(request: &Request<'_>, sink: &mut impl ResponseSink, status:
     sink.start(status, request.location.send_timeout);
     put_server(request, sink);
     put_date(request, sink);
+    put_challenges(request, sink);
 }
 
 /// Our own Server.
@@ -42,6 +45,10 @@ pub(crate) fn put_date(request: &Request<'_>, sink: &mut impl ResponseSink) {
         b"Date",
         request.worker.clock.borrow_mut().http_date().as_bytes(),
     );
+}
+
+/// What a client must answer to be let in.
+pub(crate) fn put_challenges(request: &Request<'_>, sink: &mut impl ResponseSink) {
     for challenge in &request.answer.challenges {
         sink.field(b"WWW-Authenticate", challenge);
     }
@@ -58,6 +65,13 @@ pub(crate) fn put_field(
         request.answer.sent_fields.push((name.into(), value.into()));
     }
     sink.field(name, value);
+}
+
+/// A number of bytes that a request may have a say in; 0 if it is none.
+pub(crate) fn bytes_of(template: Option<&Template>, request: &Request<'_>) -> u64 {
+    template
+        .and_then(|template| units::offset(&expand_to_vec(template, request)))
+        .unwrap_or(0)
 }
 
 /// `return`.
@@ -181,6 +195,8 @@ pub(crate) async fn fixed(
     request.answer.status = wire;
     start(request, sink, wire);
     let bodiless = matches!(wire, 204 | 304) || wire < 200;
+    let carried = carried_type(request);
+    let content_type = carried.as_deref().unwrap_or(content_type);
     if !bodiless && !content_type.is_empty() {
         let content_type = files::with_charset(request, content_type).into_owned();
         put_field(request, sink, b"Content-Type", &content_type);
@@ -198,7 +214,16 @@ pub(crate) async fn fixed(
     if let BodySize::Known(_) = size {
         sink.write(body).await?;
     }
+    add_trailers(request, sink);
     sink.finish().await
+}
+
+/// The Content-Type that a backend gave what another location answers.
+pub(crate) fn carried_type(request: &Request<'_>) -> Option<Vec<u8>> {
+    let mut carried = request.answer.carried.iter();
+    carried
+        .rfind(|(name, _)| FieldId::of(name) == FieldId::ContentType)
+        .map(|(_, value)| value.to_vec())
 }
 
 /// `expires` and `add_header`.
@@ -216,6 +241,16 @@ pub(crate) fn add_headers_after(
     last_modified: Option<i64>,
 ) {
     let location = request.location;
+    // What the backend said that left the answer to this location.
+    let carried = std::mem::take(&mut request.answer.carried);
+    let mut all = SmallVec::<[(&[u8], &[u8]); 4]>::from_slice(replaceable);
+    for (name, value) in &carried {
+        match FieldId::of(name) {
+            FieldId::Expires | FieldId::CacheControl => all.push((name, value)),
+            FieldId::ContentType => {}
+            _ => put_field(request, sink, name, value),
+        }
+    }
     let ordinary = is_ordinary(status);
     let expires = location.expires.as_deref().filter(|_| ordinary);
     match expires.and_then(|expires| freshness::terms(expires, last_modified, request)) {
@@ -229,10 +264,14 @@ pub(crate) fn add_headers_after(
             );
         }
         None => {
-            for (name, value) in replaceable {
+            for (name, value) in all {
                 put_field(request, sink, name, value);
             }
         }
+    }
+    let trailers = &location.delivery.trailers;
+    if trailers.iter().any(|one| ordinary || one.always) {
+        sink.expect_trailers();
     }
     let mut value = Vec::new();
     for header in location
@@ -244,6 +283,25 @@ pub(crate) fn add_headers_after(
         expand(&header.value, request, &mut value);
         if !value.is_empty() {
             put_field(request, sink, &header.name, &value);
+        }
+    }
+}
+
+/// `add_trailer`: what is known only when the body has gone out.
+pub(crate) fn add_trailers(request: &Request<'_>, sink: &mut impl ResponseSink) {
+    let location = request.location;
+    if location.delivery.trailers.is_empty() || !sink.takes_trailers() {
+        return;
+    }
+    let ordinary = is_ordinary(request.answer.status);
+    let mut value = Vec::new();
+    for trailer in &location.delivery.trailers {
+        if ordinary || trailer.always {
+            value.clear();
+            expand(&trailer.value, request, &mut value);
+            if !value.is_empty() {
+                sink.trailer(&trailer.name, &value);
+            }
         }
     }
 }

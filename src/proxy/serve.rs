@@ -65,6 +65,13 @@ pub(crate) async fn serve<'a, B: BodySource, S: ResponseSink>(
             }
             // Nothing has been sent: something else can be.
             Err(Failure::Status(status)) => status,
+            Err(Failure::Elsewhere) => match recover::after_accel(request, body) {
+                Ok(next) => {
+                    entry = next;
+                    continue;
+                }
+                Err(status) => status,
+            },
             Err(failure) => break Err(failure),
         };
         let sent = match recover::after_error(request, status, body) {
@@ -321,8 +328,15 @@ fn limited<'a>(location: &'a Location, request: &Request<'_>) -> &'a Location {
 
 /// How the answer goes out, and whether more requests are welcome.
 fn announce(request: &Request<'_>, sink: &mut impl ResponseSink) {
-    if !request.location.delivery.chunked_transfer_encoding {
+    let delivery = &request.location.delivery;
+    if !delivery.chunked_transfer_encoding {
         sink.refuse_chunks();
+    }
+    if let Some(rate) = &delivery.limit_rate {
+        sink.limit_rate(
+            respond::bytes_of(Some(rate), request),
+            respond::bytes_of(delivery.limit_rate_after.as_ref(), request),
+        );
     }
     if !request.may_be_followed() {
         sink.close_after();

@@ -19,6 +19,7 @@ use crate::tls::record::{HEADROOM, MAX_PLAINTEXT, TAILROOM};
 use crate::tls::session::{Session, SessionError};
 
 use super::input::Input;
+use super::pace::Pace;
 
 /// Both directions of a connection.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct Rx<'a> {
     session: Option<&'a RefCell<Session>>,
     pub(crate) input: &'a mut Input,
     deadline: &'a Deadline,
+    /// `proxy_limit_rate`.
+    pub(crate) pace: Option<Box<Pace>>,
 }
 
 /// The sending side of a [`Transport`].
@@ -105,6 +108,7 @@ impl Transport {
             session,
             input: &mut self.input,
             deadline: &self.rx_deadline,
+            pace: None,
         };
         let tx = Tx {
             sender: &mut self.sender,
@@ -209,8 +213,17 @@ impl Rx<'_> {
         want: Class,
         timeout: Duration,
     ) -> Result<usize, TransportError> {
+        let Some(pace) = &mut self.pace else {
+            self.deadline.arm(timeout);
+            return self.fill_while(want, None).await;
+        };
+        pace.wait().await;
         self.deadline.arm(timeout);
-        self.fill_while(want, None).await
+        let read = self.fill_while(Class::Small, None).await?;
+        if let Some(pace) = &mut self.pace {
+            pace.count(read);
+        }
+        Ok(read)
     }
 
     /// As [`Rx::fill`], under a deadline that the caller has armed, and as long
@@ -293,7 +306,7 @@ impl Rx<'_> {
 
     /// Whether [`Rx::fill_segments`] may be used.
     pub(crate) fn is_bare(&self) -> bool {
-        self.session.is_none() && self.input.is_empty()
+        self.session.is_none() && self.input.is_empty() && self.pace.is_none()
     }
 
     /// Turns complete records into plaintext; without TLS all is plaintext.

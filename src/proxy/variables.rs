@@ -491,7 +491,7 @@ fn evaluate(request: &Request<'_>, id: VariableId, source: &ValueSource) -> Vec<
 
 /// The value of a map's entry: its numbered variables are the groups of the
 /// entry's own expression.
-fn expand_with_groups(
+pub(crate) fn expand_with_groups(
     template: &Template,
     request: &Request<'_>,
     subject: &[u8],

@@ -2,8 +2,11 @@
 //! fields hidden and shown, addresses and cookies rewritten, freshness, method
 //! and body, as Nginx does it.
 
+use std::time::{Duration, Instant};
+
 use crate::support::client::{Connection, Response};
 use crate::support::origin::Origin;
+use crate::support::patterned;
 use crate::support::ringwall::{Ringwall, Site, http};
 
 fn start(locations: &str) -> Ringwall {
@@ -174,7 +177,8 @@ fn expires_takes_the_place_of_what_the_backend_says() {
         let status = path.rsplit('/').next().unwrap_or_default();
         format!(
             "HTTP/1.1 {status} X\r\nContent-Length: 0\r\nExpires: 0\r\nCache-Control: private\r\n\
-             Cache-Control: no-store\r\nContent-Type: text/css\r\nETag: \"theirs\"\r\n\r\n"
+             Cache-Control: no-store\r\nContent-Type: text/css\r\nETag: \"theirs\"\r\n\
+             Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n"
         )
         .into_bytes()
     });
@@ -187,6 +191,7 @@ fn expires_takes_the_place_of_what_the_backend_says() {
              location /max/off/ {{ proxy_pass {url}; expires off; }} }}
          location /gone/ {{ proxy_pass {url}; expires epoch; }}
          location /asked/ {{ proxy_pass {url}; expires $arg_for; }}
+         location /old/ {{ proxy_pass {url}; expires modified +1h; }}
          location /said {{ return 200 x; expires -1; }}"
     ));
     let said = |target: &str| {
@@ -219,6 +224,13 @@ fn expires_takes_the_place_of_what_the_backend_says() {
         said("/gone/200"),
         (
             Some("Thu, 01 Jan 1970 00:00:01 GMT".to_owned()),
+            "no-cache".to_owned()
+        )
+    );
+    assert_eq!(
+        said("/old/200"),
+        (
+            Some("Sun, 06 Nov 1994 09:49:37 GMT".to_owned()),
             "no-cache".to_owned()
         )
     );
@@ -303,4 +315,242 @@ fn a_body_that_the_backend_was_not_to_have_never_reaches_a_tunnel() {
     );
     assert_eq!(client.response("POST").status, 502);
     assert!(!origin.all_received_text().contains("secret"));
+}
+
+#[test]
+fn addresses_and_cookies_are_rewritten_by_regular_expressions() {
+    let origin = with_fields(
+        "Location: http://Node-7.Inside:81/x?y\r\nSet-Cookie: a_session=1; domain=n1.Inside; path=/App/x\r\n",
+    );
+    let ringwall = start(&format!(
+        "location ~ ^/(?<area>[a-z]+)/ {{ proxy_pass {};
+             proxy_redirect ~^http://node-(\\d+) http://never/;
+             proxy_redirect ~*^http://node-(?<node>\\d+)\\.inside(:\\d+)?/(.*)$ http://$node.outside/$area/$3;
+             proxy_cookie_domain ~\\.inside$ .$host;
+             proxy_cookie_path ~*^/app(/.*)$ /$area$1;
+             proxy_cookie_flags ~session secure; }}",
+        origin.url()
+    ));
+    let response = get(&ringwall, "/shop/");
+    assert_eq!(
+        response.header("location"),
+        Some("http://7.outside/shop/x?y")
+    );
+    assert_eq!(
+        response.header("set-cookie"),
+        Some("a_session=1; domain=.test.example; path=/shop/x; Secure")
+    );
+}
+
+#[test]
+fn a_backends_errors_can_have_pages() {
+    let origin = Origin::http(|request| {
+        let status = request.target().trim_start_matches('/');
+        format!(
+            "HTTP/1.1 {status} X\r\nContent-Length: 6\r\nX-From: backend\r\n\
+             WWW-Authenticate: Basic realm=theirs\r\n\r\ntheirs"
+        )
+        .into_bytes()
+    });
+    let ringwall = start(&format!(
+        "error_page 401 404 /page; error_page 503 =200 @calm; proxy_intercept_errors on;
+         location / {{ proxy_pass {0}; }}
+         location /off/ {{ proxy_pass {0}/; proxy_intercept_errors off; }}
+         location = /page {{ internal; return 200 ours; }}
+         location @calm {{ return 200 calm; }}",
+        origin.url()
+    ));
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    let mut said = |target: &str| {
+        let response = client.get("test.example", target);
+        let challenge = response.header("www-authenticate").map(str::to_owned);
+        (response.status, response.text(), challenge)
+    };
+    let basic = Some("Basic realm=theirs".to_owned());
+    assert_eq!(said("/404"), (404, "ours".to_owned(), None));
+    assert_eq!(said("/401"), (401, "ours".to_owned(), basic.clone()));
+    assert_eq!(said("/503"), (200, "calm".to_owned(), None));
+    // Without a page of its own a status passes.
+    assert_eq!(said("/500"), (500, "theirs".to_owned(), basic.clone()));
+    assert_eq!(said("/200"), (200, "theirs".to_owned(), basic.clone()));
+    assert_eq!(said("/off/404"), (404, "theirs".to_owned(), basic));
+}
+
+#[test]
+fn a_backend_can_leave_the_answer_to_another_location() {
+    let origin = Origin::http(|request| {
+        let to = request.target().split_once('=').map_or("", |(_, to)| to);
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: 6\r\nX-Accel-Redirect: {to}\r\n\
+             Set-Cookie: a=b\r\nContent-Type: text/x-theirs\r\nX-Other: no\r\n\r\ntheirs"
+        )
+        .into_bytes()
+    });
+    let second = Origin::http(|request| {
+        let body = format!("{} {}", request.line, request.body.len());
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
+    });
+    let ringwall = start(&format!(
+        "location / {{ proxy_pass {0}; }}
+         location /ignored {{ proxy_pass {0}; proxy_ignore_headers X-Accel-Redirect; }}
+         location /inner/ {{ internal; return 200 \"$uri|$args\"; }}
+         location /second/ {{ internal; proxy_pass {1}; }}
+         location @named {{ return 200 named; }}",
+        origin.url(),
+        second.url()
+    ));
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    let response = client.get("test.example", "/?to=/inner/a%20b?c=d");
+    assert_eq!(response.text(), "/inner/a b|c=d");
+    assert_eq!(response.header("set-cookie"), Some("a=b"));
+    assert_eq!(response.header("content-type"), Some("text/x-theirs"));
+    assert_eq!(response.header("x-other"), None);
+    assert_eq!(client.get("a", "/?to=@named").text(), "named");
+    assert_eq!(
+        client.get("a", "/?to=/second/x").text(),
+        "GET /second/x HTTP/1.1 0"
+    );
+    client.send("POST /?to=/second/x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
+    assert_eq!(client.response("POST").text(), "GET /second/x HTTP/1.1 0");
+    assert_eq!(client.get("a", "/?to=/inner/../x").status, 404);
+    ringwall.complaint_with(&["unsafe URI \"/inner/../x\" was detected"]);
+    assert_eq!(client.get("a", "/?to=@nowhere").status, 500);
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    let ignored = client.get("a", "/ignored?to=/inner/a");
+    assert_eq!(ignored.text(), "theirs");
+    assert_eq!(ignored.header("x-accel-redirect"), None);
+    // A client that asks for such a place itself does not get there.
+    assert_eq!(client.get("a", "/inner/a").status, 404);
+}
+
+#[test]
+fn early_hints_pass_where_they_are_wanted() {
+    let origin = Origin::script(|peer| {
+        loop {
+            peer.request()?;
+            peer.send(
+                b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: x\r\n\r\n",
+            )?;
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+        }
+    });
+    let ringwall = start(&format!(
+        "location / {{ proxy_pass {}; early_hints $http_wanted; }}",
+        origin.url()
+    ));
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nWanted: 1\r\n\r\n");
+    let hints = client.head().expect("hints");
+    assert_eq!(hints.status, 103);
+    assert_eq!(hints.header("link"), Some("</a.css>; rel=preload"));
+    assert_eq!(hints.header("connection"), None);
+    assert_eq!(client.response("GET").text(), "ok");
+    for request in [
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nWanted: 0\r\n\r\n",
+        "GET / HTTP/1.0\r\nHost: a\r\nWanted: 1\r\nConnection: keep-alive\r\n\r\n",
+    ] {
+        client.send(request);
+        let response = client.response("GET");
+        assert_eq!((response.interim, response.body), (vec![], b"ok".to_vec()));
+    }
+}
+
+#[test]
+fn trailers_follow_the_body_in_chunks() {
+    let origin = with_fields("");
+    let ringwall = start(&format!(
+        "add_trailer X-Length $upstream_response_length; add_trailer X-Always a always;
+         location / {{ proxy_pass {}; }}
+         location /own {{ return 200 own; }}
+         location /gone {{ return 404; }}",
+        origin.url()
+    ));
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    let mut ends = |target: &str, version: &str| {
+        client.send(format!(
+            "GET {target} HTTP/{version}\r\nHost: a\r\nConnection: keep-alive\r\n\r\n"
+        ));
+        let head = client.head().expect("a head");
+        let chunked = head.header("transfer-encoding") == Some("chunked");
+        let mut rest = Vec::new();
+        let end: &[u8] = if chunked { b"\r\n\r\n" } else { b"/1.0" };
+        while !rest.ends_with(end) {
+            rest.extend(client.some().expect("a body"));
+        }
+        String::from_utf8_lossy(&rest).into_owned()
+    };
+    assert_eq!(
+        ends("/", "1.1"),
+        "e\r\nGET / HTTP/1.1\r\n0\r\nX-Length: 14\r\nX-Always: a\r\n\r\n"
+    );
+    assert_eq!(ends("/own", "1.1"), "3\r\nown\r\n0\r\nX-Always: a\r\n\r\n");
+    let gone = ends("/gone", "1.1");
+    assert!(gone.ends_with("\r\n0\r\nX-Always: a\r\n\r\n"), "{gone}");
+}
+
+#[test]
+fn a_limited_rate_is_kept_to() {
+    const RATE: usize = 40_000;
+    let body = patterned(RATE * 3 / 2);
+    let served = body.clone();
+    let origin = Origin::http(move |request| {
+        let extra = if request.target() == "/accel" {
+            "X-Accel-Limit-Rate: 40000\r\n"
+        } else {
+            ""
+        };
+        let head = format!(
+            "HTTP/1.1 200 OK\r\n{extra}Content-Length: {}\r\n\r\n",
+            served.len()
+        );
+        [head.as_bytes(), &served].concat()
+    });
+    let url = origin.url();
+    let ringwall = start(&format!(
+        "location /free {{ proxy_pass {url}; }}
+         location /client {{ proxy_pass {url}; limit_rate $arg_rate; }}
+         location /after {{ proxy_pass {url}; limit_rate 40000; limit_rate_after 1m; }}
+         location /backend {{ proxy_pass {url}; proxy_limit_rate 40000; }}
+         location /accel {{ proxy_pass {url}; }}"
+    ));
+    let took = |target: &str| {
+        let begun = Instant::now();
+        assert!(get(&ringwall, target).body == body, "{target}");
+        begun.elapsed()
+    };
+    for target in ["/client?rate=40000", "/backend", "/accel"] {
+        let time = took(target);
+        // A quarter of a second's worth may go first, and what the last read brought.
+        assert!(time > Duration::from_millis(900), "{target}: {time:?}");
+        assert!(time < Duration::from_secs(8), "{target}: {time:?}");
+    }
+    for target in ["/free", "/after", "/client?rate=", "/client?rate=0"] {
+        let time = took(target);
+        assert!(time < Duration::from_millis(900), "{target}: {time:?}");
+    }
+}
+
+#[test]
+fn a_connection_is_not_used_for_longer_than_keepalive_time() {
+    let ringwall = start("keepalive_time 500ms; location / { return 200 ok; }");
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    let begun = Instant::now();
+    let last = loop {
+        let response = client.get("a", "/");
+        assert_eq!(response.text(), "ok");
+        if response.says_close() {
+            break begun.elapsed();
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(
+        last > Duration::from_millis(400) && last < Duration::from_secs(5),
+        "{last:?}"
+    );
+    client.expect_close("its time is up");
 }

@@ -1,6 +1,6 @@
 //! `expires`.
 
-use super::values::{has_variable, not_implemented, refuse, refuse_directive};
+use super::values::{has_variable, refuse, refuse_directive};
 use super::{Builder, Result};
 use crate::config::model::{Expires, ExpiresWhen, Freshness};
 use crate::config::syntax::Directive;
@@ -8,7 +8,7 @@ use crate::config::syntax::Directive;
 /// `expires [modified] TIME`.
 pub(super) fn expires(builder: &Builder<'_>, d: &Directive) -> Result<Expires> {
     let (modified, index) = match (d.arg(0), d.args.len()) {
-        (word @ b"modified", 2) => return Err(not_implemented(d, word)),
+        (b"modified", 2) => (true, 1),
         (_, 1) => (false, 0),
         _ => return Err(refuse(d, format!("invalid value \"{}\"", d.text(0)))),
     };

@@ -1,7 +1,8 @@
 //! What `proxy_*` changes in requests and responses on their way.
 
 use super::proxy::LocationKind;
-use super::values::{flag, refuse, refuse_directive, set};
+use super::values::{flag, has_variable, invalid_value, refuse, refuse_directive, set};
+use super::variables::regex_key;
 use super::{Builder, Result};
 use crate::config::model::{
     CookieFlags, CookieName, CookieRules, HiddenFields, IgnoredFields, ProxyFilters,
@@ -9,6 +10,7 @@ use crate::config::model::{
 };
 use crate::config::syntax::Directive;
 use crate::config::template::Template;
+use crate::config::units;
 
 /// As written in one block.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +21,8 @@ pub(super) struct FilterSettings {
     pass_request_body: Option<bool>,
     request_buffering: Option<bool>,
     ignore_client_abort: Option<bool>,
+    intercept_errors: Option<bool>,
+    limit_rate: Option<Template>,
     hide: Option<Vec<Box<[u8]>>>,
     pass: Option<Vec<Box<[u8]>>>,
     ignored: Option<IgnoredFields>,
@@ -47,6 +51,8 @@ impl FilterSettings {
             b"proxy_pass_request_body" => set(&mut self.pass_request_body, d, flag(d)?)?,
             b"proxy_request_buffering" => set(&mut self.request_buffering, d, flag(d)?)?,
             b"proxy_ignore_client_abort" => set(&mut self.ignore_client_abort, d, flag(d)?)?,
+            b"proxy_intercept_errors" => set(&mut self.intercept_errors, d, flag(d)?)?,
+            b"proxy_limit_rate" => set(&mut self.limit_rate, d, bytes(builder, d)?)?,
             b"proxy_hide_header" => self.hide.get_or_insert_default().push(d.arg(0).into()),
             b"proxy_pass_header" => self.pass.get_or_insert_default().push(d.arg(0).into()),
             b"proxy_ignore_headers" => ignore(self.ignored.get_or_insert_default(), d)?,
@@ -67,7 +73,7 @@ impl FilterSettings {
     pub(super) fn inherit(&mut self, outer: &Self) {
         super::scope::inherit!(
             self, outer;
-            method, body, pass_request_headers, pass_request_body, request_buffering, ignore_client_abort, hide, pass, ignored, redirects,
+            method, body, pass_request_headers, pass_request_body, request_buffering, ignore_client_abort, intercept_errors, limit_rate, hide, pass, ignored, redirects,
             cookie_domains, cookie_paths, cookie_flags
         );
     }
@@ -101,6 +107,8 @@ impl FilterSettings {
             pass_request_body: self.pass_request_body.unwrap_or(true),
             request_buffering: self.request_buffering.unwrap_or(true),
             ignore_client_abort: self.ignore_client_abort.unwrap_or(false),
+            intercept_errors: self.intercept_errors.unwrap_or(false),
+            limit_rate: self.limit_rate.clone(),
             hidden: self.hidden(),
             ignored: self.ignored.unwrap_or_default(),
             redirects: redirects.into(),
@@ -169,7 +177,10 @@ impl FilterSettings {
                 }
             })
             .collect::<Result<_>>()?;
-        let cookie = CookieName::Is(template(builder, d, 0)?);
+        let cookie = match d.arg(0).strip_prefix(b"~") {
+            Some(pattern) => CookieName::Matches(builder.pattern(d, pattern, true)?),
+            None => CookieName::Is(template(builder, d, 0)?),
+        };
         self.cookie_flags
             .get_or_insert_default()
             .push(CookieFlags { cookie, flags });
@@ -226,11 +237,14 @@ fn rule(
     d: &Directive,
     pattern: fn(Template) -> RewritePattern,
 ) -> Result<RewriteRule> {
-    if d.arg(0).starts_with(b"~") {
-        let what = "with a regular expression is not implemented in this version";
-        return Err(refuse_directive(d, what));
-    }
-    let pattern = pattern(template(builder, d, 0)?);
+    let pattern = match regex_key(d.arg(0)) {
+        // Host names have no case.
+        Some((text, any_case)) => {
+            let any_case = any_case || &*d.name.value == b"proxy_cookie_domain";
+            RewritePattern::Regex(builder.pattern(d, text, any_case)?)
+        }
+        None => pattern(template(builder, d, 0)?),
+    };
     let mut replacement = template(builder, d, 1)?;
     if let RewritePattern::Domain(_) = pattern
         && let Some(domain) = d.arg(1).strip_prefix(b".")
@@ -241,6 +255,14 @@ fn rule(
         pattern,
         replacement,
     })
+}
+
+/// A number of bytes, or a value with variables that makes one.
+pub(super) fn bytes(builder: &Builder<'_>, d: &Directive) -> Result<Template> {
+    if !has_variable(d.arg(0)) {
+        units::offset(d.arg(0)).ok_or_else(|| invalid_value(d))?;
+    }
+    template(builder, d, 0)
 }
 
 fn template(builder: &Builder<'_>, d: &Directive, index: usize) -> Result<Template> {

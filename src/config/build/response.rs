@@ -159,7 +159,7 @@ fn content_type<'a>(d: &Directive, value: &'a [u8]) -> Result<&'a str> {
         .ok_or_else(|| invalid_value(d))
 }
 
-fn add_header(builder: &mut Builder<'_>, d: &Directive) -> Result<AddHeader> {
+pub(super) fn add_header(builder: &mut Builder<'_>, d: &Directive) -> Result<AddHeader> {
     let always = match d.args.get(2) {
         None => false,
         Some(word) if &*word.value == b"always" => true,

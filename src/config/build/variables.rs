@@ -74,6 +74,11 @@ pub(super) fn learn(builder: &mut Builder<'_>, directives: &[Directive]) -> Resu
                 }
             }
             b"rewrite" => learn_groups(builder, d.arg(0)),
+            b"proxy_redirect" | b"proxy_cookie_domain" | b"proxy_cookie_path" => {
+                if let Some((pattern, _)) = regex_key(d.arg(0)) {
+                    learn_groups(builder, pattern);
+                }
+            }
             b"if" => {
                 let operators = [b"~".as_slice(), b"~*", b"!~", b"!~*"];
                 let operator = d.args.iter().position(|w| operators.contains(&&*w.value));
@@ -207,7 +212,7 @@ pub(super) fn map(builder: &mut Builder<'_>, d: &Directive) -> Result<()> {
 }
 
 /// `~PATTERN` or `~*PATTERN`, and whether case matters not.
-fn regex_key(key: &[u8]) -> Option<(&[u8], bool)> {
+pub(super) fn regex_key(key: &[u8]) -> Option<(&[u8], bool)> {
     let pattern = key.strip_prefix(b"~")?;
     Some(match pattern.strip_prefix(b"*") {
         Some(pattern) => (pattern, true),

@@ -403,10 +403,40 @@ pub(super) const ROWS: &[Row] = &[
         "how much of a body is read before a backend is asked",
     ),
     words(
+        "limit_rate",
+        HSL.with(LIF),
+        ONE,
+        "bytes sent to a client in a second",
+    ),
+    words(
+        "limit_rate_after",
+        HSL.with(LIF),
+        ONE,
+        "bytes that `limit_rate` lets pass first",
+    ),
+    words(
+        "keepalive_time",
+        HSL,
+        ONE,
+        "how long a client's connection is used at all",
+    ),
+    words(
+        "early_hints",
+        HSL,
+        (1, MANY),
+        "pass a backend's 103 if a value is neither empty nor 0",
+    ),
+    words(
+        "add_trailer",
+        HSL.with(LIF),
+        (2, 3),
+        "field behind the bodies of responses",
+    ),
+    words(
         "expires",
         HSL.with(LIF),
         (1, 2),
-        "`Expires` and `Cache-Control`: a time, `@TIME`, `max`, `epoch`, `off`",
+        "`Expires` and `Cache-Control`: `[modified]` and a time, `@TIME`, `max`, `epoch`, `off`",
     ),
     words(
         "access_log",
@@ -577,6 +607,17 @@ pub(super) const ROWS: &[Row] = &[
         HSL,
         ONE,
         "field of the backend that is hidden otherwise",
+    ),
+    flag(
+        "proxy_intercept_errors",
+        HSL,
+        "`error_page` also for the backend's errors",
+    ),
+    words(
+        "proxy_limit_rate",
+        HSL,
+        ONE,
+        "bytes read from a backend in a second",
     ),
     flag(
         "proxy_ignore_client_abort",

@@ -76,8 +76,7 @@ pub(super) const GROUPS: &[Group] = &[
         LATER,
         HSL,
         "\
-         keepalive_time keepalive_disable \
-         keepalive_min_timeout early_hints",
+         keepalive_disable keepalive_min_timeout",
     ),
     group(LATER, HS, "max_headers"),
     group(LATER, L, "post_action"),
@@ -106,7 +105,7 @@ pub(super) const GROUPS: &[Group] = &[
     group(LATER, L, "secure_link_secret"),
     group(LATER, SL, "valid_referers"),
     // Headers, compression, files.
-    group(LATER, HSL.with(LIF), "add_trailer add_trailer_inherit"),
+    group(LATER, HSL.with(LIF), "add_trailer_inherit"),
     group(
         LATER,
         HSL,

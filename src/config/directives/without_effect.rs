@@ -210,7 +210,7 @@ pub(super) const GROUPS: &[Group] = &[
         "\
          client_body_in_file_only gzip gunzip gzip_static \
          log_subrequest \
-         proxy_force_ranges proxy_intercept_errors \
+         proxy_force_ranges \
          reset_timedout_connection \
          mirror",
     ),
@@ -235,12 +235,5 @@ pub(super) const GROUPS: &[Group] = &[
         "\
           \
          add_header_inherit",
-    ),
-    fixed(
-        &["0"],
-        LATER,
-        HSL,
-        "\
-         limit_rate limit_rate_after proxy_limit_rate",
     ),
 ];

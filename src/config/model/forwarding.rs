@@ -1,7 +1,11 @@
 //! What happens to requests and responses on their way through.
 
+use std::time::Duration;
+
+use super::super::regexes::Pattern;
 use super::super::template::Template;
 use super::super::units;
+use super::AddHeader;
 
 /// What `proxy_*` directives change in requests and responses, beside the
 /// fields that `proxy_set_header` sets.
@@ -17,6 +21,10 @@ pub struct ProxyFilters {
     pub pass_request_body: bool,
     /// `proxy_request_buffering`. Default on.
     pub request_buffering: bool,
+    /// `proxy_intercept_errors`. Default off.
+    pub intercept_errors: bool,
+    /// `proxy_limit_rate`, bytes per second.
+    pub limit_rate: Option<Template>,
     /// `proxy_ignore_client_abort`. Default off.
     pub ignore_client_abort: bool,
     /// `proxy_hide_header`, `proxy_pass_header`.
@@ -90,6 +98,8 @@ pub enum RewritePattern {
     Prefix(Template),
     /// The value is this host name, with or without a dot in front.
     Domain(Template),
+    /// The value matches; all of it is replaced.
+    Regex(Pattern),
 }
 
 /// What happens to a backend's cookies.
@@ -134,6 +144,8 @@ impl CookieFlags {
 pub enum CookieName {
     /// This one.
     Is(Template),
+    /// Whose name matches.
+    Matches(Pattern),
 }
 
 /// How bodies come from clients and go to them.
@@ -143,6 +155,17 @@ pub struct Delivery {
     pub chunked_transfer_encoding: bool,
     /// `client_body_buffer_size`, bytes. Default 16 KiB.
     pub client_body_buffer_size: usize,
+    /// `limit_rate`, bytes per second.
+    pub limit_rate: Option<Template>,
+    /// `limit_rate_after`, bytes.
+    pub limit_rate_after: Option<Template>,
+    /// `keepalive_time`. Default 1 h.
+    pub keepalive_time: Duration,
+    /// `early_hints`: those of a backend pass where one of these is neither
+    /// empty nor 0.
+    pub early_hints: Box<[Template]>,
+    /// `add_trailer`.
+    pub trailers: Box<[AddHeader]>,
 }
 
 /// `expires`.

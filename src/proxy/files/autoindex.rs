@@ -73,6 +73,7 @@ pub(super) async fn send<S: ResponseSink>(
     if request.method() != Method::Head {
         sink.write(&list).await.map_err(|e| gone(request, &e))?;
     }
+    respond::add_trailers(request, sink);
     sink.finish().await.map_err(|e| gone(request, &e))
 }
 

@@ -61,7 +61,10 @@ pub(super) async fn file<S: ResponseSink>(
         )),
     };
     let content_type = content_type::of_path(request);
-    let content_type = with_charset(request, &content_type).into_owned();
+    let content_type = match respond::carried_type(request) {
+        Some(carried) => carried,
+        None => with_charset(request, &content_type).into_owned(),
+    };
     let bounds;
     let (status, parts) = match asked {
         None => (304, Vec::new()),
@@ -125,6 +128,7 @@ pub(super) async fn file<S: ResponseSink>(
             sink.write(end).await.map_err(|e| gone(request, &e))?;
         }
     }
+    respond::add_trailers(request, sink);
     sink.finish().await.map_err(|e| gone(request, &e))
 }
 
@@ -182,6 +186,7 @@ async fn unsatisfiable<S: ResponseSink>(
         sink.end_head(BodySize::Known(page.len() as u64));
         sink.write(&page).await.map_err(|e| gone(request, &e))?;
     }
+    respond::add_trailers(request, sink);
     sink.finish().await.map_err(|e| gone(request, &e))
 }
 

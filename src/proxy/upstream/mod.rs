@@ -17,6 +17,7 @@ use crate::telemetry::error_log::Level;
 
 use super::body::{self, UploadError, UpstreamFraming};
 use super::exchange::{BodyError, BodySize, BodySource, ResponseSink};
+use super::forward::Failure;
 use super::log;
 use super::output::Output;
 use super::pool::Connection;
@@ -49,6 +50,9 @@ pub(super) enum Broken {
     Upstream,
     /// The client failed; with the status that it may be told.
     Client(Option<u16>),
+    /// Nothing did, but the configuration or the backend wants another answer
+    /// in place of this one.
+    Elsewhere(Failure),
     /// A connection that had changed protocols broke off, which says nothing
     /// about how the backend answers requests.
     Tunnel,
@@ -67,6 +71,7 @@ impl Broken {
             | Self::Unwelcome(_)
             | Self::Upstream
             | Self::Client(_)
+            | Self::Elsewhere(_)
             | Self::Tunnel => false,
         }
     }

@@ -5,7 +5,8 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
-use crate::config::{Conditions, HiddenFields, Proxy, UpstreamPeer};
+use crate::config::{Conditions, HiddenFields, Proxy, UpstreamPeer, units};
+use crate::http::date::parse_date;
 use crate::http::h1::framing::{self, Kind};
 use crate::http::h1::parse::{HeadLimits, Status, parse_response};
 use crate::http::head::{FieldId, Method, ResponseHead, Version};
@@ -13,9 +14,13 @@ use crate::http::headers::{ConnectionOptions, is_hop_by_hop};
 use crate::net::buffers::Class;
 use crate::proxy::body::{self, RelayError};
 use crate::proxy::exchange::{BodySize, BodySource, ResponseSink};
+use crate::proxy::forward::Failure;
+use crate::proxy::pace::Pace;
+use crate::proxy::recover::InternalRedirect;
 use crate::proxy::request::Request;
 use crate::proxy::respond::{self as answers, Precedence};
 use crate::proxy::transport::{Rx, TransportError, Tx};
+use crate::proxy::variables::expand_to_vec;
 use crate::proxy::{cookies, files, log, redirect, tunnel};
 use crate::telemetry::error_log::Level;
 
@@ -52,7 +57,7 @@ pub(super) async fn respond<S: ResponseSink>(
     sink: &mut S,
 ) -> Result<Answered, Broken> {
     let mut head = ResponseHead::default();
-    receive_head(request, proxy, peer, rx, &mut head).await?;
+    receive_head(request, proxy, peer, rx, sink, &mut head).await?;
     record(request, |attempt| {
         attempt.head_received = Some(attempt.started.elapsed());
         attempt.status = Some(head.status);
@@ -68,6 +73,9 @@ pub(super) async fn respond<S: ResponseSink>(
         Ok(framing) => framing.kind(),
         Err(error) => return Err(invalid(request, peer, &error)),
     };
+    if let Some(failure) = elsewhere(request, proxy, &head, input) {
+        return Err(Broken::Elsewhere(failure));
+    }
     // An error page under a status that has no body: what there is stays behind.
     let is_cut = matches!(request.final_status(head.status), 204 | 304) && framing != Kind::Empty;
     let framing = if is_cut { Kind::Empty } else { framing };
@@ -84,22 +92,20 @@ pub(super) async fn respond<S: ResponseSink>(
         sink.finish().await.map_err(|_| Broken::Client(None))?;
         return Ok(Answered::Response(Reuse::No));
     }
+    if let Some(rate) = &proxy.filters.limit_rate {
+        rx.pace = Pace::new(answers::bytes_of(Some(rate), request), 0);
+    }
     let relayed = body::relay(framing, rx, sink, proxy.read_timeout).await;
+    rx.pace = None;
     match relayed {
-        Ok(received) => record(request, |attempt| attempt.received = received),
-        Err(RelayError::Client(error)) => {
-            let message: &dyn fmt::Display = match &error {
-                TransportError::TimedOut => &"client timed out (110: Connection timed out)",
-                error => &fmt::from_fn(move |f| write!(f, "send() {error}")),
-            };
-            log::upstream_error(
-                request,
-                Level::Info,
-                Some(peer),
-                format_args!("{message} while sending response to client"),
-            );
-            return Err(Broken::Client(None));
+        Ok(received) => {
+            record(request, |attempt| attempt.received = received);
+            answers::add_trailers(request, sink);
+            sink.finish()
+                .await
+                .map_err(|error| client_failed(request, peer, &error))?;
         }
+        Err(RelayError::Client(error)) => return Err(client_failed(request, peer, &error)),
         Err(RelayError::Upstream(error)) => {
             upstream_failed(request, peer, &error, "recv()", "reading upstream");
             return Err(Broken::Upstream);
@@ -124,6 +130,112 @@ pub(super) async fn respond<S: ResponseSink>(
     }))
 }
 
+fn client_failed(request: &Request<'_>, peer: &UpstreamPeer, error: &TransportError) -> Broken {
+    let message: &dyn fmt::Display = match error {
+        TransportError::TimedOut => &"client timed out (110: Connection timed out)",
+        error => &fmt::from_fn(move |f| write!(f, "send() {error}")),
+    };
+    log::upstream_error(
+        request,
+        Level::Info,
+        Some(peer),
+        format_args!("{message} while sending response to client"),
+    );
+    Broken::Client(None)
+}
+
+/// Whether something else is to answer than this response: the location that
+/// the backend names, or the page for an error that the configuration has.
+fn elsewhere(
+    request: &mut Request<'_>,
+    proxy: &Proxy,
+    head: &ResponseHead,
+    bytes: &[u8],
+) -> Option<Failure> {
+    let filters = &proxy.filters;
+    let accel = head.find(bytes, b"X-Accel-Redirect").next();
+    if let Some(target) = accel.filter(|_| !filters.ignored.accel_redirect) {
+        let merge_slashes = request.server.connection.merge_slashes;
+        let Some(redirect) = InternalRedirect::of_backend(target, merge_slashes) else {
+            let shown = String::from_utf8_lossy(target);
+            log::request_error(
+                request,
+                Level::Error,
+                format_args!("unsafe URI \"{shown}\" was detected"),
+            );
+            return Some(Failure::Status(404));
+        };
+        // As in Nginx these stay with the answer, wherever it comes from.
+        let carried = head.fields.iter().filter(|field| {
+            matches!(
+                field.id,
+                FieldId::ContentType
+                    | FieldId::SetCookie
+                    | FieldId::CacheControl
+                    | FieldId::Expires
+                    | FieldId::AcceptRanges
+            ) || field
+                .name
+                .of(bytes)
+                .eq_ignore_ascii_case(b"Content-Disposition")
+        });
+        let carried = carried.map(|field| {
+            let (name, value) = (field.name.of(bytes), field.value.of(bytes));
+            let rewritten = match (&filters.cookies, field.id) {
+                (Some(rules), FieldId::SetCookie) => cookies::set_cookie(rules, value, request),
+                _ => None,
+            };
+            (name.into(), rewritten.as_deref().unwrap_or(value).into())
+        });
+        request.answer.carried = carried.collect();
+        request.target.accel = Some(redirect);
+        return Some(Failure::Elsewhere);
+    }
+    let status = head.status;
+    let intercepts = filters.intercept_errors && status >= 300;
+    if !intercepts || request.error_page(status).is_none() {
+        return None;
+    }
+    if status == 401 {
+        let challenges = head.fields_of(bytes, FieldId::WwwAuthenticate);
+        request.answer.challenges = challenges.map(<[u8]>::to_vec).collect();
+    }
+    Some(Failure::Status(status))
+}
+
+/// `early_hints`.
+fn passes_early_hints(request: &Request<'_>) -> bool {
+    let mut words = request.location.delivery.early_hints.iter();
+    words.any(|word| {
+        let word = expand_to_vec(word, request);
+        !word.is_empty() && word != b"0"
+    })
+}
+
+async fn send_early_hints<S: ResponseSink>(
+    proxy: &Proxy,
+    head: &ResponseHead,
+    bytes: &[u8],
+    sink: &mut S,
+) -> Result<(), Broken> {
+    let options = ConnectionOptions::of(&head.fields, bytes);
+    let fields = head.fields.iter().filter_map(|field| {
+        let name = field.name.of(bytes);
+        let hidden = field.id == FieldId::ContentLength
+            || is_hop_by_hop(field.id)
+            || options.names(name, |_| false)
+            || proxy
+                .filters
+                .hidden
+                .hides(name, is_hidden_by_default(field.id, name));
+        (!hidden).then(|| (name, field.value.of(bytes)))
+    });
+    let fields = fields.collect::<SmallVec<[_; 8]>>();
+    sink.early_hints(&fields)
+        .await
+        .map_err(|_| Broken::Client(None))
+}
+
 /// Tells the log; the result is for where no head has been passed on yet.
 pub(super) fn invalid(
     request: &Request<'_>,
@@ -140,12 +252,14 @@ pub(super) fn invalid(
 }
 
 /// Reads until the final response's head is there; interim ones are dropped,
-/// because a 100 has been answered here and others are optional.
-async fn receive_head(
+/// because a 100 has been answered here, but for early hints where they are
+/// asked for.
+async fn receive_head<S: ResponseSink>(
     request: &mut Request<'_>,
     proxy: &Proxy,
     peer: &UpstreamPeer,
     rx: &mut Rx<'_>,
+    sink: &mut S,
     head: &mut ResponseHead,
 ) -> Result<(), Broken> {
     let mut interim = 0;
@@ -156,6 +270,9 @@ async fn receive_head(
                 Ok(Status::Complete) if head.status == 101 => return Ok(()),
                 Ok(Status::Complete) if head.status < 200 && interim < MAX_INTERIM => {
                     interim += 1;
+                    if head.status == 103 && passes_early_hints(request) {
+                        send_early_hints(proxy, head, rx.input.plain(), sink).await?;
+                    }
                     rx.input.consume(head.len);
                     head.clear();
                     continue;
@@ -238,6 +355,14 @@ fn send_fields<S: ResponseSink>(
     if !shows(FieldId::Date, b"Date") {
         answers::put_date(request, sink);
     }
+    answers::put_challenges(request, sink);
+    let rate = head.find(bytes, b"X-Accel-Limit-Rate").next();
+    if let Some(rate) = rate.filter(|_| !filters.ignored.accel_limit_rate)
+        && let Some(rate) = units::number(rate)
+    {
+        let after = request.location.delivery.limit_rate_after.as_ref();
+        sink.limit_rate(rate, answers::bytes_of(after, request));
+    }
     let records = request.view.gateway.records_response_fields();
     let mut replaceable = SmallVec::<[(&[u8], &[u8]); 2]>::new();
     for field in &head.fields {
@@ -280,7 +405,13 @@ fn send_fields<S: ResponseSink>(
     if let Some(cookie) = request.answer.sticky_cookie.take() {
         answers::put_field(request, sink, b"Set-Cookie", &cookie);
     }
-    answers::add_headers_after(request, sink, status, &replaceable, None);
+    let last_modified = || parse_date(head.field(bytes, FieldId::LastModified)?);
+    let last_modified = request
+        .location
+        .expires
+        .as_ref()
+        .and_then(|_| last_modified());
+    answers::add_headers_after(request, sink, status, &replaceable, last_modified);
 }
 
 fn is_hidden_by_default(id: FieldId, name: &[u8]) -> bool {

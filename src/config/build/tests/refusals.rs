@@ -226,10 +226,7 @@ fn refusals_inside_a_server_are_worded_as_in_nginx() {
              which writes it, both hold in this location",
         ),
         ("proxy_redirect a;", "invalid parameter \"a\""),
-        (
-            "proxy_redirect ~^a b;",
-            "\"proxy_redirect\" directive with a regular expression is not implemented in this version",
-        ),
+        ("limit_rate fast;", "\"limit_rate\" directive invalid value"),
         ("proxy_cookie_flags a b;", "invalid parameter \"b\""),
         (
             "proxy_cookie_path a b; proxy_cookie_path off;",
