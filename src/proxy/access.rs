@@ -52,7 +52,7 @@ pub(super) async fn check(
         }
     }
     if let Some(auth) = &access.auth_request {
-        let opinion = Box::pin(auth_request::check(request, auth)).await;
+        let opinion = Box::pin(auth_request::check(request, auth, body)).await?;
         delay(request, access, opinion, body).await?;
         if ballot.count(opinion)? {
             request.answer.challenges.clear();

@@ -13,7 +13,9 @@ use crate::telemetry::error_log::Level;
 
 use super::access::Opinion;
 use super::exchange::{BodyError, BodySize, BodySource, Piece, ResponseSink};
+use super::forward::Failure;
 use super::log;
+use super::patience::{gone, while_awaited};
 use super::request::{Answer, Attempt, Captured, Request, Target};
 use super::serve::{Entry, serve};
 use super::transport::TransportError;
@@ -24,11 +26,21 @@ const MAX_IGNORED: u64 = 64 << 10;
 
 /// Asks the location, by a GET without a body and with the request's fields.
 ///
+/// # Errors
+/// The client is gone.
+///
 /// Cancelling it leaves the request without an answer.
-pub(super) async fn check(request: &mut Request<'_>, auth: &AuthRequest) -> Opinion {
+pub(super) async fn check(
+    request: &mut Request<'_>,
+    auth: &AuthRequest,
+    body: &mut impl BodySource,
+) -> Result<Opinion, Failure> {
     let outer = Outer::leave(request, &auth.uri);
     let mut sink = Verdict::default();
-    ask(request, &mut sink).await;
+    if while_awaited(ask(request, &mut sink), body).await.is_none() {
+        outer.resume(request);
+        return Err(gone(request));
+    }
     let status = request.answer.status;
     // While the request is still the one that was answered.
     for (variable, value) in &*auth.set {
@@ -36,7 +48,7 @@ pub(super) async fn check(request: &mut Request<'_>, auth: &AuthRequest) -> Opin
         request.assign(*variable, &value);
     }
     outer.resume(request);
-    match status {
+    Ok(match status {
         200..300 => Opinion::LetIn,
         401 => {
             request.answer.challenges.append(&mut sink.challenges);
@@ -51,7 +63,7 @@ pub(super) async fn check(request: &mut Request<'_>, auth: &AuthRequest) -> Opin
             );
             Opinion::Fail(500)
         }
-    }
+    })
 }
 
 /// Of a type of its own, because the phases that it runs through contain this.

@@ -24,19 +24,32 @@ pub(super) async fn wait(
     time: Duration,
     body: &mut impl BodySource,
 ) -> Result<(), Failure> {
-    let mut over = pin!(sleep(time));
-    let mut gone = pin!(body.abandoned());
-    let is_over = poll_fn(|context| match over.as_mut().poll(context) {
-        Poll::Ready(()) => Poll::Ready(true),
-        Poll::Pending => gone.as_mut().poll(context).map(|()| false),
-    });
-    if is_over.await {
-        return Ok(());
-    }
+    while_awaited(sleep(time), body)
+        .await
+        .ok_or_else(|| gone(request))
+}
+
+/// Drives an operation to its end; drops it, with `None`, when the client goes
+/// away.
+pub(super) async fn while_awaited<T>(
+    operation: impl Future<Output = T>,
+    body: &mut impl BodySource,
+) -> Option<T> {
+    let mut operation = pin!(operation);
+    let mut abandoned = pin!(body.abandoned());
+    poll_fn(|context| match operation.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => abandoned.as_mut().poll(context).map(|()| None),
+    })
+    .await
+}
+
+/// Tells the log that nobody waits for the answer any more.
+pub(super) fn gone(request: &Request<'_>) -> Failure {
     log::request_error(
         request,
         Level::Info,
         format_args!("client prematurely closed connection"),
     );
-    Err(Failure::Aborted)
+    Failure::Aborted
 }

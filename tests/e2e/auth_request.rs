@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use crate::support::client::{Connection, Response};
+use crate::support::eventually;
 use crate::support::nginx::Nginx;
 use crate::support::origin::{Origin, ok};
 use crate::support::ringwall::{Ringwall, Site, http};
@@ -195,4 +196,23 @@ fn a_judge_that_says_much_is_not_listened_to_for_ever() {
         ask(ringwall.address("HTTP"), "GET", "/x", "").text(),
         "hello"
     );
+}
+
+#[test]
+fn a_client_that_does_not_wait_for_the_verdict_is_not_waited_for() {
+    let origin = Origin::script(|peer| {
+        peer.request()?;
+        peer.hang()
+    });
+    let ringwall = start(&origin);
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    client.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("the judge is asked", || {
+        (origin.requests() == 1).then_some(())
+    });
+    drop(client);
+    ringwall.access_with(&["GET /x", " 499 "]);
+    eventually("the judge is let go", || {
+        (origin.open_connections() == 0).then_some(())
+    });
 }
