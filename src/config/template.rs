@@ -148,6 +148,9 @@ pub enum Variable {
     SslCiphers,
     /// `$ssl_client_cert`: PEM, each line but the first behind a tab.
     SslClientCert,
+    /// The same in the value of a field, as who receives Nginx's folded field
+    /// has to read it: a space for each line end (RFC 9112 §5.2).
+    SslClientCertUnfolded,
     /// `$ssl_client_escaped_cert`: PEM, percent-encoded.
     SslClientEscapedCert,
     /// `$ssl_client_fingerprint`: SHA-1, hexadecimal.
@@ -353,6 +356,7 @@ impl Variable {
         matches!(
             self,
             Self::SslClientCert
+                | Self::SslClientCertUnfolded
                 | Self::SslClientEscapedCert
                 | Self::SslClientFingerprint
                 | Self::SslClientFingerprintSha256

@@ -206,14 +206,8 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
                 }
             }
         }
-        Variable::SslClientCert => {
-            for (index, line) in pem().lines().enumerate() {
-                if index > 0 {
-                    out.put(b"\n\t");
-                }
-                out.put(line.as_bytes());
-            }
-        }
+        Variable::SslClientCert => put_lines(pem(), b"\n\t", out),
+        Variable::SslClientCertUnfolded => put_lines(pem(), b" ", out),
         Variable::SslClientEscapedCert => {
             out.put(client.map_or("", |client| client.escaped_pem()).as_bytes())
         }
@@ -573,6 +567,15 @@ fn cookie<'r>(request: &'r Request<'_>, name: &[u8]) -> &'r [u8] {
                 .filter(|_| key.eq_ignore_ascii_case(name))
         })
         .unwrap_or_default()
+}
+
+fn put_lines(text: &str, separator: &[u8], out: &mut impl Sink) {
+    for (index, line) in text.lines().enumerate() {
+        if index > 0 {
+            out.put(separator);
+        }
+        out.put(line.as_bytes());
+    }
 }
 
 fn put_identity(value: Option<&String>, out: &mut impl Sink) {

@@ -607,3 +607,27 @@ fn no_name_in_a_certificate_ends_a_field_and_a_nul_yields_no_value() {
         );
     }
 }
+
+#[test]
+fn a_certificate_in_lines_goes_into_a_field_without_folds() {
+    let origin = mirror();
+    let (site, pki) = Site::with_pki();
+    let ringwall = site.start(&http(&format!(
+        "server {{ listen 127.0.0.1:@TLS@ ssl; server_name {HOST}; {CERTIFICATES}\n\
+         ssl_client_certificate @DIR@/ca.crt; ssl_verify_client on;\n\
+         location / {{ proxy_set_header X-Cert $ssl_client_cert; proxy_pass {}; }}\n\
+         location /said {{ return 200 $ssl_client_cert; }} }}",
+        origin.url()
+    )));
+    let mut connection = TlsClient::with_identity(&pki.ca, &pki.client)
+        .connect(ringwall.address("TLS"), HOST)
+        .expect("a handshake");
+    let head = connection.get(HOST, "/").text();
+    let field = value(&head, "x-cert").expect("the field");
+    let said = connection.get(HOST, "/said").text();
+    assert_eq!(field, said.replace("\n\t", " "));
+    assert!(
+        field.starts_with("-----BEGIN CERTIFICATE----- MII"),
+        "{field}"
+    );
+}

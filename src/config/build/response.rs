@@ -188,14 +188,20 @@ pub(super) fn field_name(d: &Directive) -> Result<Box<[u8]>> {
 /// accept (RFC 9112 §5.2), so here they become spaces, and that is said.
 pub(super) fn field_value(builder: &mut Builder<'_>, d: &Directive) -> Result<Template> {
     let mut template = builder.template(d.arg(1), &d.position)?;
-    if template.variables().any(Variable::spans_lines) {
+    if template
+        .variables()
+        .any(|v| *v == Variable::SslClientRawCert)
+    {
         let what = "has a certificate in lines as its value, which no field can carry: \
                     \"$ssl_client_escaped_cert\" has it in one";
         return Err(refuse_directive(d, what));
     }
     let mut folded = false;
     for part in &mut template.parts {
-        if let Part::Literal(bytes) = part {
+        if *part == Part::Variable(Variable::SslClientCert) {
+            *part = Part::Variable(Variable::SslClientCertUnfolded);
+            folded = true;
+        } else if let Part::Literal(bytes) = part {
             if bytes.contains(&0) {
                 return Err(invalid_value(d));
             }

@@ -193,7 +193,7 @@ fn refusals_inside_a_server_are_worded_as_in_nginx() {
         ),
         ("types { a/b c { } }", "unexpected \"{\""),
         (
-            "proxy_set_header X-Cert $ssl_client_cert;",
+            "proxy_set_header X-Cert $ssl_client_raw_cert;",
             "\"proxy_set_header\" directive has a certificate in lines as its value, which no \
              field can carry: \"$ssl_client_escaped_cert\" has it in one",
         ),
