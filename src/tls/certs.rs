@@ -118,7 +118,7 @@ impl CertificateInfo {
     }
 
     /// A line for the error log, if this certificate has ended or ends within
-    /// so many days; a CRL within [`WARN_CRL_DAYS`] at the most.
+    /// so many days; a CRL within `WARN_CRL_DAYS` at the most.
     #[must_use]
     pub fn complaint(&self, now: UnixTime, days: i64) -> Option<String> {
         let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);

@@ -2,7 +2,7 @@
 //! the name servers that the configuration gives, as long as the answers say.
 //!
 //! A name that is known costs a look at a table that nobody locks. One that is
-//! not is asked for by a thread of its own ([`lookup`] is plain blocking
+//! not is asked for by a thread of its own (`lookup` is plain blocking
 //! code), once for all who wait for it, and the answer is handed to the
 //! workers' tasks. The table belongs to the process: a reload that leaves the
 //! `resolver` as it was keeps it.

@@ -8,7 +8,7 @@
 //!
 //! Recording takes no lock and allocates nothing: handles are found when a
 //! configuration is taken up ([`WorkerMetrics::server`]), and each cell has one
-//! writer ([`cells`] tells why). Scraping may run on any worker; it sees each
+//! writer (`cells` tells why). Scraping may run on any worker; it sees each
 //! cell whole, though not all of them at the same instant.
 
 mod cells;
