@@ -24,9 +24,11 @@ use super::variables::{UserVariable, VariableId};
 pub use forwarding::*;
 
 mod balancing;
+mod health;
 mod link;
 mod names;
 
+pub use health::{HealthCheck, StatusSet};
 pub use link::{ProxyLink, ProxyProtocol};
 pub use names::{ParsedUrl, ResolverId, ResolverSettings, UpstreamNames, UrlTarget};
 
@@ -89,6 +91,8 @@ pub struct Config {
     pub upstreams: Vec<Arc<Upstream>>,
     /// The upstreams by name, for URLs with variables.
     pub upstream_names: UpstreamNames,
+    /// Every `health_check`.
+    pub health_checks: Vec<HealthCheck>,
     /// Every `resolver`, each once; the index is its [`ResolverId`].
     pub resolvers: Vec<ResolverSettings>,
     /// Every `limit_req_zone`.

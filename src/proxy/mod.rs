@@ -23,6 +23,7 @@ mod freshness;
 pub mod gateway;
 mod h1;
 mod handshake;
+mod health;
 mod input;
 mod limits;
 mod link;

@@ -23,6 +23,7 @@ use crate::telemetry::repeats;
 use super::balance::Group;
 use super::balance::state::GroupState;
 use super::gateway::Gateway;
+use super::health::Checks;
 use super::measure::{self, UpstreamCells, ViewMetrics};
 use super::pool::Pool;
 
@@ -59,6 +60,8 @@ pub struct Worker {
 pub(crate) struct View {
     pub(crate) gateway: Arc<Gateway>,
     upstreams: Vec<UpstreamState>,
+    /// `None` where nobody's health is checked.
+    checks: Option<Checks>,
     pub(crate) access: Vec<RefCell<AccessBuffer>>,
     pub(crate) metrics: ViewMetrics,
 }
@@ -115,6 +118,11 @@ impl Worker {
         let now = Instant::now();
         for buffer in &view.access {
             buffer.borrow_mut().flush_due(now);
+        }
+        if let Some(checks) = &view.checks
+            && !self.draining.get()
+        {
+            checks.tick(&view.gateway, now);
         }
         if now.duration_since(self.last_sweep.get()).as_secs() >= 1 {
             self.last_sweep.set(now);
@@ -313,7 +321,9 @@ impl View {
                 RefCell::new(AccessBuffer::new(sink.clone(), *buffering))
             });
         let access = access.collect();
+        let checks = Checks::new(&gateway);
         Self {
+            checks,
             metrics: ViewMetrics::new(metrics, &gateway),
             gateway,
             upstreams,

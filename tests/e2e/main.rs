@@ -26,6 +26,7 @@ mod epoll;
 mod files;
 mod framing;
 mod guide;
+mod health;
 mod identity;
 mod imports;
 mod interop;

@@ -105,6 +105,7 @@ fn context_inside(row: &Row, around: Contexts) -> Option<Contexts> {
         ("if", _) => Some(Contexts::LOCATION_IF),
         ("limit_except", _) => Some(Contexts::LIMIT_EXCEPT),
         ("upstream", _) => Some(Contexts::UPSTREAM),
+        ("match", _) => Some(Contexts::MATCH),
         _ => None,
     }
 }

@@ -9,7 +9,7 @@ use super::scope::Scope;
 use super::server::Draft;
 use super::tls::TlsSettings;
 use super::values::set;
-use super::{Builder, Result, authorization, limits, logs, server, upstream, variables};
+use super::{Builder, Result, authorization, health, limits, logs, server, upstream, variables};
 use crate::config::error::Error;
 use crate::config::model::{Core, Listener, LogEscape, LogFormat, Server, ServerId};
 use crate::config::syntax::Directive;
@@ -97,6 +97,7 @@ fn settings<'a>(
         match &*d.name.value {
             b"log_format" => logs::log_format(builder, d)?,
             b"limit_conn_zone" | b"limit_req_zone" => limits::zone(builder, d)?,
+            b"match" => health::block(builder, d)?,
             b"upstream" => upstream::block(builder, d)?,
             b"map" => variables::map(builder, d)?,
             b"geo" => variables::geo(builder, d)?,
@@ -109,7 +110,7 @@ fn settings<'a>(
     let mut servers = Vec::new();
     for d in http.children() {
         match &*d.name.value {
-            b"geo" | b"limit_conn_zone" | b"limit_req_zone" | b"log_format" | b"map"
+            b"geo" | b"limit_conn_zone" | b"limit_req_zone" | b"log_format" | b"map" | b"match"
             | b"split_clients" | b"ssl_watch" | b"upstream" => {}
             b"server" => servers.push(d),
             _ => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::proxy::{self, LocationKind};
 use super::scope::Scope;
 use super::values::{refuse, refuse_directive};
-use super::{Builder, Result, logs, rewrite};
+use super::{Builder, Result, health, logs, rewrite};
 use crate::config::model::{
     Handler, LimitExcept, Location, Locations, Position, Return, RootKind, ServerTokens,
 };
@@ -173,6 +173,7 @@ struct Contents<'a> {
     nested: Vec<&'a Directive>,
     pass: Option<&'a Directive>,
     limit_except: Option<&'a Directive>,
+    health_checks: Vec<&'a Directive>,
     internal: bool,
     try_files: Option<Box<TryFiles>>,
     /// `metrics` or `stub_status`.
@@ -200,6 +201,7 @@ impl<'a> Contents<'a> {
                 b"metrics" => contents.monitor = Some(Handler::Metrics),
                 b"stub_status" => contents.monitor = Some(Handler::StubStatus),
                 b"limit_except" => super::values::set(&mut contents.limit_except, inner, inner)?,
+                b"health_check" => contents.health_checks.push(inner),
                 b"internal" => contents.internal = true,
                 b"try_files" => {
                     let parsed = Box::new(rewrite::try_files(builder, inner)?);
@@ -231,6 +233,14 @@ impl<'a> Contents<'a> {
             (None, Some(pass)) => proxy_to(builder, pass, &self.scope, &inherited.kind)?,
             (None, None) => Handler::Files,
         };
+        for d in &self.health_checks {
+            let proxy = match &handler {
+                Handler::Proxy(proxy) => Some(&**proxy),
+                _ => None,
+            };
+            let check = health::check(builder, d, proxy)?;
+            builder.health_checks.push(check);
+        }
         let within = Inherited {
             // The URI part of an own `proxy_pass` has been refused if there is
             // no path for it to replace; inside an `if` there never is.

@@ -15,6 +15,7 @@ mod delivery;
 mod expires;
 mod files;
 mod filters;
+mod health;
 mod http;
 mod limits;
 mod link;
@@ -47,7 +48,7 @@ use std::sync::Arc;
 use super::LoadOptions;
 use super::error::Error;
 use super::model::{
-    Config, LogBuffering, LogFormat, LogLevel, LogTarget, Position, ProxyTls, Remark,
+    Config, HealthCheck, LogBuffering, LogFormat, LogLevel, LogTarget, Position, ProxyTls, Remark,
     ResolverSettings,
 };
 use super::pem_source::Secret;
@@ -82,6 +83,8 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         upstreams: upstream::Upstreams::default(),
         proxy_tls: Vec::new(),
         resolvers: Vec::new(),
+        health_checks: Vec::new(),
+        matches: HashMap::new(),
         environment: HashMap::new(),
     };
     let core = core::build(&mut builder, &tree.directives)?;
@@ -95,6 +98,7 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         upstream_names: builder.upstreams.take_names(),
         upstreams: builder.upstreams.into_all(),
         resolvers: builder.resolvers,
+        health_checks: builder.health_checks,
         request_zones: builder.limit_zones.requests,
         connection_zones: builder.limit_zones.connections,
         proxy_tls: builder.proxy_tls,
@@ -128,6 +132,8 @@ struct Builder<'a> {
     upstreams: upstream::Upstreams,
     proxy_tls: Vec<Arc<ProxyTls>>,
     resolvers: Vec<ResolverSettings>,
+    health_checks: Vec<HealthCheck>,
+    matches: health::Matches,
     /// From `env NAME=VALUE;`.
     environment: HashMap<Box<str>, Secret>,
 }

@@ -766,6 +766,20 @@ pub(super) const ROWS: &[Row] = &[
         ONE,
         "`v1` (`on`) or `v2`: tell backends who the client is, ringwall's own for HTTP",
     ),
+    // Health.
+    words(
+        "health_check",
+        Contexts::LOCATION,
+        (0, MANY),
+        "backends are asked now and then how they are",
+    ),
+    block("match", H, ONE, "what a healthy backend answers"),
+    words(
+        "status",
+        Contexts::MATCH,
+        (1, MANY),
+        "the statuses that are, or with `!` are not, healthy",
+    ),
     // Names while serving.
     words(
         "resolver",

@@ -42,8 +42,10 @@ impl Contexts {
     pub const STREAM: Self = Self(1 << 9);
     /// `mail` and what is inside.
     pub const MAIL: Self = Self(1 << 10);
+    /// `match` of `health_check`.
+    pub const MATCH: Self = Self(1 << 11);
     /// All of them.
-    pub const ANY: Self = Self((1 << 11) - 1);
+    pub const ANY: Self = Self((1 << 12) - 1);
 
     /// Whether the two have a place in common.
     pub const fn intersects(self, other: Self) -> bool {
@@ -80,6 +82,7 @@ impl fmt::Display for Contexts {
             (Self::LIMIT_EXCEPT, "limit_except"),
             (Self::STREAM, "stream"),
             (Self::MAIL, "mail"),
+            (Self::MATCH, "match"),
         ];
         let mut first = true;
         for (context, name) in names {

@@ -71,6 +71,8 @@ pub(super) const GROUPS: &[Group] = &[
          smtp_auth smtp_capabilities smtp_client_buffer smtp_greeting_delay starttls timeout \
          xclient",
     ),
+    // What a healthy backend answers.
+    group(LATER, Contexts::MATCH, "header body require"),
     // The core of http.
     group(
         LATER,
@@ -167,14 +169,14 @@ pub(super) const GROUPS: &[Group] = &[
         COMMERCIAL,
         L,
         "\
-         health_check api status keyval session_log f4f hls hls_buffers hls_forward_args \
+         api status keyval session_log f4f hls hls_buffers hls_forward_args \
          hls_fragment hls_mp4_buffer_size hls_mp4_max_buffer_size",
     ),
     group(
         COMMERCIAL,
         H,
         "\
-         match keyval_zone session_log_format session_log_zone status_format status_zone",
+         keyval_zone session_log_format session_log_zone status_format status_zone",
     ),
     // TLS.
     group(

@@ -191,13 +191,14 @@ impl Group {
         None
     }
 
-    /// Whether the peer gets nothing because it failed.
+    /// Whether the peer gets nothing because it failed, or by its health checks.
     pub(crate) fn is_benched(&self, index: usize, now: Instant) -> bool {
         let (peer, state) = (self.peers.get(index), self.state.peers.get(index));
-        !self.is_single()
-            && peer
-                .zip(state)
-                .is_some_and(|(peer, state)| state.is_benched(peer, Moment::at(now)))
+        let has_failed = |peer: &UpstreamPeer, state: &PeerState| {
+            !self.is_single() && state.is_benched(peer, Moment::at(now))
+        };
+        peer.zip(state)
+            .is_some_and(|(peer, state)| state.is_unhealthy() || has_failed(peer, state))
     }
 
     /// A lone peer is never left alone: there is nothing better to do.
@@ -218,6 +219,7 @@ impl Group {
         };
         peer.backup == selection.among_backups
             && !peer.down
+            && !state.is_unhealthy()
             && !selection.tried.contains(&index)
             && !state.is_full(peer)
             && (self.is_single() || !state.is_benched(peer, now))

@@ -5,11 +5,12 @@
 //! its memory; without, each worker has its own and learns of failures by
 //! itself.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, Upstream, UpstreamId, UpstreamPeer};
+use crate::proxy::health::Board;
 
 /// Milliseconds on the process's own clock; 0 stands for "never".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,8 +24,13 @@ impl Moment {
         Self(u64::try_from(elapsed).unwrap_or(u64::MAX - 1) + 1)
     }
 
+    /// As a number that [`Moment::since`] takes.
+    pub(crate) fn count(self) -> u64 {
+        self.0
+    }
+
     /// The time since an earlier moment; none has passed since a later one.
-    fn since(self, earlier: u64) -> Duration {
+    pub(crate) fn since(self, earlier: u64) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier))
     }
 }
@@ -43,6 +49,18 @@ pub(crate) struct PeerState {
     checked: AtomicU64,
     /// When it was last found to work again, for `slow_start`.
     recovered: AtomicU64,
+    /// By its health checks: it is to get nothing.
+    is_unhealthy: AtomicBool,
+    /// Results in a row that speak against what holds.
+    streak: AtomicU32,
+}
+
+/// What a health check has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    AsBefore,
+    BecameHealthy,
+    BecameUnhealthy,
 }
 
 /// What a failure did to a peer.
@@ -124,6 +142,34 @@ impl PeerState {
         }
     }
 
+    /// Whether its health checks say that it is to get nothing.
+    pub(super) fn is_unhealthy(&self) -> bool {
+        self.is_unhealthy.load(Ordering::Relaxed)
+    }
+
+    /// Takes in the result of a health check; `fails` and `passes` are how
+    /// many in a row it takes to change the verdict.
+    pub(crate) fn checked(&self, passed: bool, fails: u32, passes: u32, now: Instant) -> Verdict {
+        if passed != self.is_unhealthy() {
+            self.streak.store(0, Ordering::Relaxed);
+            return Verdict::AsBefore;
+        }
+        let streak = self.streak.fetch_add(1, Ordering::Relaxed) + 1;
+        if streak < if passed { passes } else { fails } {
+            return Verdict::AsBefore;
+        }
+        self.streak.store(0, Ordering::Relaxed);
+        if passed {
+            self.recovered.store(Moment::at(now).0, Ordering::Relaxed);
+        }
+        self.is_unhealthy.store(!passed, Ordering::Relaxed);
+        if passed {
+            Verdict::BecameHealthy
+        } else {
+            Verdict::BecameUnhealthy
+        }
+    }
+
     /// The part of its weight, in thousandths, that `slow_start` grants it.
     pub(super) fn share(&self, config: &UpstreamPeer, now: Moment) -> i64 {
         const WHOLE: i64 = 1000;
@@ -140,7 +186,7 @@ impl PeerState {
 /// The peers of an upstream, in the order of its configuration.
 #[derive(Debug)]
 pub(crate) struct GroupState {
-    pub(super) peers: Box<[Arc<PeerState>]>,
+    pub(crate) peers: Box<[Arc<PeerState>]>,
 }
 
 impl GroupState {
@@ -156,16 +202,27 @@ impl GroupState {
 pub(crate) struct Registry {
     /// By [`UpstreamId`].
     shared: Vec<Option<Arc<GroupState>>>,
+    /// Who checks the peers' health.
+    pub(crate) board: Board,
 }
 
 impl Registry {
     pub(crate) fn new(config: &Config) -> Self {
-        let shared = config.upstreams.iter().map(|upstream| {
-            let peers = upstream.peers.len();
-            upstream.zone.then(|| GroupState::new(peers))
+        let shared = config.upstreams.iter().enumerate().map(|(id, upstream)| {
+            let checks = config.health_checks.iter();
+            let mut checks = checks.filter(|check| check.upstream == id).peekable();
+            let is_shared = upstream.zone || checks.peek().is_some();
+            let state = is_shared.then(|| GroupState::new(upstream.peers.len()))?;
+            // Guilty until proven otherwise.
+            if checks.any(|check| check.mandatory) {
+                let peers = state.peers.iter();
+                peers.for_each(|peer| peer.is_unhealthy.store(true, Ordering::Relaxed));
+            }
+            Some(state)
         });
         Self {
             shared: shared.collect(),
+            board: Board::default(),
         }
     }
 
@@ -193,6 +250,25 @@ mod tests {
         assert!(state.is_full(&config) && !state.occupy(&config, now));
         state.vacate();
         assert!(state.occupy(&config, now));
+    }
+
+    #[test]
+    fn a_verdict_changes_after_so_many_results_in_a_row() {
+        let state = PeerState::default();
+        let check = |passed| state.checked(passed, 2, 3, Instant::now());
+        let results = [
+            false, true, false, false, true, true, false, true, true, true,
+        ];
+        let told = results.map(check);
+        let changes: Vec<_> = told
+            .iter()
+            .enumerate()
+            .filter(|(_, verdict)| **verdict != Verdict::AsBefore)
+            .collect();
+        assert_eq!(
+            changes,
+            [(3, &Verdict::BecameUnhealthy), (9, &Verdict::BecameHealthy)]
+        );
     }
 
     #[test]
