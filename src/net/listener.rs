@@ -124,6 +124,12 @@ impl BoundListener {
         Ok(())
     }
 
+    /// Whether calls on it do not wait, for whoever else has it too.
+    pub fn is_nonblocking(&self) -> bool {
+        rustix::fs::fcntl_getfl(&self.fd)
+            .is_ok_and(|flags| flags.contains(rustix::fs::OFlags::NONBLOCK))
+    }
+
     /// A descriptor that a program started from here has too.
     ///
     /// # Errors

@@ -103,6 +103,12 @@ impl Supervisor {
         program: PathBuf,
     ) -> Result<Self, Refusal> {
         let mut inherited = upgrade::inherited();
+        // What a socket does when there is nothing to accept is the same for
+        // all who have it, and a worker of Nginx's would wait for ever.
+        let driver = match inherited.iter().any(|(_, socket)| socket.is_nonblocking()) {
+            true => Driver::Epoll,
+            false => driver,
+        };
         let mut listening = Vec::new();
         let workers = worker_count(&loaded.config);
         listeners::reconcile(
