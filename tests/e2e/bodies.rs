@@ -391,3 +391,83 @@ fn a_client_that_does_not_read_is_let_go_at_send_timeout() {
     ringwall.complaint_with(&["client timed out"]);
     drop(client);
 }
+
+/// How much passes in each direction in the next test: half a GiB, or as many
+/// GiB as `RINGWALL_TEST_GIB` says (10 is what is promised).
+fn bulk() -> usize {
+    let gib = std::env::var("RINGWALL_TEST_GIB").ok();
+    gib.and_then(|gib| gib.parse::<usize>().ok())
+        .map_or(512 * MIB, |gib| gib * 1024 * MIB)
+}
+
+#[test]
+fn gigabytes_pass_through_a_process_of_64_mib() {
+    const RESIDENT_KIB: u64 = 64 * 1024;
+    let total = bulk();
+    let origin = Origin::script(move |peer| {
+        loop {
+            let request = peer.head()?;
+            if request.line.starts_with("PUT") {
+                let count = peer.discard(total)?;
+                peer.send(&ok(&count.to_string()))?;
+                continue;
+            }
+            peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {total}\r\n\r\n").as_bytes())?;
+            let piece = patterned(MIB);
+            for _ in 0..total / MIB {
+                peer.send(&piece)?;
+            }
+        }
+    });
+    let ringwall = Site::new().start(&unlimited(&origin));
+    let mut most = 0;
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.head().expect("a head").status, 200);
+    let mut received = 0;
+    while received < total {
+        let count = client.sip(MIB).expect("more of the body");
+        assert!(count > 0, "cut off after {received} bytes");
+        received += count;
+        if received % (64 * MIB) < count {
+            most = most.max(ringwall.resident_kib());
+        }
+    }
+    let piece = patterned(MIB);
+    client.send(format!(
+        "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {total}\r\n\r\n"
+    ));
+    for sent in 0..total / MIB {
+        client.send(&piece);
+        if sent % 64 == 0 {
+            most = most.max(ringwall.resident_kib());
+        }
+    }
+    assert_eq!(client.response("PUT").text(), total.to_string());
+    assert!(most < RESIDENT_KIB, "{most} KiB");
+}
+
+#[test]
+fn a_range_is_the_backends_to_answer() {
+    let origin = Origin::http(|request| match request.header("range") {
+        Some("bytes=2-4") => b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 2-4/10\r\n\
+            Content-Length: 3\r\n\r\n234"
+            .to_vec(),
+        Some(_) => b"HTTP/1.1 416 Range Not Satisfiable\r\nContent-Range: bytes */10\r\n\
+            Content-Length: 0\r\n\r\n"
+            .to_vec(),
+        None => ok("0123456789"),
+    });
+    let ringwall = Site::new().start(&plain_proxy(&origin.url()));
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    for (range, status, content_range, body) in [
+        ("Range: bytes=2-4\r\n", 206, Some("bytes 2-4/10"), "234"),
+        ("Range: bytes=20-\r\n", 416, Some("bytes */10"), ""),
+        ("", 200, None, "0123456789"),
+    ] {
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{range}\r\n"));
+        let response = client.response("GET");
+        assert_eq!((response.status, response.text().as_str()), (status, body));
+        assert_eq!(response.header("content-range"), content_range);
+    }
+}

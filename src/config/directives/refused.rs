@@ -78,7 +78,7 @@ pub(super) const GROUPS: &[Group] = &[
         LATER,
         HSL,
         "\
-         keepalive_disable keepalive_min_timeout",
+         keepalive_min_timeout",
     ),
     group(LATER, HS, "max_headers"),
     group(LATER, L, "post_action"),

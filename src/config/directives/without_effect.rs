@@ -114,7 +114,19 @@ pub(super) const GROUPS: &[Group] = &[
         SOME,
         "\
          aio directio directio_alignment sendfile_max_chunk read_ahead send_lowat \
-         output_buffers postpone_output lingering_close lingering_time lingering_timeout",
+         output_buffers postpone_output",
+    ),
+    group(
+        "a close waits up to five seconds for what a client still sends",
+        HSL,
+        SOME,
+        "lingering_close lingering_time lingering_timeout",
+    ),
+    group(
+        "old browsers keep their connections like all others",
+        HSL,
+        SOME,
+        "keepalive_disable",
     ),
     group(
         "there are no memory pools",
