@@ -4,6 +4,7 @@
 
 mod files;
 mod forwarding;
+mod gzip;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ pub use names::{ParsedUrl, ResolverId, ResolverSettings, UpstreamNames, UrlTarge
 
 pub use balancing::{BalanceMethod, Conditions, NextUpstream, Sticky, StickyCookie, StickyExpires};
 pub use files::*;
+pub use gzip::*;
 
 /// Where a directive stands: for every message about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -386,6 +388,8 @@ pub struct Location {
     pub charset: Option<Charset>,
     /// Where files are and how they are told to clients.
     pub files: Arc<Files>,
+    /// `gzip` and its family; `None` where all of it is off.
+    pub gzip: Option<Arc<Gzip>>,
     /// `types`: content types by extension. Default html, gif and jpg.
     pub types: Arc<MimeTypes>,
     /// `add_header`.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::http::error::{ChunkError, Refusal};
 use crate::net::buffers::{Buffer, Segments};
 
+use super::gzip::Plan;
 use super::transport::TransportError;
 
 /// How long a body is.
@@ -129,6 +130,11 @@ pub(crate) trait BodySource {
 pub(crate) trait ResponseSink {
     /// An interim response of this status, sent at once.
     async fn interim(&mut self, status: u16) -> Result<(), TransportError>;
+
+    /// Asks for the body to be compressed by this plan, between
+    /// [`ResponseSink::start`] and the first field. A sink that cannot do that
+    /// sends it as it is.
+    fn compress(&mut self, _: Box<Plan>) {}
 
     /// Begins the final response. `send_timeout` is between two writes.
     fn start(&mut self, status: u16, send_timeout: Duration);

@@ -21,6 +21,7 @@ mod files;
 mod forward;
 mod freshness;
 pub mod gateway;
+mod gzip;
 mod h1;
 mod handshake;
 mod health;

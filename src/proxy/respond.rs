@@ -10,6 +10,7 @@ use crate::http::head::{FieldId, Method};
 use super::exchange::{BodySize, ResponseSink};
 use super::files;
 use super::freshness;
+use super::gzip::Plan;
 use super::request::Request;
 use super::transport::TransportError;
 use super::variables::{expand, expand_to_vec, put_display, write_host};
@@ -28,10 +29,18 @@ pub(crate) fn server_line(location: &Location) -> &'static str {
 
 /// The fields that every response begins with.
 pub(crate) fn start(request: &Request<'_>, sink: &mut impl ResponseSink, status: u16) {
-    sink.start(status, request.location.send_timeout);
+    begin(request, sink, status);
     put_server(request, sink);
     put_date(request, sink);
     put_challenges(request, sink);
+}
+
+/// The status line, and what is to become of the body.
+pub(crate) fn begin(request: &Request<'_>, sink: &mut impl ResponseSink, status: u16) {
+    sink.start(status, request.location.send_timeout);
+    if let Some(plan) = Plan::of(request, status) {
+        sink.compress(plan);
+    }
 }
 
 /// Our own Server.

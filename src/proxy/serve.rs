@@ -13,6 +13,7 @@ use super::access;
 use super::exchange::{BodySize, BodySource, ResponseSink};
 use super::files::{self, Content};
 use super::forward::{Failure, forward};
+use super::gzip::Filtered;
 use super::limits;
 use super::log;
 use super::measure;
@@ -56,6 +57,7 @@ pub(crate) async fn serve<'a, B: BodySource, S: ResponseSink>(
     body: &mut B,
     sink: &mut S,
 ) -> Served {
+    let sink = &mut Filtered::new(sink);
     let outcome = loop {
         let status = match answer(request, entry, body, sink).await {
             Ok(Answered::Sent) => break Ok(()),

@@ -273,8 +273,8 @@ fn symbolic_links_are_followed_as_disable_symlinks_says() {
     for (target, status) in [
         ("/folder/file.txt", 200),
         ("/on/real/a.txt", 200),
-        ("/on/folder/a.txt", 403),
-        ("/on/folder/", 403),
+        ("/on/folder/a.txt", 404),
+        ("/on/folder/", 404),
         ("/on/real/file.txt", 403),
         ("/on/real/", 200),
         ("/owner/folder/file.txt", 200),

@@ -261,13 +261,13 @@ impl<'a> Contents<'a> {
 
 /// How the path of an `alias` is continued.
 fn alias_kind(d: &Directive, head: Option<&Head<'_>>) -> Result<RootKind> {
-    match head.map(|head| (head.modifier, head.name.len())) {
+    match head.map(|head| (head.modifier, head.name)) {
         Some((Modifier::Regex { .. }, _)) => Ok(RootKind::Whole),
         Some((Modifier::Named, _)) => {
             let what = "cannot be used inside the named location";
             Err(refuse(d, format!("the \"alias\" directive {what}")))
         }
-        Some((_, length)) => Ok(RootKind::Alias(length)),
+        Some((_, name)) => Ok(RootKind::Alias(name.into())),
         None => Err(refuse_directive(d, "is not allowed here")),
     }
 }
@@ -449,6 +449,7 @@ pub(super) fn finish(
             .unwrap_or_else(|| Template::literal(b"text/plain")),
         charset: scope.files.charset(),
         files: Arc::new(scope.files.finish(builder)),
+        gzip: scope.gzip.finish(),
         types: said.types.clone().unwrap_or_default(),
         add_headers: said.add_headers.clone().unwrap_or_default(),
         delivery: said.delivery.build(),

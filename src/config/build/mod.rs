@@ -16,6 +16,7 @@ mod expires;
 mod files;
 mod filters;
 mod health;
+mod gzip;
 mod http;
 mod limits;
 mod link;

@@ -4,6 +4,7 @@ use super::access::AccessSettings;
 use super::authorization::Authorization;
 use super::connection::Connection;
 use super::files::FileSettings;
+use super::gzip::GzipSettings;
 use super::limits::LimitSettings;
 use super::proxy::ProxySettings;
 use super::proxy_tls::ProxyTlsSettings;
@@ -32,6 +33,7 @@ pub(super) struct Scope {
     pub(super) authorization: Authorization,
     pub(super) connection: Connection,
     pub(super) files: FileSettings,
+    pub(super) gzip: GzipSettings,
     pub(super) limits: LimitSettings,
     pub(super) real_ip: RealIpSettings,
     pub(super) names: Names,
@@ -49,6 +51,7 @@ impl Scope {
             || self.authorization.apply(d)?
             || self.connection.apply(builder, d)?
             || self.files.apply(builder, d)?
+            || self.gzip.apply(builder, d)?
             || self.limits.apply(builder, d)?
             || self.real_ip.apply(builder, d)?
             || self.names.apply(builder, d)?
@@ -64,6 +67,7 @@ impl Scope {
         self.authorization.inherit(&outer.authorization);
         self.connection.inherit(&outer.connection);
         self.files.inherit(&outer.files);
+        self.gzip.inherit(&outer.gzip);
         self.limits.inherit(&outer.limits);
         self.real_ip.inherit(&outer.real_ip);
         self.names.inherit(&outer.names);

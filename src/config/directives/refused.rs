@@ -112,9 +112,7 @@ pub(super) const GROUPS: &[Group] = &[
         LATER,
         HSL,
         "\
-         gzip_buffers gzip_comp_level gzip_disable gzip_hash gzip_http_version \
-         gzip_min_length gzip_no_buffer gzip_proxied gzip_types gzip_vary gzip_window \
-         postpone_gzipping gunzip_buffers",
+         gunzip_buffers",
     ),
     group(
         "is not supported: ringwall does not recode bodies",

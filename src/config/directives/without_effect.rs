@@ -158,6 +158,24 @@ pub(super) const GROUPS: &[Group] = &[
          open_file_cache open_file_cache_errors open_file_cache_min_uses \
          open_file_cache_valid",
     ),
+    group(
+        "a compressor has the memory that it needs",
+        HSL,
+        Arguments::Words(2, 2),
+        "gzip_buffers",
+    ),
+    group(
+        "a compressor has the memory that it needs",
+        HSL,
+        ONE,
+        "gzip_hash gzip_window postpone_gzipping",
+    ),
+    group(
+        "a compressor has the memory that it needs",
+        HSL,
+        FLAG,
+        "gzip_no_buffer",
+    ),
     group("log files are kept open", HSL, SOME, "open_log_file_cache"),
     group(
         "pages are not padded for old browsers",
@@ -220,7 +238,7 @@ pub(super) const GROUPS: &[Group] = &[
         LATER,
         HSL,
         "\
-         client_body_in_file_only gzip gunzip gzip_static \
+         client_body_in_file_only gunzip \
          log_subrequest \
          proxy_force_ranges \
          reset_timedout_connection \

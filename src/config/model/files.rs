@@ -38,13 +38,13 @@ pub struct Root {
 }
 
 /// How a URI continues the path of `root` or `alias`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RootKind {
     /// `root`: as a whole.
     Root,
-    /// `alias` in a location by prefix: without its first so many bytes, which
-    /// are the location's name.
-    Alias(usize),
+    /// `alias` in a location by prefix: without the location's name, which is
+    /// this. Locations inside inherit it with the name.
+    Alias(Arc<[u8]>),
     /// `alias` in a location by regular expression: not at all.
     Whole,
 }

@@ -20,6 +20,7 @@ use crate::proxy::respond;
 use crate::telemetry::access_log::escape_json;
 use crate::telemetry::clock::local_offset;
 
+use super::conditional::{self, Verdict};
 use super::content_type::with_charset;
 use super::lookup::{Kind, errno_of};
 use super::path::FilePath;
@@ -65,6 +66,15 @@ pub(super) async fn send<S: ResponseSink>(
         Err(errno) => return Err(super::failed(request, "opendir()", &opened, errno)),
     };
     let status = wire_status(request.final_status(200));
+    match conditional::judge(request, None, None) {
+        Verdict::Send => {}
+        _ if status != 200 => {}
+        Verdict::Failed => return Err(Failure::Status(412)),
+        Verdict::NotModified => {
+            let sent = respond::fixed(request, 304, b"", b"", None, sink).await;
+            return sent.map_err(|e| gone(request, &e));
+        }
+    }
     request.answer.status = status;
     respond::start(request, sink, status);
     respond::put_field(request, sink, b"Content-Type", &content_type);

@@ -26,8 +26,9 @@ struct Conditions<'r> {
     if_unmodified_since: Option<&'r [u8]>,
 }
 
-/// Holds the request against the file's time (Unix, seconds) and tag.
-pub(super) fn judge(request: &Request<'_>, modified: i64, etag: Option<&[u8]>) -> Verdict {
+/// Holds the request against the file's time (Unix, seconds) and tag. What has
+/// no time has always been modified.
+pub(super) fn judge(request: &Request<'_>, modified: Option<i64>, etag: Option<&[u8]>) -> Verdict {
     let bytes = request.head_bytes();
     let find = |name: &[u8]| request.head.find(bytes, name).next();
     let conditions = Conditions {
@@ -43,13 +44,13 @@ pub(super) fn judge(request: &Request<'_>, modified: i64, etag: Option<&[u8]>) -
 fn judge_conditions(
     conditions: Conditions<'_>,
     rule: IfModifiedSince,
-    modified: i64,
+    modified: Option<i64>,
     etag: Option<&[u8]>,
 ) -> Verdict {
     // A date that is none lies before all others.
     let time = |date: &[u8]| parse_date(date).unwrap_or(-1);
     if let Some(date) = conditions.if_unmodified_since
-        && time(date) < modified
+        && modified.is_none_or(|modified| time(date) < modified)
     {
         return Verdict::Failed;
     }
@@ -63,10 +64,10 @@ fn judge_conditions(
     }
     if let Some(date) = conditions.if_modified_since {
         let date = time(date);
-        let is_modified = match rule {
-            IfModifiedSince::Off => true,
-            IfModifiedSince::Exact => date != modified,
-            IfModifiedSince::Before => date < modified,
+        let is_modified = match (rule, modified) {
+            (IfModifiedSince::Off, _) | (_, None) => true,
+            (IfModifiedSince::Exact, Some(modified)) => date != modified,
+            (IfModifiedSince::Before, Some(modified)) => date < modified,
         };
         if is_modified {
             return Verdict::Send;
@@ -113,7 +114,7 @@ mod tests {
     const TIME: i64 = 784_111_777;
 
     fn judged(conditions: Conditions<'_>, rule: IfModifiedSince) -> Verdict {
-        judge_conditions(conditions, rule, TIME, Some(b"\"a-1\""))
+        judge_conditions(conditions, rule, Some(TIME), Some(b"\"a-1\""))
     }
 
     #[test]

@@ -195,8 +195,11 @@ fn walk(path: &[u8], from: &[u8], same_owner: bool, flags: OFlags) -> Result<Own
                 return Err(Errno::LOOP);
             }
             target
-        } else {
+        } else if segments.peek().is_none() {
             return Err(Errno::LOOP);
+        } else {
+            // What Nginx gets of Linux, and answers with 404.
+            return Err(Errno::NOTDIR);
         };
     }
     Ok(here)
@@ -233,7 +236,7 @@ mod tests {
         };
         assert_eq!(kind("real/deep/file", &refuse), Ok(Kind::File));
         assert_eq!(kind("real/deep/", &refuse), Ok(Kind::Folder));
-        assert_eq!(kind("link/deep/file", &refuse), Err(Errno::LOOP));
+        assert_eq!(kind("link/deep/file", &refuse), Err(Errno::NOTDIR));
         assert_eq!(kind("real/deep/alias", &refuse), Err(Errno::LOOP));
         assert_eq!(kind("link/deep/file", &Policy::Follow), Ok(Kind::File));
         assert_eq!(kind("link/deep/file", &from_link), Ok(Kind::File));

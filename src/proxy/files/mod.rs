@@ -18,7 +18,7 @@ use std::fmt;
 
 use rustix::io::Errno;
 
-use crate::config::Files;
+use crate::config::{Files, GzipFiles};
 use crate::http::head::Method;
 use crate::http::uri::escape_uri;
 use crate::telemetry::error_log::Level;
@@ -27,7 +27,7 @@ use super::exchange::ResponseSink;
 use super::forward::Failure;
 use super::request::Request;
 use super::variables::expand_to_vec;
-use super::{log, respond};
+use super::{gzip, log, respond};
 
 pub(crate) use content_type::{of_path as type_of_path, with_charset};
 pub(crate) use lookup::{Kind, Probed};
@@ -35,6 +35,7 @@ pub(crate) use path::{write_root, write_uri};
 
 use lookup::{Index, Opened, Policy};
 use path::FilePath;
+use send::Form;
 
 /// What came of a request for a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,6 +64,10 @@ pub(crate) async fn serve<S: ResponseSink>(
     if path.full.ends_with(b"/") && request.path().ends_with(b"/") {
         return folder(request, path, sink).await;
     }
+    let coded = send_coded(request, &path, sink).await?;
+    if coded == Coded::Sent {
+        return Ok(Content::Sent);
+    }
     let opened = open(request, &path).await?;
     match opened.kind {
         Kind::Folder => {
@@ -86,7 +91,14 @@ pub(crate) async fn serve<S: ResponseSink>(
             return Err(Failure::Status(404));
         }
         Kind::File if method == Method::Post => return Err(Failure::Status(405)),
-        Kind::File => send::file(request, opened, &path, sink).await?,
+        Kind::File => {
+            let form = if coded == Coded::There {
+                Form::OneOfTwo
+            } else {
+                Form::Plain
+            };
+            send::file(request, opened, &path, form, sink).await?;
+        }
     }
     Ok(Content::Sent)
 }
@@ -108,6 +120,48 @@ pub(crate) async fn probe(request: &Request<'_>, path: Vec<u8>) -> Result<Probed
 /// path would leave the root. The log has been told.
 pub(crate) fn path_of(request: &Request<'_>, uri: &[u8]) -> Result<Vec<u8>, Failure> {
     path::of_uri(request, uri).map(|path| path.full)
+}
+
+/// What `gzip_static` has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coded {
+    /// No compressed file, or none was looked for.
+    None,
+    /// One that this client does not take.
+    There,
+    Sent,
+}
+
+/// `gzip_static`: `FILE.gz` in the place of `FILE`.
+async fn send_coded<S: ResponseSink>(
+    request: &mut Request<'_>,
+    path: &FilePath,
+    sink: &mut S,
+) -> Result<Coded, Failure> {
+    let Some(gzip) = &request.location.gzip else {
+        return Ok(Coded::None);
+    };
+    let is_asked_for =
+        gzip.files != GzipFiles::Off && matches!(request.method(), Method::Get | Method::Head);
+    let accepted = gzip.files == GzipFiles::Always || gzip::is_accepted(request, gzip);
+    if !is_asked_for || !(accepted || gzip.vary) {
+        return Ok(Coded::None);
+    }
+    let varies = gzip.files == GzipFiles::On && gzip.vary;
+    let path = FilePath {
+        full: [path.full.as_slice(), b".gz"].concat(),
+    };
+    let opened = match lookup::open(path.full.clone(), policy(request)).await {
+        Ok(opened) if opened.kind == Kind::File => opened,
+        // Whatever is wrong with it, the file itself is still to be had.
+        _ => return Ok(Coded::None),
+    };
+    if !accepted {
+        return Ok(Coded::There);
+    }
+    let form = Form::Coded { varies };
+    send::file(request, opened, &path, form, sink).await?;
+    Ok(Coded::Sent)
 }
 
 async fn folder<S: ResponseSink>(

@@ -28,12 +28,12 @@ pub(super) fn of_uri(request: &Request<'_>, uri: &[u8]) -> Result<FilePath, Fail
     if root.path.as_literal().is_none() {
         check(request, &full)?;
     }
-    let rest = match root.kind {
+    let rest = match &root.kind {
         RootKind::Root => uri,
         RootKind::Whole => &[],
-        RootKind::Alias(length) => match uri.split_at_checked(length) {
-            Some((name, rest)) if *name == *request.location.prefix => rest,
-            _ => {
+        RootKind::Alias(name) => match uri.strip_prefix(&**name) {
+            Some(rest) => rest,
+            None => {
                 let name = &request.location.name;
                 log::request_error(
                     request,
@@ -81,9 +81,9 @@ pub(crate) fn write_uri(request: &Request<'_>, out: &mut impl Sink) {
     let root = &request.location.files.root;
     out.put(&root_path(root, request));
     let uri = request.path();
-    out.put(match root.kind {
+    out.put(match &root.kind {
         RootKind::Root => uri,
-        RootKind::Alias(length) => uri.get(length..).unwrap_or_default(),
+        RootKind::Alias(name) => uri.get(name.len()..).unwrap_or_default(),
         RootKind::Whole => &[],
     });
 }

@@ -10,6 +10,7 @@ use crate::net::buffers::{Buffer, Class, Segments};
 use crate::net::file::File;
 use crate::proxy::exchange::{BodySize, ResponseSink};
 use crate::proxy::forward::Failure;
+use crate::proxy::gzip::Plan;
 use crate::proxy::log;
 use crate::proxy::request::Request;
 use crate::proxy::respond::{self, Precedence};
@@ -27,6 +28,18 @@ use super::ranges::{self, Asked};
 /// them leave together with their head.
 const SMALL: u64 = 16 << 10;
 
+/// What `gzip_static` makes of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Nothing.
+    Plain,
+    /// It lies compressed beside it, too: which one is sent depends on the
+    /// client.
+    OneOfTwo,
+    /// It is the compressed one.
+    Coded { varies: bool },
+}
+
 /// Answers with a file.
 ///
 /// # Errors
@@ -35,6 +48,7 @@ pub(super) async fn file<S: ResponseSink>(
     request: &mut Request<'_>,
     opened: Opened,
     path: &FilePath,
+    form: Form,
     sink: &mut S,
 ) -> Result<(), Failure> {
     let etag = request
@@ -42,28 +56,31 @@ pub(super) async fn file<S: ResponseSink>(
         .files
         .etag
         .then(|| etag(opened.modified, opened.size));
+    let content_type = content_type::of_path(request);
+    let content_type = match respond::carried_type(request) {
+        Some(carried) => carried,
+        None => with_charset(request, &content_type).into_owned(),
+    };
+    let is_coded = matches!(form, Form::Coded { .. });
+    let is_compressed = !is_coded && Plan::takes_file(request, &content_type, opened.size);
     // What is fetched in the place of an error has the error's status, and is
     // sent whole: the client's conditions and ranges are not about it.
     let whole = wire_status(request.final_status(200));
     let verdict = match whole {
-        200 => conditional::judge(request, opened.modified, etag.as_deref()),
+        200 => conditional::judge(request, Some(opened.modified), etag.as_deref()),
         _ => Verdict::Send,
     };
     let asked = match verdict {
         Verdict::Failed => return Err(Failure::Status(412)),
         Verdict::NotModified => None,
-        Verdict::Send if whole != 200 => Some(Asked::Whole),
+        // A part of what is compressed cannot be had.
+        Verdict::Send if whole != 200 || is_coded || is_compressed => Some(Asked::Whole),
         Verdict::Send => Some(asked_for(
             request,
             opened.size,
             opened.modified,
             etag.as_deref(),
         )),
-    };
-    let content_type = content_type::of_path(request);
-    let content_type = match respond::carried_type(request) {
-        Some(carried) => carried,
-        None => with_charset(request, &content_type).into_owned(),
     };
     let bounds;
     let (status, parts) = match asked {
@@ -89,12 +106,26 @@ pub(super) async fn file<S: ResponseSink>(
         }
     }
     let date = imf_fixdate(u64::try_from(opened.modified).unwrap_or(0));
-    put_unless_added(request, sink, status, FieldId::LastModified, &date);
+    // As in Nginx the time of an error's page is nobody's business.
+    if matches!(status, 200 | 204 | 206 | 304) {
+        put_unless_added(request, sink, status, FieldId::LastModified, &date);
+    }
     if let Some(etag) = &etag {
         put_unless_added(request, sink, status, FieldId::ETag, etag);
     }
+    if is_coded && status != 304 {
+        respond::put_field(request, sink, b"Content-Encoding", b"gzip");
+    }
+    let varies = match form {
+        Form::Plain => status == 206 && Plan::varies(request, &content_type, opened.size),
+        Form::OneOfTwo => true,
+        Form::Coded { varies } => varies,
+    };
+    if varies {
+        respond::put_field(request, sink, b"Vary", b"Accept-Encoding");
+    }
     match (status, parts.as_slice()) {
-        (200, _) if request.location.files.max_ranges > 0 => {
+        (200, _) if request.location.files.max_ranges > 0 && !is_coded => {
             respond::put_field(request, sink, b"Accept-Ranges", b"bytes");
         }
         (206, [part]) => {

@@ -345,7 +345,7 @@ fn send_fields<S: ResponseSink>(
     let status = request.final_status(head.status);
     let filters = &proxy.filters;
     request.answer.status = status;
-    sink.start(status, request.location.send_timeout);
+    answers::begin(request, sink, status);
     let shows = |id: FieldId, name: &[u8]| {
         !filters.hidden.hides(name, true) && head.field(bytes, id).is_some()
     };

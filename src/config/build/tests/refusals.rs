@@ -188,8 +188,8 @@ fn refusals_inside_a_server_are_worded_as_in_nginx() {
         ),
         ("ssl_protocols TLSv9;", "invalid value \"TLSv9\""),
         (
-            "gzip on;",
-            "\"gzip\" directive is not implemented in this version (only \"off\" is accepted)",
+            "gunzip on;",
+            "\"gunzip\" directive is not implemented in this version (only \"off\" is accepted)",
         ),
         ("types { a/b c { } }", "unexpected \"{\""),
         (
