@@ -507,6 +507,8 @@ pub struct LimitExcept {
 pub enum Handler {
     /// Nothing else was configured: the file below `root` or `alias`.
     Files,
+    /// `empty_gif`.
+    EmptyGif,
     /// A `return` that nothing stands before.
     Return(Return),
     /// `metrics`.

@@ -82,6 +82,10 @@ pub(crate) fn normalize(path: &[u8], server: &Server) -> Result<Option<Vec<u8>>,
 pub(crate) fn proxy(location: &Location) -> Option<&Proxy> {
     match &location.handler {
         Handler::Proxy(proxy) => Some(proxy),
-        Handler::Files | Handler::Return(_) | Handler::Metrics | Handler::StubStatus => None,
+        Handler::Files
+        | Handler::EmptyGif
+        | Handler::Return(_)
+        | Handler::Metrics
+        | Handler::StubStatus => None,
     }
 }

@@ -243,6 +243,7 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
         Handler::Proxy(proxy) => forward(request, proxy, body, sink).await?,
         Handler::Metrics => measure::metrics(request, sink).await?,
         Handler::StubStatus => measure::stub_status(request, sink).await?,
+        Handler::EmptyGif => files::empty_gif(request, sink).await?,
         // Boxed: it has many states, and most requests are not for files.
         Handler::Files => match Box::pin(files::serve(request, sink)).await? {
             Content::Sent => {}

@@ -595,6 +595,39 @@ fn the_default_root_is_html_below_the_prefix() {
 }
 
 #[test]
+fn a_file_that_the_user_of_the_workers_may_not_read_is_forbidden() {
+    use std::os::unix::fs::PermissionsExt;
+    let site = site(&[
+        ("open.txt", b"open"),
+        ("closed.txt", b"closed"),
+        ("folder/x", b""),
+    ]);
+    let mode = |path: &std::path::Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("ours");
+    };
+    mode(site.path(), 0o755);
+    mode(&site.file("www/closed.txt"), 0o600);
+    mode(&site.file("www/folder"), 0o700);
+    let user = if rustix::process::geteuid().is_root() {
+        "user nobody nogroup;"
+    } else {
+        mode(&site.file("www/closed.txt"), 0);
+        mode(&site.file("www/folder"), 0);
+        ""
+    };
+    let ringwall = site.start(&whole(
+        &format!("{user} worker_processes 1;"),
+        "",
+        "server { listen 127.0.0.1:@HTTP@; root @DIR@/www; location /folder/ { autoindex on; } }",
+    ));
+    for (target, status) in [("/open.txt", 200), ("/closed.txt", 403), ("/folder/", 403)] {
+        assert_eq!(get(&ringwall, target).status, status, "{target}");
+    }
+    ringwall.complaint_with(&["open() \"", "closed.txt\" failed (13: Permission denied)"]);
+    mode(&ringwall.site.file("www/folder"), 0o700);
+}
+
+#[test]
 fn pipes_and_sockets_are_no_files() {
     let site = site(&[("a.txt", b"a")]);
     let _socket = std::os::unix::net::UnixListener::bind(site.file("www/socket")).expect("binds");

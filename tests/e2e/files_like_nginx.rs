@@ -37,6 +37,7 @@ server { listen 127.0.0.1:@HTTP@; root @DIR@/www/;
   location /list/ { autoindex on; charset utf-8; }
   location /brief/ { alias @DIR@/www/list/; autoindex on; autoindex_exact_size off; autoindex_localtime on; }
   location /json/ { alias @DIR@/www/list/; autoindex on; autoindex_format json; }
+  location = /gif { empty_gif; expires max; }
   location /al/ { alias @DIR@/www/sub/; }
   location /noslash { alias @DIR@/www/sub; }
   location /i { alias @DIR@/www/sub/; autoindex on; }
@@ -145,6 +146,7 @@ const TARGETS: &[&str] = &[
     "/always/only.css",
     "/link.txt",
     "/dangling",
+    "/gif",
 ];
 
 /// Fields, and to which targets they go: those that begin so.
@@ -182,6 +184,10 @@ const FIELDS: &[(&str, &str)] = &[
     (
         "If-Unmodified-Since: Sun, 06 Nov 1994 08:49:36 GMT\r\n",
         "/a.txt",
+    ),
+    (
+        "If-Modified-Since: Mon, 28 Sep 1970 06:00:00 GMT\r\n",
+        "/gif",
     ),
     ("If-Unmodified-Since: x\r\n", "/a.txt"),
     ("If-None-Match: *\r\n", "/"),

@@ -176,7 +176,7 @@ struct Contents<'a> {
     health_checks: Vec<&'a Directive>,
     internal: bool,
     try_files: Option<Box<TryFiles>>,
-    /// `metrics` or `stub_status`.
+    /// `metrics`, `stub_status` or `empty_gif`.
     monitor: Option<Handler>,
 }
 
@@ -200,6 +200,7 @@ impl<'a> Contents<'a> {
                 }
                 b"metrics" => contents.monitor = Some(Handler::Metrics),
                 b"stub_status" => contents.monitor = Some(Handler::StubStatus),
+                b"empty_gif" => contents.monitor = Some(Handler::EmptyGif),
                 b"limit_except" => super::values::set(&mut contents.limit_except, inner, inner)?,
                 b"health_check" => contents.health_checks.push(inner),
                 b"internal" => contents.internal = true,

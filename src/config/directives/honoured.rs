@@ -508,6 +508,7 @@ pub(super) const ROWS: &[Row] = &[
         (1, 2),
         "`off`, `on` or `if_not_owner`; `from=` leaves a part of the path out",
     ),
+    words("empty_gif", L, (0, 0), "one transparent pixel"),
     flag("gzip", HSL.with(LIF), "compress responses"),
     words(
         "gzip_comp_level",

@@ -119,7 +119,7 @@ pub(super) const GROUPS: &[Group] = &[
         H,
         "charset_map",
     ),
-    group(LATER, L, "random_index empty_gif"),
+    group(LATER, L, "random_index"),
     group(LATER, SL, "mirror_request_body"),
     group(REMOVED, HSL, "http2_push"),
     group(

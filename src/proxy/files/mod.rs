@@ -9,6 +9,7 @@
 mod autoindex;
 mod conditional;
 mod content_type;
+mod empty_gif;
 mod lookup;
 mod path;
 mod ranges;
@@ -30,6 +31,7 @@ use super::variables::expand_to_vec;
 use super::{gzip, log, respond};
 
 pub(crate) use content_type::{of_path as type_of_path, with_charset};
+pub(crate) use empty_gif::empty_gif;
 pub(crate) use lookup::{Kind, Probed};
 pub(crate) use path::{write_root, write_uri};
 

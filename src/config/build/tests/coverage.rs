@@ -91,7 +91,7 @@ fn example(name: &str) -> Option<&'static str> {
         "rewrite" => "^ /x last",
         "error_page" => "404 = /404.html",
         "try_files" => "$uri $uri/ =404",
-        "break" | "internal" => "",
+        "break" | "empty_gif" | "internal" => "",
         "client_max_body_size"
         | "worker_rlimit_core"
         | "client_body_buffer_size"
