@@ -2,6 +2,7 @@
 //! immutable. Inheritance has already been applied, so a location carries
 //! everything that holds in it and nobody looks upwards at run time.
 
+mod egress;
 mod files;
 mod forwarding;
 mod gzip;
@@ -22,6 +23,7 @@ use super::script::{ErrorPage, Step, TryFiles};
 use super::server_names::ServerNames;
 use super::template::Template;
 use super::variables::{UserVariable, VariableId};
+pub use egress::*;
 pub use forwarding::*;
 
 mod balancing;
@@ -368,6 +370,8 @@ pub struct Location {
     pub limits: Option<Box<Limits>>,
     /// `allow`, `deny`, `auth_basic`; `None` where everybody is let in.
     pub access: Option<Box<Access>>,
+    /// `cors_*`; `None` where nobody says which origins may call.
+    pub cors: Option<Arc<Cors>>,
     /// `client_max_body_size`, bytes; 0 is unlimited. Default 1 MiB.
     pub client_max_body_size: u64,
     /// `client_body_timeout`, between two reads. Default 60 s.
@@ -517,6 +521,10 @@ pub enum Handler {
     StubStatus,
     /// `proxy_pass`.
     Proxy(Box<Proxy>),
+    /// `json_relay`.
+    Relay(Box<Relay>),
+    /// `health`.
+    Health(Box<Health>),
 }
 
 /// `return CODE [TEXT|URL]`, `return URL`.
@@ -596,7 +604,7 @@ pub enum LogEscape {
 }
 
 /// `proxy_pass` and its family.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Proxy {
     /// Where to; `None` where variables in the URL say so for each request.
     pub upstream: Option<UpstreamId>,

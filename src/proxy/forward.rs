@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Conditions, Proxy, ProxyHttpVersion, UpstreamPeer};
+use crate::config::{Conditions, Proxy, ProxyHttpVersion, UpstreamAddress, UpstreamPeer};
 use crate::net::deadlines::Deadline;
 use crate::telemetry::error_log::Level;
 
@@ -185,6 +185,32 @@ async fn read_ahead<B: BodySource, S: ResponseSink>(
         body_failed(request, &error);
         Failure::unless_committed(sink, error.status())
     })
+}
+
+/// Sends the request to one address of an upstream that has none of its own.
+///
+/// # Errors
+/// See [`Failure`]; and whether another address may be tried. Cancelling it
+/// cuts both exchanges off.
+pub(crate) async fn forward_to<B: BodySource, S: ResponseSink>(
+    request: &mut Request<'_>,
+    proxy: &Proxy,
+    upstream: &UpstreamState,
+    address: UpstreamAddress,
+    secure: Option<&Secure<'_>>,
+    body: &mut B,
+    sink: &mut S,
+) -> Result<(), (Failure, bool)> {
+    let peer = Rc::new(UpstreamPeer::new(address, &upstream.config.name));
+    let target = Target {
+        upstream,
+        peer: &peer,
+        secure,
+        local: link::local_address(request, proxy),
+        unwelcome: Conditions::NONE,
+    };
+    let tried = try_peer(request, proxy, &target, body, sink).await;
+    tried.map_err(|trouble| (trouble.failure, trouble.reason.is_some() && !trouble.sent))
 }
 
 /// How much of the client's body the backend gets; one of our own can be sent

@@ -159,6 +159,22 @@ impl Pool {
         (now.duration_since(since) < self.limits.timeout).then_some(connection)
     }
 
+    /// Where the most recently used connection of this TLS identity and name
+    /// leads to, for an upstream all of whose addresses are alike.
+    pub(crate) fn latest_address(
+        &self,
+        tls: Option<TlsKeyRef<'_>>,
+        now: Instant,
+    ) -> Option<UpstreamAddress> {
+        let idle = self.idle.borrow();
+        let (connection, since) = idle.iter().rfind(|(connection, _)| {
+            let key = &connection.key;
+            key.serves(&key.address, tls, key.local)
+        })?;
+        let young = now.duration_since(*since) < self.limits.timeout;
+        young.then(|| connection.key.address.clone())
+    }
+
     /// Keeps a connection on which a response has just ended, if it may serve
     /// another request; closes the oldest if there are too many.
     pub(crate) fn put(&self, connection: Connection, now: Instant) {

@@ -7,6 +7,7 @@ use crate::http::error::{error_page, wire_status};
 use crate::http::h1::encode::Sink;
 use crate::http::head::{FieldId, Method};
 
+use super::cors;
 use super::exchange::{BodySize, ResponseSink};
 use super::files;
 use super::freshness;
@@ -250,6 +251,9 @@ pub(crate) fn add_headers_after(
     last_modified: Option<i64>,
 ) {
     let location = request.location;
+    if let Some(cors) = &location.cors {
+        cors::fields(request, cors, sink);
+    }
     // What the backend said that left the answer to this location.
     let carried = std::mem::take(&mut request.answer.carried);
     let mut all = SmallVec::<[(&[u8], &[u8]); 4]>::from_slice(replaceable);

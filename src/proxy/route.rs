@@ -82,8 +82,10 @@ pub(crate) fn normalize(path: &[u8], server: &Server) -> Result<Option<Vec<u8>>,
 pub(crate) fn proxy(location: &Location) -> Option<&Proxy> {
     match &location.handler {
         Handler::Proxy(proxy) => Some(proxy),
+        Handler::Relay(relay) => Some(&relay.proxy),
         Handler::Files
         | Handler::EmptyGif
+        | Handler::Health(_)
         | Handler::Return(_)
         | Handler::Metrics
         | Handler::StubStatus => None,

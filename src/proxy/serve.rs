@@ -10,6 +10,7 @@ use crate::telemetry::error_log::Level;
 use crate::tls::authorization::judge;
 
 use super::access;
+use super::cors;
 use super::exchange::{BodySize, BodySource, ResponseSink};
 use super::files::{self, Content};
 use super::forward::{Failure, forward};
@@ -19,10 +20,12 @@ use super::log;
 use super::measure;
 use super::real_ip;
 use super::recover::{self, Instead, InternalRedirect};
+use super::relay;
 use super::request::{Captured, RedirectionCycle, Request};
 use super::respond;
 use super::rewrite::{self, Outcome, Tried};
 use super::route::{self, Route};
+use super::status;
 
 /// How serving ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,6 +170,16 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
         request.location = limited(location, request);
         let location = request.location;
 
+        // Which pages may call is asked of a browser before it says who it is,
+        // so it is answered before that is asked. 403 for pages that may not.
+        if let Some(cors) = &location.cors
+            && cors::judge(request, cors)? == cors::Verdict::Preflight
+        {
+            announce(request, sink);
+            cors::preflight(request, cors, sink).await?;
+            return Ok(Answered::Sent);
+        }
+
         // Phase 4, authorization: who may, by the rules that hold now. 496
         // without a certificate where one is demanded, 403 by the rules; both
         // before the client learns what the location is or a byte reaches a
@@ -241,6 +254,9 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
             return Err(Failure::Status(400));
         }
         Handler::Proxy(proxy) => forward(request, proxy, body, sink).await?,
+        // Boxed: large, and every other request would have room for it.
+        Handler::Relay(relay) => Box::pin(relay::relay(request, relay, body, sink)).await?,
+        Handler::Health(health) => status::answer(request, health, sink).await?,
         Handler::Metrics => measure::metrics(request, sink).await?,
         Handler::StubStatus => measure::stub_status(request, sink).await?,
         Handler::EmptyGif => files::empty_gif(request, sink).await?,

@@ -26,6 +26,7 @@ use super::gateway::Gateway;
 use super::health::Checks;
 use super::measure::{self, UpstreamCells, ViewMetrics};
 use super::pool::Pool;
+use super::status;
 
 /// Connections of the process, for `$connection` and the error log's `*N`.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
@@ -79,6 +80,7 @@ pub(crate) struct UpstreamState {
 impl Worker {
     /// A worker that follows what is published.
     pub fn new(published: Arc<ArcSwap<Gateway>>) -> Rc<Self> {
+        status::started();
         let gateway = published.load_full();
         let metrics = gateway.metrics.register(measure::labels());
         let view = Rc::new(View::new(gateway, None, &metrics));

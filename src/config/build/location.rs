@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::proxy::{self, LocationKind};
 use super::scope::Scope;
 use super::values::{refuse, refuse_directive};
-use super::{Builder, Result, health, logs, rewrite};
+use super::{Builder, Result, health, logs, relay, rewrite};
 use crate::config::model::{
     Handler, LimitExcept, Location, Locations, Position, Return, RootKind, ServerTokens,
 };
@@ -176,8 +176,10 @@ struct Contents<'a> {
     health_checks: Vec<&'a Directive>,
     internal: bool,
     try_files: Option<Box<TryFiles>>,
-    /// `metrics`, `stub_status` or `empty_gif`.
+    /// `metrics`, `stub_status`, `empty_gif` or `health`.
     monitor: Option<Handler>,
+    relay: Option<&'a Directive>,
+    relay_allow: Vec<&'a Directive>,
 }
 
 impl<'a> Contents<'a> {
@@ -197,6 +199,12 @@ impl<'a> Contents<'a> {
                 b"proxy_pass" => {
                     super::values::set(&mut contents.pass, inner, inner)?;
                     contents.monitor = None;
+                }
+                b"json_relay" => super::values::set(&mut contents.relay, inner, inner)?,
+                b"json_relay_allow" => contents.relay_allow.push(inner),
+                b"health" => {
+                    let health = relay::health(inner)?;
+                    contents.monitor = Some(Handler::Health(Box::new(health)));
                 }
                 b"metrics" => contents.monitor = Some(Handler::Metrics),
                 b"stub_status" => contents.monitor = Some(Handler::StubStatus),
@@ -229,6 +237,17 @@ impl<'a> Contents<'a> {
         builder: &mut Builder<'_>,
         inherited: &Inherited<'_>,
     ) -> Result<(Handler, Vec<Step>)> {
+        if let Some(d) = self.relay {
+            // Its own path is all that a call is made by.
+            if inherited.path.is_empty() || self.pass.is_some() {
+                let what = "needs a location of a path, without \"proxy_pass\"";
+                return Err(refuse_directive(d, what));
+            }
+            let relay = relay::build(builder, d, &self.relay_allow, &self.scope)?;
+            self.monitor = Some(Handler::Relay(Box::new(relay)));
+        } else if let Some(d) = self.relay_allow.first() {
+            return Err(refuse_directive(d, "has no \"json_relay\" beside it"));
+        }
         let handler = match (self.monitor.take(), self.pass.or(inherited.pass)) {
             (Some(monitor), _) => monitor,
             (None, Some(pass)) => proxy_to(builder, pass, &self.scope, &inherited.kind)?,
@@ -437,6 +456,7 @@ pub(super) fn finish(
         real_ip: scope.real_ip.finish(),
         limits: scope.limits.finish(),
         access: scope.access.finish(builder),
+        cors: scope.cors.finish(),
         client_max_body_size: said.client_max_body_size.unwrap_or(1 << 20),
         client_body_timeout: said.client_body_timeout.unwrap_or(MINUTE),
         send_timeout: said.send_timeout.unwrap_or(MINUTE),

@@ -1,5 +1,6 @@
 //! `proxy_pass` and its family.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::filters::{FilterSettings, default_redirect};
@@ -11,8 +12,8 @@ use super::url::{self, Target, Url, strip_prefix_any_case};
 use super::values::{has_variable, milliseconds, refuse, refuse_directive, set, small_number};
 use super::{Builder, Result};
 use crate::config::model::{
-    ClientIdentity, Conditions, IdentityForm, NextUpstream, Proxy, ProxyHttpVersion, RewriteRule,
-    SetHeader, UpstreamId,
+    ClientIdentity, Conditions, IdentityForm, IgnoredFields, NextUpstream, Proxy, ProxyFilters,
+    ProxyHttpVersion, ProxyTls, RewriteRule, SetHeader, UpstreamId,
 };
 use crate::config::syntax::Directive;
 use crate::config::template::{Part, Template, Variable};
@@ -269,6 +270,47 @@ fn conditions(d: &Directive) -> Result<Conditions> {
         }
     }
     Ok(if is_off { Conditions::NONE } else { all })
+}
+
+/// What the calls of a `json_relay` have in common. Nothing of the caller's own
+/// request goes on, and of the defaults neither do Host and Connection, which
+/// are each call's.
+pub(super) fn for_relay(
+    settings: &ProxySettings,
+    tls: Option<Arc<ProxyTls>>,
+    upstream: UpstreamId,
+) -> Proxy {
+    let filters = ProxyFilters {
+        method: None,
+        body: None,
+        pass_request_headers: false,
+        pass_request_body: false,
+        // Somebody else's API does not steer this server.
+        ignored: IgnoredFields {
+            accel_redirect: true,
+            accel_limit_rate: true,
+            accel_charset: true,
+        },
+        redirects: Box::default(),
+        ..settings.filters.build(None)
+    };
+    Proxy {
+        link: settings.link.finish(),
+        tls,
+        client_identity: settings.client_identity.flatten(),
+        upstream: Some(upstream),
+        url: None,
+        host: "".into(),
+        port: 0,
+        uri: None,
+        set_headers: settings.set_headers.clone().unwrap_or_default(),
+        http_version: ProxyHttpVersion::Http11,
+        connect_timeout: settings.connect_timeout.unwrap_or(DEFAULT_TIMEOUT),
+        read_timeout: settings.read_timeout.unwrap_or(DEFAULT_TIMEOUT),
+        send_timeout: settings.send_timeout.unwrap_or(DEFAULT_TIMEOUT),
+        filters,
+        next_upstream: settings.next_upstream(),
+    }
 }
 
 /// `xfcc`, `rfc9440`, `nginx` or `off`, then `cert`, `chain`.

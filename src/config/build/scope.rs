@@ -3,6 +3,7 @@
 use super::access::AccessSettings;
 use super::authorization::Authorization;
 use super::connection::Connection;
+use super::cors::CorsSettings;
 use super::files::FileSettings;
 use super::gzip::GzipSettings;
 use super::limits::LimitSettings;
@@ -41,6 +42,7 @@ pub(super) struct Scope {
     pub(super) proxy: ProxySettings,
     pub(super) proxy_tls: ProxyTlsSettings,
     pub(super) routing: Routing,
+    pub(super) cors: CorsSettings,
     pub(super) tls: TlsSettings,
 }
 
@@ -59,6 +61,7 @@ impl Scope {
             || self.proxy.apply(builder, d)?
             || self.proxy_tls.apply(builder, d)?
             || self.routing.apply(builder, d)?
+            || self.cors.apply(builder, d)?
             || self.tls.apply(builder, d)?)
     }
 
@@ -75,6 +78,7 @@ impl Scope {
         self.proxy.inherit(&outer.proxy);
         self.proxy_tls.inherit(&outer.proxy_tls);
         self.routing.inherit(&outer.routing);
+        self.cors.inherit(&outer.cors);
         self.tls.inherit(&outer.tls);
     }
 }

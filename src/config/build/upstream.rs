@@ -273,6 +273,21 @@ pub(super) fn for_target(
     Ok(id)
 }
 
+/// An upstream whose addresses are found when it is connected to.
+pub(super) fn without_peers(builder: &mut Builder<'_>, name: &str) -> UpstreamId {
+    builder.upstreams.push(Upstream {
+        name: name.into(),
+        peers: Vec::new(),
+        method: BalanceMethod::RoundRobin,
+        sticky: None,
+        zone: false,
+        keepalive: DEFAULT_KEEPALIVE,
+        keepalive_requests: 1000,
+        keepalive_timeout: Duration::from_secs(60),
+        keepalive_time: Duration::from_secs(3600),
+    })
+}
+
 /// `name=value` or a bare `name`.
 pub(super) fn split_parameter(word: &[u8]) -> (&[u8], Option<&[u8]>) {
     match word.iter().position(|&byte| byte == b'=') {

@@ -888,6 +888,60 @@ pub(super) const ROWS: &[Row] = &[
         ONE,
         "how long further backends are asked",
     ),
+    // Gateways to other people's APIs.
+    words(
+        "json_relay",
+        L,
+        ONE,
+        "calls described by JSON objects are made in the caller's name; URL of the default host",
+    ),
+    words(
+        "json_relay_allow",
+        L,
+        (1, MANY),
+        "another host that calls may reach: `host[:port]`, `methods=`, `path=`, `private`",
+    ),
+    words(
+        "health",
+        L,
+        (0, MANY),
+        "state as JSON, 503 while draining; `service=`, `upstreams`, `certificates`",
+    ),
+    words(
+        "cors_allow_origin",
+        HSL,
+        (1, MANY),
+        "origins whose pages may call: exact, `~` and a pattern, `*`, or `off`; others get 403",
+    ),
+    words(
+        "cors_allow_methods",
+        HSL,
+        (1, MANY),
+        "methods that pages may use; GET, HEAD, POST, PUT, PATCH, DELETE",
+    ),
+    words(
+        "cors_allow_headers",
+        HSL,
+        (1, MANY),
+        "request fields that pages may set; whatever they ask for",
+    ),
+    words(
+        "cors_expose_headers",
+        HSL,
+        (1, MANY),
+        "response fields that pages may read",
+    ),
+    flag(
+        "cors_allow_credentials",
+        HSL,
+        "pages may send cookies and certificates",
+    ),
+    words(
+        "cors_max_age",
+        HSL,
+        ONE,
+        "how long browsers remember what is allowed",
+    ),
     // TLS.
     words(
         "ssl_certificate",

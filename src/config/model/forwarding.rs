@@ -9,7 +9,7 @@ use super::AddHeader;
 
 /// What `proxy_*` directives change in requests and responses, beside the
 /// fields that `proxy_set_header` sets.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ProxyFilters {
     /// `proxy_method`.
     pub method: Option<Template>,

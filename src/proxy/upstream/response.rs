@@ -21,7 +21,7 @@ use crate::proxy::request::Request;
 use crate::proxy::respond::{self as answers, Precedence};
 use crate::proxy::transport::{Rx, TransportError, Tx};
 use crate::proxy::variables::expand_to_vec;
-use crate::proxy::{cookies, files, log, redirect, tunnel};
+use crate::proxy::{cookies, cors, files, log, redirect, tunnel};
 use crate::telemetry::error_log::Level;
 
 use super::request::sent_method;
@@ -329,7 +329,9 @@ fn send_response_head<S: ResponseSink>(
         Kind::Empty if request.method() == Method::Head || head.status == 304 => {
             announced().map_or(BodySize::None, BodySize::Announced)
         }
-        Kind::Empty => BodySize::None,
+        Kind::Empty if head.status == 204 => BodySize::None,
+        // The answer to a HEAD that was no HEAD here (`proxy_method`).
+        Kind::Empty => BodySize::Known(0),
     });
 }
 
@@ -375,6 +377,7 @@ fn send_fields<S: ResponseSink>(
         if field.id == FieldId::ContentLength
             || (is_hop_by_hop(field.id) && !switches)
             || options.names(name, |_| false)
+            || (request.location.cors.is_some() && cors::owns(name))
             || filters
                 .hidden
                 .hides(name, is_hidden_by_default(field.id, name))

@@ -141,6 +141,13 @@ fn example(name: &str) -> Option<&'static str> {
         "proxy_ignore_headers" => "Expires X-Accel-Buffering",
         "proxy_method" => "POST",
         "proxy_set_body" => "body",
+        "json_relay" => "https://backend",
+        "json_relay_allow" => "localhost:1; json_relay https://backend",
+        "health" => "service=a upstreams certificates",
+        "cors_allow_origin" => "https://a.example ~^http://localhost$",
+        "cors_allow_methods" => "GET POST",
+        "cors_allow_headers" | "cors_expose_headers" => "X-A X-B",
+        "cors_max_age" => "1h",
         "proxy_ssl_alpn" => "http/1.1",
         "proxy_ssl_certificate"
         | "proxy_ssl_certificate_key"

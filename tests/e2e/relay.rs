@@ -1,0 +1,440 @@
+//! The JSON relay: what callers of hand-made proxies send, and what none of
+//! them may reach.
+
+use serde_json::{Value, json};
+
+use crate::support::client::{Connection, Response};
+use crate::support::origin::{Origin, ok, ok_bytes};
+use crate::support::ringwall::{Ringwall, Site, binary, http, is_listening};
+use crate::support::tools::Background;
+use crate::support::{eventually, local};
+
+/// A relay by HTTP to this default, with these lines; `base` without scheme.
+fn relay(default: &str, lines: &str) -> Ringwall {
+    Site::new().start(&http(&format!(
+        "server {{ listen 127.0.0.1:@HTTP@; location = /proxy {{ json_relay http://{default}; {lines} }} }}"
+    )))
+}
+
+fn post(ringwall: &Ringwall, call: &Value) -> Response {
+    post_text(ringwall, &call.to_string())
+}
+
+fn post_text(ringwall: &Ringwall, text: &str) -> Response {
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    client.send(format!(
+        "POST /proxy HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{text}",
+        text.len()
+    ));
+    client.response("POST")
+}
+
+fn error(response: &Response) -> String {
+    let body: Value = serde_json::from_str(&response.text()).expect("JSON");
+    format!(
+        "{} {}",
+        response.status,
+        body["error"].as_str().expect("a text")
+    )
+}
+
+/// What the backend got, as its answer.
+fn telling() -> Origin {
+    Origin::http(|request| {
+        let mut text = request.line.clone();
+        for (name, value) in &request.headers {
+            text += &format!("\n{name}: {value}");
+        }
+        text += &format!("\n\n{}", String::from_utf8_lossy(&request.body));
+        ok(&text)
+    })
+}
+
+#[test]
+fn a_call_goes_out_as_its_object_says() {
+    let origin = telling();
+    let ringwall = relay(&origin.address(), "proxy_set_header X-Gateway ringwall;");
+    let response = post(
+        &ringwall,
+        &json!({ "method": "put", "path": "/v1/x?y=1", "body": { "amount": 3, "name": "정" },
+                 "headers": { "X-Key": "k", "X-Gateway": "forged" } }),
+    );
+    assert_eq!(response.status, 200);
+    let body = json!({ "amount": 3, "name": "정" }).to_string();
+    let expected = format!(
+        "PUT /v1/x?y=1 HTTP/1.1\nHost: {}\nX-Gateway: ringwall\nX-Key: k\n\
+         Content-Type: application/json\nContent-Length: {}\n\n{body}",
+        origin.address(),
+        body.len()
+    );
+    assert_eq!(response.text(), expected);
+    // Nothing of the caller's own request goes on.
+    let response = post(&ringwall, &json!({ "method": "GET", "path": "/" }));
+    assert_eq!(
+        response.text(),
+        format!(
+            "GET / HTTP/1.1\nHost: {}\nX-Gateway: ringwall\n\n",
+            origin.address()
+        )
+    );
+    assert_eq!(origin.connections(), 1, "the connection is kept");
+}
+
+#[test]
+fn status_fields_and_bytes_of_the_answer_come_back_unharmed() {
+    let origin = Origin::http(|request| {
+        match request.target() {
+        "/missing" => b"HTTP/1.1 404 Nope\r\nX-Trace: t\r\nContent-Type: text/x\r\nContent-Length: 3\r\n\r\n\xff\x00\xfe".to_vec(),
+        "/moved" => b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/else\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        _ if request.line.starts_with("HEAD") => {
+            b"HTTP/1.1 200 OK\r\nContent-Length: 45000\r\n\r\n".to_vec()
+        }
+        _ => ok_bytes(&"정산€".repeat(5000).into_bytes()),
+    }
+    });
+    let ringwall = relay(&origin.address(), "");
+    let response = post(&ringwall, &json!({ "method": "GET", "path": "/missing" }));
+    assert_eq!(response.status, 404);
+    assert_eq!(response.body, b"\xff\x00\xfe");
+    assert_eq!(response.header("x-trace"), Some("t"));
+    assert_eq!(response.header("content-type"), Some("text/x"));
+    // A redirect is the caller's to see.
+    let response = post(&ringwall, &json!({ "method": "GET", "path": "/moved" }));
+    assert_eq!(response.status, 302);
+    assert_eq!(response.header("location"), Some("http://127.0.0.1:1/else"));
+    let response = post(&ringwall, &json!({ "method": "GET", "path": "/utf8" }));
+    assert_eq!(response.text(), "정산€".repeat(5000));
+    let response = post(&ringwall, &json!({ "method": "HEAD", "path": "/utf8" }));
+    assert_eq!((response.status, response.body.len()), (200, 0));
+}
+
+#[test]
+fn a_call_without_method_or_path_is_told_so() {
+    let origin = telling();
+    let ringwall = relay(&origin.address(), "");
+    for call in [
+        json!({}),
+        json!({ "method": "GET" }),
+        json!({ "path": "/" }),
+    ] {
+        let response = post(&ringwall, &call);
+        assert_eq!(response.text(), r#"{"error":"Missing method or path"}"#);
+        assert_eq!(response.status, 400);
+        assert_eq!(response.header("content-type"), Some("application/json"));
+    }
+    assert_eq!(error(&post_text(&ringwall, "{")), "400 Invalid JSON");
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    assert_eq!(error(&client.get("a", "/proxy")), "405 Method not allowed");
+    assert_eq!(client.get("a", "/proxy?x").status, 404);
+    assert_eq!(origin.requests(), 0);
+}
+
+#[test]
+fn a_target_that_cannot_be_reached_is_a_502_with_a_message() {
+    let ringwall = relay(&format!("127.0.0.1:{}", crate::support::free_port()), "");
+    let response = post(&ringwall, &json!({ "method": "GET", "path": "/" }));
+    assert_eq!(error(&response), "502 Proxy request failed");
+    assert!(response.text().contains("\"message\":\""));
+    ringwall.complaint_with(&["Connection refused"]);
+}
+
+#[test]
+fn no_target_beyond_the_list_is_reached_however_it_is_spelled() {
+    let (listed, other) = (telling(), telling());
+    let port = other.port();
+    let ringwall = relay(&listed.address(), "");
+    let mut names: Vec<String> = vec![
+        // Addresses of this machine in every form.
+        format!("127.0.0.1:{port}"),
+        format!("localhost:{port}"),
+        format!("LOCALHOST:{port}"),
+        format!("localhost.:{port}"),
+        format!("127.1:{port}"),
+        format!("2130706433:{port}"),
+        format!("0x7f000001:{port}"),
+        format!("0x7f.0.0.1:{port}"),
+        format!("0177.0.0.1:{port}"),
+        format!("0:{port}"),
+        format!("0.0.0.0:{port}"),
+        format!("[::1]:{port}"),
+        format!("[::]:{port}"),
+        format!("[::ffff:127.0.0.1]:{port}"),
+        format!("[::ffff:7f00:1]:{port}"),
+        format!("[0:0:0:0:0:0:0:1]:{port}"),
+        format!("[fe80::1%25lo]:{port}"),
+        format!("127.0.0.1:{port}."),
+        format!("127.0.0.1: {port}"),
+        format!("127.0.0.1:+{port}"),
+        format!("127.0.0.1:0{port}"),
+        format!("127.0.0.1:{}", u32::from(port) + 65536),
+        "169.254.169.254".to_owned(),
+        "metadata.google.internal".to_owned(),
+        "example.com".to_owned(),
+        String::new(),
+        "unix:/run/x.sock".to_owned(),
+    ];
+    // The listed one with something round it.
+    for (before, after) in [
+        ("user@", ""),
+        ("user:password@", ""),
+        ("", "@127.0.0.1"),
+        ("", "#@evil.example"),
+        ("", "/"),
+        ("", "?x"),
+        ("", "\\@evil.example"),
+        (" ", ""),
+        ("", " "),
+        ("", "\r\nX: y"),
+        ("", "\0"),
+        ("http://", ""),
+        ("//", ""),
+        ("", "%00"),
+    ] {
+        names.push(format!("{before}{}{after}", listed.address()));
+    }
+    for name in &names {
+        let call = json!({ "method": "GET", "path": "/", "hostname": name });
+        let response = post(&ringwall, &call);
+        assert_eq!(
+            response.text(),
+            r#"{"error":"Target not allowed"}"#,
+            "{name}"
+        );
+        assert_eq!(response.status, 403, "{name}");
+    }
+    for name in [
+        json!(1),
+        json!(["127.0.0.1"]),
+        json!({ "a": 1 }),
+        json!(true),
+    ] {
+        let call = json!({ "method": "GET", "path": "/", "hostname": name });
+        assert_eq!(error(&post(&ringwall, &call)), "403 Target not allowed");
+    }
+    assert_eq!(listed.connections() + other.connections(), 0);
+    // What names the listed one and no other is it.
+    let call = json!({ "method": "GET", "path": "/", "hostname": listed.address() });
+    assert_eq!(post(&ringwall, &call).status, 200);
+}
+
+#[test]
+fn rules_on_methods_and_paths_hold() {
+    let (default, other) = (telling(), telling());
+    let ringwall = relay(
+        &default.address(),
+        &format!(
+            "json_relay_allow localhost:{} methods=GET,POST path=/v1/;",
+            other.port()
+        ),
+    );
+    let call = |method: &str, path: &str| {
+        let hostname = format!("localhost:{}", other.port());
+        post(
+            &ringwall,
+            &json!({ "method": method, "path": path, "hostname": hostname }),
+        )
+    };
+    assert_eq!(call("GET", "/v1/x").status, 200);
+    assert_eq!(call("post", "/v1/").status, 200);
+    let served = other.requests();
+    for (method, path) in [
+        ("DELETE", "/v1/x"),
+        ("GET", "/"),
+        ("GET", "/v2/x"),
+        ("GET", "/v1"),
+        ("GET", "/v1/../admin"),
+        ("GET", "/v1/%2e%2e/admin"),
+        ("GET", "/v1/%252e%252e/admin"),
+        ("GET", "/v1/..%2fadmin"),
+        ("GET", "/v1/..\\admin"),
+        ("GET", "/v1/..;/admin"),
+    ] {
+        assert_eq!(
+            error(&call(method, path)),
+            "403 Target not allowed",
+            "{method} {path}"
+        );
+    }
+    assert_eq!(other.requests(), served);
+}
+
+/// Starts ringwall where `/etc/hosts` says what an attacker's name server would.
+fn misled(site: &mut Site, configuration: &str) -> Background {
+    site.write("hosts", "127.0.0.1 rebound.example\n::1 rebound.example\n");
+    let path = site.write("ringwall.conf", configuration);
+    let port = site.port("HTTP");
+    let line = format!(
+        "mount --bind {dir}/hosts /etc/hosts && exec {binary} -p {dir} -c {path} -g 'daemon off;'",
+        dir = site.path().display(),
+        binary = binary().display(),
+        path = path.display(),
+    );
+    let running = Background::start(site.path(), "unshare", &["-rm", "sh", "-c", &line]);
+    eventually("it listens", || is_listening(port).then_some(()));
+    running
+}
+
+#[test]
+fn a_name_that_leads_to_this_machine_is_refused_unless_that_is_permitted() {
+    let origin = telling();
+    let port = origin.port();
+    for (permission, status) in [("", 403), ("private", 200)] {
+        let mut site = Site::new();
+        let configuration = http(&format!(
+            "server {{ listen 127.0.0.1:@HTTP@; location = /proxy {{\n\
+             json_relay http://rebound.example:1;\n\
+             json_relay_allow rebound.example:{port} {permission}; }} }}"
+        ));
+        let _ringwall = misled(&mut site, &configuration);
+        let hostname = format!("rebound.example:{port}");
+        let call = json!({ "method": "GET", "path": "/", "hostname": hostname }).to_string();
+        let mut client = Connection::plain(local(site.port("HTTP")));
+        client.send(format!(
+            "POST /proxy HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{call}",
+            call.len()
+        ));
+        let response = client.response("POST");
+        assert_eq!(response.status, status, "{}", response.text());
+        if status == 403 {
+            assert_eq!(error(&response), "403 Target not allowed");
+            eventually("the log says why", || {
+                let log = site.read("error.log");
+                log.contains("leads to private addresses alone")
+                    .then_some(())
+            });
+            assert_eq!(origin.connections(), 0);
+        }
+    }
+}
+
+#[test]
+fn fields_that_are_not_the_callers_never_go_out() {
+    let origin = telling();
+    let ringwall = relay(
+        &origin.address(),
+        "proxy_set_header X-Client $ssl_client_s_dn;",
+    );
+    for headers in [
+        json!({ "Host": "evil.example" }),
+        json!({ "host": "evil.example" }),
+        json!({ "Content-Length": "5" }),
+        json!({ "Transfer-Encoding": "chunked" }),
+        json!({ "TE": "trailers" }),
+        json!({ "Connection": "X-Key" }),
+        json!({ "Upgrade": "websocket" }),
+        json!({ "Expect": "100-continue" }),
+        json!({ "X-Client": "CN=admin" }),
+        json!({ "x_client": "CN=admin" }),
+        json!({ "X-Forwarded-For": "127.0.0.1" }),
+    ] {
+        let call = json!({ "method": "POST", "path": "/", "headers": headers, "body": "x" });
+        let response = post(&ringwall, &call);
+        assert!(
+            error(&response).starts_with("400 Header not allowed"),
+            "{headers}"
+        );
+    }
+    for headers in [
+        json!({ "X-A": "b\r\nHost: evil" }),
+        json!({ "X-A": "b\nHost: evil" }),
+        json!({ "X-A\r\nHost": "evil" }),
+        json!({ "X-A:": "b" }),
+        json!({ "X-A": "b\u{0}" }),
+    ] {
+        let call = json!({ "method": "GET", "path": "/", "headers": headers });
+        assert_eq!(
+            error(&post(&ringwall, &call)),
+            "400 Invalid headers",
+            "{headers}"
+        );
+    }
+    for path in [
+        "http://evil/",
+        "x",
+        "/a HTTP/1.1\r\nHost: evil\r\n\r\nGET /",
+        "/a b",
+        "*",
+    ] {
+        let call = json!({ "method": "GET", "path": path });
+        assert_eq!(error(&post(&ringwall, &call)), "400 Invalid path", "{path}");
+    }
+    for method in [
+        "GET /x HTTP/1.1\r\nA: b\r\n\r\nGET",
+        "CONNECT",
+        "TRACE",
+        "G T",
+    ] {
+        let call = json!({ "method": method, "path": "/" });
+        assert_eq!(
+            error(&post(&ringwall, &call)),
+            "400 Invalid method",
+            "{method}"
+        );
+    }
+    assert_eq!(origin.connections(), 0);
+}
+
+#[test]
+fn sizes_and_times_are_bounded() {
+    let origin = Origin::script(|peer| {
+        peer.request()?;
+        peer.hang()
+    });
+    let ringwall = relay(
+        &origin.address(),
+        "client_max_body_size 1k; proxy_read_timeout 1s;",
+    );
+    let long = json!({ "method": "POST", "path": "/", "body": "x".repeat(2000) });
+    assert_eq!(post(&ringwall, &long).status, 413);
+    assert_eq!(origin.connections(), 0);
+    let response = post(&ringwall, &json!({ "method": "POST", "path": "/" }));
+    assert_eq!(error(&response), "502 Proxy request failed");
+}
+
+#[test]
+fn a_connection_that_the_target_has_closed_is_replaced() {
+    let origin = Origin::script(|peer| {
+        peer.request()?;
+        peer.send(&ok("once"))?;
+        peer.finish()
+    });
+    let ringwall = relay(&origin.address(), "");
+    for number in 1..=3 {
+        let response = post(&ringwall, &json!({ "method": "GET", "path": "/" }));
+        assert_eq!(response.text(), "once");
+        eventually("the connection has ended", || {
+            (origin.connections() >= number).then_some(())
+        });
+    }
+}
+
+#[test]
+fn pages_call_through_the_relay_where_their_origin_may() {
+    let origin = telling();
+    let ringwall = relay(
+        &origin.address(),
+        "cors_allow_origin ~^http://localhost(:\\d+)?$;",
+    );
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    client.send(
+        "OPTIONS /proxy HTTP/1.1\r\nHost: a\r\nOrigin: http://localhost:5173\r\n\
+         Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: content-type\r\n\r\n",
+    );
+    let response = client.response("OPTIONS");
+    assert_eq!(response.status, 204);
+    assert_eq!(
+        response.header("access-control-allow-headers"),
+        Some("content-type")
+    );
+    let body = r#"{"method":"GET","path":"/"}"#;
+    client.send(format!(
+        "POST /proxy HTTP/1.1\r\nHost: a\r\nOrigin: http://localhost:5173\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    let response = client.response("POST");
+    assert_eq!(response.status, 200);
+    assert_eq!(
+        response.header("access-control-allow-origin"),
+        Some("http://localhost:5173")
+    );
+}
