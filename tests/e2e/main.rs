@@ -23,6 +23,7 @@ mod cors;
 mod demo;
 mod differential;
 mod egress;
+mod egress_peers;
 mod epoll;
 mod files;
 mod files_like_nginx;
