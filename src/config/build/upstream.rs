@@ -26,6 +26,10 @@ pub(super) const HTTPS_PORT: u16 = 443;
 /// `keepalive` where it is not given, as in Nginx since 1.29.7.
 const DEFAULT_KEEPALIVE: usize = 32;
 
+/// The same for a target of `json_relay`, of which no block says more: each
+/// connection that is not kept costs a later call a handshake.
+const RELAY_KEEPALIVE: usize = 256;
+
 /// All upstreams, found by what `proxy_pass` says.
 #[derive(Debug, Default)]
 pub(super) struct Upstreams {
@@ -281,7 +285,7 @@ pub(super) fn without_peers(builder: &mut Builder<'_>, name: &str) -> UpstreamId
         method: BalanceMethod::RoundRobin,
         sticky: None,
         zone: false,
-        keepalive: DEFAULT_KEEPALIVE,
+        keepalive: RELAY_KEEPALIVE,
         keepalive_requests: 1000,
         keepalive_timeout: Duration::from_secs(60),
         keepalive_time: Duration::from_secs(3600),
