@@ -85,6 +85,9 @@ pub struct Config {
     /// Whether any value names a variable of the ClientHello, so that what the
     /// client offered must be kept.
     pub records_client_hello: bool,
+    /// Whether any value names `$ssl_session_id`, so that it must be looked for
+    /// in the ServerHello.
+    pub records_session_id: bool,
     /// Whether any value names a field of a response, so that the fields must be
     /// kept until the request is logged.
     pub records_response_fields: bool,

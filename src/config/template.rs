@@ -193,6 +193,8 @@ pub enum Variable {
     SslProtocol,
     /// `$ssl_server_name`: the name in SNI.
     SslServerName,
+    /// `$ssl_session_id`: hexadecimal.
+    SslSessionId,
     /// `$ssl_session_reused`: `r` or `.`.
     SslSessionReused,
     /// `$status`.
@@ -516,6 +518,7 @@ impl Variable {
             "ssl_early_data" => Self::SslEarlyData,
             "ssl_protocol" => Self::SslProtocol,
             "ssl_server_name" => Self::SslServerName,
+            "ssl_session_id" => Self::SslSessionId,
             "ssl_session_reused" => Self::SslSessionReused,
             "status" => Self::Status,
             "time_iso8601" => Self::TimeIso8601,
@@ -568,7 +571,6 @@ const NOT_IMPLEMENTED: &[&str] = &[
     "ssl_cipher_list",
     "ssl_ech_outer_server_name",
     "ssl_ech_status",
-    "ssl_session_id",
     "ssl_sigalg",
     "ssl_client_sigalg",
     "tcpinfo_rcv_space",
@@ -650,8 +652,8 @@ mod tests {
                 "\"realpath_root\" variable is not implemented in this version",
             ),
             (
-                "$ssl_session_id",
-                "\"ssl_session_id\" variable is not implemented in this version",
+                "$ssl_sigalg",
+                "\"ssl_sigalg\" variable is not implemented in this version",
             ),
         ] {
             assert_eq!(compile(value), Err(message.to_owned()), "{value}");

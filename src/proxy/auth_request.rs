@@ -247,6 +247,20 @@ impl ResponseSink for Verdict {
         self.challenges.clear();
     }
 
+    fn limit_rate(&mut self, _: u64, _: u64) {}
+
+    async fn early_hints(&mut self, _: &[(&[u8], &[u8])]) -> Result<(), TransportError> {
+        Ok(())
+    }
+
+    fn expect_trailers(&mut self) {}
+
+    fn takes_trailers(&self) -> bool {
+        false
+    }
+
+    fn trailer(&mut self, _: &[u8], _: &[u8]) {}
+
     fn refuse_chunks(&mut self) {}
 
     fn close_after(&mut self) {}

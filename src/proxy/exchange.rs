@@ -181,24 +181,20 @@ pub(crate) trait ResponseSink {
 
     /// From here on so many bytes of the body leave in a second, after as many
     /// as are free; 0 for no limit.
-    fn limit_rate(&mut self, _rate: u64, _after: u64) {}
+    fn limit_rate(&mut self, rate: u64, after: u64);
 
     /// An interim 103 with these fields, sent at once.
-    async fn early_hints(&mut self, _fields: &[(&[u8], &[u8])]) -> Result<(), TransportError> {
-        Ok(())
-    }
+    async fn early_hints(&mut self, fields: &[(&[u8], &[u8])]) -> Result<(), TransportError>;
 
     /// Fields are to follow the body: it must go in chunks, if it has any and
     /// the client can take them. Before the head ends.
-    fn expect_trailers(&mut self) {}
+    fn expect_trailers(&mut self);
 
     /// Whether [`ResponseSink::trailer`] has an effect.
-    fn takes_trailers(&self) -> bool {
-        false
-    }
+    fn takes_trailers(&self) -> bool;
 
     /// Adds a field behind the body. After the head, before the end.
-    fn trailer(&mut self, _name: &[u8], _value: &[u8]) {}
+    fn trailer(&mut self, name: &[u8], value: &[u8]);
 
     /// A body of unknown size is to end with the connection, not in chunks.
     fn refuse_chunks(&mut self);

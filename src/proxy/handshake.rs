@@ -15,6 +15,7 @@ use crate::tls::ciphers::openssl_name;
 use crate::tls::client_auth::{Refusal, RefusalReason, take_refusal};
 use crate::tls::client_hello::{self, Offer};
 use crate::tls::resumption::{self, Source};
+use crate::tls::server_hello;
 use crate::tls::session::{Established, Handshake, HandshakeError};
 
 use super::gateway::Gateway;
@@ -22,6 +23,7 @@ use super::input::Input;
 use super::measure::Obstacle;
 use super::request::TlsFacts;
 use super::transport::Transport;
+use super::variables::random_id;
 
 /// What a connection on a TLS port turned out to be.
 pub(crate) struct Accepted {
@@ -82,6 +84,7 @@ pub(crate) async fn accept(
     };
     let mut sent_name: Option<Box<str>> = None;
     let mut offer = None;
+    let mut session_id: Option<Box<[u8]>> = None;
     loop {
         if filled == buffer.len() {
             buffer = grow(buffer).ok_or_else(|| {
@@ -149,6 +152,9 @@ pub(crate) async fn accept(
         let refusal = take_refusal();
         resumed_by = resumption::take_source().or(resumed_by);
         if !out.is_empty() {
+            if gateway.config.records_session_id && session_id.is_none() {
+                session_id = server_hello::session_id(&out).map(Into::into);
+            }
             let sent = send(&mut socket, &deadline, &mut out).await;
             if let (Ok(_), Err(error)) = (&result, sent) {
                 return Err(reject(
@@ -164,7 +170,11 @@ pub(crate) async fn accept(
                 if let Some(established) = progress.done {
                     let rest = buffer.get(consumed..filled).unwrap_or_default();
                     let admitted = admit(socket, gateway, chosen.get(), established, offer, rest);
-                    return admitted.await.map(|accepted| Accepted {
+                    let mut accepted = admitted.await?;
+                    if let (Some(tls), Some(id)) = (&mut accepted.tls, session_id) {
+                        tls.session_id = hexadecimal_session_id(tls.protocol, &id);
+                    }
+                    return Ok(Accepted {
                         resumed_by,
                         ..accepted
                     });
@@ -185,6 +195,17 @@ pub(crate) async fn accept(
             }
         }
     }
+}
+
+/// `$ssl_session_id`. A session of TLS 1.3 has none on the wire: OpenSSL, and so
+/// Nginx, makes one up for each connection.
+fn hexadecimal_session_id(protocol: &str, on_the_wire: &[u8]) -> Box<str> {
+    if protocol == "TLSv1.3" {
+        let random = [random_id(), random_id()];
+        return String::from_utf8_lossy(random.as_flattened()).into();
+    }
+    let digits = on_the_wire.iter().map(|byte| format!("{byte:02x}"));
+    digits.collect::<String>().into()
 }
 
 /// A connection without TLS, with what the client has sent so far.
@@ -256,6 +277,7 @@ async fn admit(
                 curve: established.group.map_or("", tls::group_name),
                 offer,
                 own_uris: Arc::clone(&host.uris),
+                session_id: Box::default(),
             };
             Ok(Accepted {
                 transport,

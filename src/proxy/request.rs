@@ -70,6 +70,8 @@ pub(crate) struct TlsFacts {
     pub(crate) curve: &'static str,
     /// What the client offered, where a template asks for it.
     pub(crate) offer: Option<Box<Offer>>,
+    /// In hexadecimal, where a template asks for it.
+    pub(crate) session_id: Box<str>,
     /// The URIs of the certificate that the client was shown.
     pub(crate) own_uris: Arc<[Box<str>]>,
 }

@@ -186,6 +186,7 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
             .map_or("", |name| name)
             .as_bytes(),
         ),
+        Variable::SslSessionId => out.put(tls.map_or("", |tls| &tls.session_id).as_bytes()),
         Variable::SslSessionReused => out.put(
             tls.map_or("", |tls| if tls.resumed { "r" } else { "." })
                 .as_bytes(),

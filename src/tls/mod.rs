@@ -18,6 +18,7 @@ mod keys;
 pub mod record;
 pub mod resumption;
 pub mod server;
+pub mod server_hello;
 pub mod session;
 pub mod stapling;
 pub mod upstream;

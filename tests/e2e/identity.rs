@@ -277,6 +277,42 @@ fn a_resumed_handshakes_variables_are_nginxs() {
     );
 }
 
+#[test]
+fn a_session_has_the_id_that_the_client_knows_it_by() {
+    let (site, _pki) = Site::with_pki();
+    let ringwall = site.start(&http(&format!(
+        "server {{ listen 127.0.0.1:@TLS@ ssl; server_name {HOST}; {CERTIFICATES}\n\
+         ssl_session_cache shared:s:1m; ssl_session_tickets off;\n\
+         location / {{ return 200 <$ssl_session_id>; }} }}"
+    )));
+    let port = ringwall.address("TLS").port();
+    let ask = |version: &str, more: &str| {
+        let command = format!(
+            "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | \
+             openssl s_client -ign_eof {version} {more} -connect 127.0.0.1:{port} 2>&1"
+        );
+        let said = tools::shell(ringwall.site.path(), &command).stdout;
+        let said = said.replace('\r', "");
+        let known = said.split("Session-ID: ").nth(1).unwrap_or_default();
+        let known = known
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        let told = said
+            .split_once('<')
+            .and_then(|(_, rest)| rest.split_once('>'));
+        let told = told.map(|(told, _)| told.to_owned());
+        (known, told.unwrap_or_else(|| panic!("no id: {said}")))
+    };
+    let (known, told) = ask("-tls1_2", "-sess_out session");
+    assert_eq!(told, known);
+    assert_eq!(ask("-tls1_2", "-sess_in session"), (known.clone(), known));
+    // TLS 1.3 has none; like Nginx's it is made up, for each connection anew.
+    let [one, two] = [ask("-tls1_3", "").1, ask("-tls1_3", "").1];
+    assert!(one.len() == 64 && one != two, "{one} {two}");
+}
+
 /// A backend that answers with the head it was sent.
 fn mirror() -> Origin {
     Origin::http(|request| {

@@ -82,6 +82,7 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         session_zones: HashMap::new(),
         limit_zones: limits::Zones::default(),
         records_client_hello: Cell::new(false),
+        records_session_id: Cell::new(false),
         records_response_fields: Cell::new(false),
         upstreams: upstream::Upstreams::default(),
         proxy_tls: Vec::new(),
@@ -97,6 +98,7 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         listeners: http.listeners,
         servers: http.servers,
         records_client_hello: builder.records_client_hello.get(),
+        records_session_id: builder.records_session_id.get(),
         records_response_fields: builder.records_response_fields.get(),
         upstream_names: builder.upstreams.take_names(),
         upstreams: builder.upstreams.into_all(),
@@ -130,6 +132,8 @@ struct Builder<'a> {
     limit_zones: limits::Zones,
     /// Whether a template names a variable of the ClientHello.
     records_client_hello: Cell<bool>,
+    /// Whether one names `$ssl_session_id`.
+    records_session_id: Cell<bool>,
     /// Whether one names a field of a response.
     records_response_fields: Cell<bool>,
     upstreams: upstream::Upstreams,
@@ -163,6 +167,9 @@ impl Builder<'_> {
             .map_err(|error| Error::at(position, error.to_string()))?;
         if template.variables().any(Variable::is_of_client_hello) {
             self.records_client_hello.set(true);
+        }
+        if template.variables().any(|v| *v == Variable::SslSessionId) {
+            self.records_session_id.set(true);
         }
         if template.variables().any(Variable::is_of_response_fields) {
             self.records_response_fields.set(true);

@@ -265,6 +265,26 @@ impl<S: ResponseSink> ResponseSink for Filtered<'_, S> {
         self.inner.end_sending().await
     }
 
+    fn limit_rate(&mut self, rate: u64, after: u64) {
+        self.inner.limit_rate(rate, after);
+    }
+
+    async fn early_hints(&mut self, fields: &[(&[u8], &[u8])]) -> Result<(), TransportError> {
+        self.inner.early_hints(fields).await
+    }
+
+    fn expect_trailers(&mut self) {
+        self.inner.expect_trailers();
+    }
+
+    fn takes_trailers(&self) -> bool {
+        self.inner.takes_trailers()
+    }
+
+    fn trailer(&mut self, name: &[u8], value: &[u8]) {
+        self.inner.trailer(name, value);
+    }
+
     fn refuse_chunks(&mut self) {
         self.inner.refuse_chunks();
     }
