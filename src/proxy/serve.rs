@@ -241,7 +241,7 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
     // Phase 8, the answer itself.
     match &location.handler {
         Handler::Return(answer) => answer_of_script(request, Outcome::Return(answer), sink).await?,
-        Handler::Proxy(_) if request.target.is_barred => {
+        Handler::Proxy(_) | Handler::Relay(_) if request.target.is_barred => {
             // Nor would another page do better.
             request.target.is_error_page = true;
             log::request_error(
