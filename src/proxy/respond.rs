@@ -6,6 +6,7 @@ use crate::config::{Location, Return, ServerTokens, Template, units};
 use crate::http::error::{error_page, wire_status};
 use crate::http::h1::encode::Sink;
 use crate::http::head::{FieldId, Method};
+use crate::http::uri::escape_uri;
 
 use super::cors;
 use super::exchange::{BodySize, ResponseSink};
@@ -134,6 +135,24 @@ pub(crate) async fn redirect(
     let mut page = Vec::new();
     error_page(status, Some(server_line(request.location)), &mut page);
     fixed(request, status, b"text/html", &page, Some(&location), sink).await
+}
+
+/// Sends the client to the same path with a slash behind it, arguments kept.
+///
+/// # Errors
+/// When the client cannot be written to.
+pub(crate) async fn add_slash(
+    request: &mut Request<'_>,
+    sink: &mut impl ResponseSink,
+) -> Result<(), TransportError> {
+    let mut target = Vec::new();
+    escape_uri(&mut target, request.path());
+    target.push(b'/');
+    if !request.query().is_empty() {
+        target.push(b'?');
+        target.extend_from_slice(request.query());
+    }
+    redirect(request, 301, &target, sink).await
 }
 
 /// `scheme://host[:port]`, as the client sees this server; nothing where

@@ -5,7 +5,6 @@
 //! can still tell the client is noted where it stands.
 
 use crate::config::{Handler, Location, Server, VerifyClient};
-use crate::http::uri::escape_uri;
 use crate::telemetry::error_log::Level;
 use crate::tls::authorization::judge;
 
@@ -188,8 +187,7 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
         authorize(request, location)?;
         check_length(request, location, body)?;
         if add_slash {
-            let target = with_slash(request);
-            let sent = respond::redirect(request, 301, &target, sink).await;
+            let sent = respond::add_slash(request, sink).await;
             return sent.map(|()| Answered::Sent).map_err(|_| Failure::Aborted);
         }
 
@@ -381,17 +379,6 @@ fn check_length(
         }
         _ => Ok(()),
     }
-}
-
-fn with_slash(request: &Request<'_>) -> Vec<u8> {
-    let mut target = Vec::new();
-    escape_uri(&mut target, request.path());
-    target.push(b'/');
-    if !request.query().is_empty() {
-        target.push(b'?');
-        target.extend_from_slice(request.query());
-    }
-    target
 }
 
 /// Whether only clients with a certificate are let in over TLS.

@@ -21,7 +21,6 @@ use rustix::io::Errno;
 
 use crate::config::{Files, GzipFiles};
 use crate::http::head::Method;
-use crate::http::uri::escape_uri;
 use crate::telemetry::error_log::Level;
 
 use super::exchange::ResponseSink;
@@ -73,14 +72,7 @@ pub(crate) async fn serve<S: ResponseSink>(
     let opened = open(request, &path).await?;
     match opened.kind {
         Kind::Folder => {
-            let mut target = Vec::new();
-            escape_uri(&mut target, request.path());
-            target.push(b'/');
-            if !request.query().is_empty() {
-                target.push(b'?');
-                target.extend_from_slice(request.query());
-            }
-            let sent = respond::redirect(request, 301, &target, sink).await;
+            let sent = respond::add_slash(request, sink).await;
             sent.map_err(|_| Failure::Aborted)?;
         }
         Kind::Other => {
