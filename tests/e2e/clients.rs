@@ -112,7 +112,7 @@ with requests.Session() as session:
     );
     let script = ringwall.site.write("client.py", script);
     let script = script.to_str().expect("UTF-8");
-    let text = tools::run(ringwall.site.path(), "python3", &[script]).expect_ok();
+    let text = tools::run(ringwall.site.path(), &tools::python("python3"), &[script]).expect_ok();
     // requests does not keep sessions of TLS itself.
     let requests = said("TLSv1.3", false).repeat(2);
     assert_eq!(text, twice(&["TLSv1.3", "TLSv1.2"]) + &requests);

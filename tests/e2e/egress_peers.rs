@@ -211,7 +211,7 @@ fn callers_of_hand_made_proxies_reach_an_api_by_mutual_tls() {
     let run = |program: &str, script: &str| {
         tools::run(ringwall.site.path(), program, &[script]).expect_ok()
     };
-    let said = run("python3", "caller.py");
+    let said = run(&tools::python("python3"), "caller.py");
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.len(), 3, "{said}");
     assert!(

@@ -97,37 +97,19 @@ fn the_guide_works_to_the_letter() {
     );
     assert!(version.stdout.contains("Version: 1 (0x0)"), "{version:?}");
 
-    // The backend: Flask where it can be had, else Python's own server.
     let backend_port = site.port("BACKEND");
-    let flask = tools::run(site.path(), "python3", &["-c", "import flask"]).ok();
-    let script = if flask {
-        site.write(
-            "app.py",
-            "from flask import Flask, request\n\
-             app = Flask(__name__)\n\
-             @app.route('/')\n\
-             def home():\n\
-             \x20   h = request.headers\n\
-             \x20   return f\"mTLS OK {h['Host']} {h['X-Real-IP']} {h['X-Forwarded-For']} {h['X-Forwarded-Proto']}\"\n\
-             app.run(host='127.0.0.1', port=@BACKEND@)\n",
-        )
-    } else {
-        site.write(
-            "app.py",
-            "from http.server import BaseHTTPRequestHandler, HTTPServer\n\
-             class Home(BaseHTTPRequestHandler):\n\
-             \x20   def do_GET(self):\n\
-             \x20       h = self.headers\n\
-             \x20       body = f\"mTLS OK {h['Host']} {h['X-Real-IP']} {h['X-Forwarded-For']} {h['X-Forwarded-Proto']}\".encode()\n\
-             \x20       self.send_response(200)\n\
-             \x20       self.send_header('Content-Length', str(len(body)))\n\
-             \x20       self.end_headers()\n\
-             \x20       self.wfile.write(body)\n\
-             HTTPServer(('127.0.0.1', @BACKEND@), Home).serve_forever()\n",
-        )
-    };
+    let script = site.write(
+        "app.py",
+        "from flask import Flask, request\n\
+         app = Flask(__name__)\n\
+         @app.route('/')\n\
+         def home():\n\
+         \x20   h = request.headers\n\
+         \x20   return f\"mTLS OK {h['Host']} {h['X-Real-IP']} {h['X-Forwarded-For']} {h['X-Forwarded-Proto']}\"\n\
+         app.run(host='127.0.0.1', port=@BACKEND@)\n",
+    );
     let script = script.to_str().expect("UTF-8").to_owned();
-    let _backend = Background::start(site.path(), "python3", &[&script]);
+    let _backend = Background::start(site.path(), &tools::python("python3"), &[&script]);
     eventually("the backend listens", || {
         tcp(local(backend_port)).ok().map(drop)
     });

@@ -148,7 +148,7 @@ except (ssl.SSLError, ConnectionError, http.client.RemoteDisconnected):
 "#,
     );
     let script = script.to_str().expect("UTF-8");
-    let text = tools::run(ringwall.site.path(), "python3", &[script]).expect_ok();
+    let text = tools::run(ringwall.site.path(), &tools::python("python3"), &[script]).expect_ok();
     let hello = format!("5 {}", sum(b"hello"));
     let expected = format!(
         "GET 0 0\nGET 0 0\nGET 0 0\nPOST {hello}\nPOST {hello}\n{}refused\n",

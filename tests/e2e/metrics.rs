@@ -365,7 +365,7 @@ fn the_samples_for_grafana_and_prometheus_name_what_a_scrape_has() {
         let path = folder.join(file);
         let text = fs::read_to_string(&path).expect("UTF-8");
         let path = path.to_str().expect("UTF-8");
-        tools::run(&folder, "python3", &["-c", parse, path]).expect_ok();
+        tools::run(&folder, &tools::python("python3"), &["-c", parse, path]).expect_ok();
         let names = names_in(&text);
         assert!(names.len() > 8, "{file}: {names:?}");
         for name in names {

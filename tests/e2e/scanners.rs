@@ -1,8 +1,6 @@
 //! What security scanners say of the defaults and of the cipher strings that
 //! operators copy: nothing weak.
 
-use std::path::Path;
-
 use crate::support::pki::Pki;
 use crate::support::ringwall::{HOST, Ringwall, Site, http};
 use crate::support::tools;
@@ -96,17 +94,11 @@ const INTERMEDIATE: &str = "
     add_header Strict-Transport-Security \"max-age=63072000\" always;
     return 200 ok;";
 
-/// The command in the virtual environment that `.ci/run` makes.
 fn sslyze(ringwall: &Ringwall, options: &[&str]) -> tools::Outcome {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/sslyze/bin/sslyze");
     let target = format!("localhost:{}", ringwall.address("TLS").port());
     let mut arguments = options.to_vec();
     arguments.push(&target);
-    tools::run(
-        ringwall.site.path(),
-        program.to_str().expect("UTF-8"),
-        &arguments,
-    )
+    tools::run(ringwall.site.path(), &tools::python("sslyze"), &arguments)
 }
 
 #[test]

@@ -355,7 +355,7 @@ asyncio.run(main())
 "#,
     );
     let server = server.to_str().expect("UTF-8").to_owned();
-    let _backend = Background::start(site.path(), "python3", &[&server]);
+    let _backend = Background::start(site.path(), &tools::python("python3"), &[&server]);
     let port = site.port("BACKEND");
     eventually("the backend listens", || is_listening(port).then_some(()));
     let client = site.write(
@@ -385,6 +385,6 @@ asyncio.run(talk("wss://localhost:@TLS@/", ssl=context, server_hostname="test.ex
          server {{ listen 127.0.0.1:@TLS@ ssl; server_name {HOST}; {CERTIFICATES} {MUTUAL}\n\
          {location} }}"
     )));
-    let said = tools::run(ringwall.site.path(), "python3", &[&client]).expect_ok();
+    let said = tools::run(ringwall.site.path(), &tools::python("python3"), &[&client]).expect_ok();
     assert_eq!(said, "text\nclosed 1000\n".repeat(2));
 }

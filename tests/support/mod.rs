@@ -48,16 +48,22 @@ pub(crate) fn within<T>(limit: Duration, what: &str, mut check: impl FnMut() -> 
 ///
 /// Ports come from below the kernel's ephemeral range, because one from inside
 /// it (which binding port 0 would give) can be taken by any outgoing connection
-/// between this call and the bind by the program under test. Each process
-/// starts at a place of its own, and the launcher tries again on a collision.
+/// between this call and the bind by the program under test. Each test process
+/// has a part of them to itself while it runs, and begins at another place in
+/// it than the one before; the launcher tries again on a collision.
 pub(crate) fn free_port() -> u16 {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;
+    const PARTS: u32 = 16;
+    const PART: u32 = COUNT / PARTS;
     static NEXT: AtomicU32 = AtomicU32::new(0);
+    // The place of this process among those that run at the same time.
+    let slot = std::env::var("NEXTEST_TEST_GLOBAL_SLOT");
+    let slot: u32 = slot.ok().and_then(|slot| slot.parse().ok()).unwrap_or(0);
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let offset = std::process::id().wrapping_mul(97).wrapping_add(step) % COUNT;
-        let port = (FIRST + offset) as u16;
+        let offset = std::process::id().wrapping_mul(97).wrapping_add(step) % PART;
+        let port = (FIRST + slot % PARTS * PART + offset) as u16;
         if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
             return port;
         }

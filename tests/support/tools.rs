@@ -53,6 +53,12 @@ pub(crate) fn run(dir: &Path, program: &str, arguments: &[&str]) -> Outcome {
     finish(child, program)
 }
 
+/// Python with the packages of `tests/requirements.txt`, from the virtual
+/// environment that `.ci/run` makes; and what else is installed there.
+pub(crate) fn python(program: &str) -> String {
+    format!("{}/target/venv/bin/{program}", env!("CARGO_MANIFEST_DIR"))
+}
+
 /// A shell command line, for what an operator would type.
 pub(crate) fn shell(dir: &Path, line: &str) -> Outcome {
     run(dir, "sh", &["-c", line])
