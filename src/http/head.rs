@@ -185,100 +185,147 @@ pub enum FieldId {
 impl FieldId {
     /// Looks a name up, ignoring ASCII case.
     #[must_use]
-    #[inline]
     pub fn of(name: &[u8]) -> Self {
-        // By length first: most names then meet zero to three comparisons.
-        let candidates: &[(&str, Self)] = match name.len() {
-            2 => &[("te", Self::Te)],
-            3 => &[("via", Self::Via)],
-            4 => &[
-                ("host", Self::Host),
-                ("date", Self::Date),
-                ("etag", Self::ETag),
-                ("vary", Self::Vary),
-            ],
-            5 => &[("range", Self::Range), ("x-pad", Self::XPad)],
-            6 => &[
-                ("accept", Self::Accept),
-                ("cookie", Self::Cookie),
-                ("expect", Self::Expect),
-                ("origin", Self::Origin),
-                ("server", Self::Server),
-                ("pragma", Self::Pragma),
-            ],
-            7 => &[
-                ("referer", Self::Referer),
-                ("upgrade", Self::Upgrade),
-                ("trailer", Self::Trailer),
-                ("refresh", Self::Refresh),
-                ("expires", Self::Expires),
-            ],
-            8 => &[
-                ("location", Self::Location),
-                ("if-match", Self::IfMatch),
-                ("if-range", Self::IfRange),
-            ],
-            9 => &[("x-real-ip", Self::XRealIp), ("forwarded", Self::Forwarded)],
-            10 => &[
-                ("user-agent", Self::UserAgent),
-                ("connection", Self::Connection),
-                ("set-cookie", Self::SetCookie),
-                ("keep-alive", Self::KeepAlive),
-                ("early-data", Self::EarlyData),
-            ],
-            11 => &[("client-cert", Self::ClientCert)],
-            12 => &[("content-type", Self::ContentType)],
-            13 => &[
-                ("authorization", Self::Authorization),
-                ("cache-control", Self::CacheControl),
-                ("last-modified", Self::LastModified),
-                ("if-none-match", Self::IfNoneMatch),
-                ("accept-ranges", Self::AcceptRanges),
-                ("content-range", Self::ContentRange),
-            ],
-            14 => &[
-                ("content-length", Self::ContentLength),
-                ("http2-settings", Self::Http2Settings),
-            ],
-            15 => &[
-                ("accept-encoding", Self::AcceptEncoding),
-                ("accept-language", Self::AcceptLanguage),
-                ("x-forwarded-for", Self::XForwardedFor),
-            ],
-            16 => &[
-                ("content-encoding", Self::ContentEncoding),
-                ("proxy-connection", Self::ProxyConnection),
-                ("x-forwarded-host", Self::XForwardedHost),
-                ("x-forwarded-port", Self::XForwardedPort),
-                ("www-authenticate", Self::WwwAuthenticate),
-            ],
-            17 => &[
-                ("transfer-encoding", Self::TransferEncoding),
-                ("x-forwarded-proto", Self::XForwardedProto),
-                ("if-modified-since", Self::IfModifiedSince),
-                ("client-cert-chain", Self::ClientCertChain),
-            ],
-            18 => &[("proxy-authenticate", Self::ProxyAuthenticate)],
-            19 => &[
-                ("proxy-authorization", Self::ProxyAuthorization),
-                ("if-unmodified-since", Self::IfUnmodifiedSince),
-            ],
-            _ => &[],
-        };
-        let first = name.first().map(|byte| byte | 0x20);
-        for (candidate, id) in candidates {
-            if candidate.as_bytes().first().copied() == first
-                && name.eq_ignore_ascii_case(candidate.as_bytes())
-            {
-                return *id;
+        // By length first: what remains is compared in words of a known size,
+        // and most names meet few others.
+        match name.len() {
+            2 => pick(name, [(b"te", Self::Te)]),
+            3 => pick(name, [(b"via", Self::Via)]),
+            4 => pick(
+                name,
+                [
+                    (b"host", Self::Host),
+                    (b"date", Self::Date),
+                    (b"etag", Self::ETag),
+                    (b"vary", Self::Vary),
+                ],
+            ),
+            5 => pick(name, [(b"range", Self::Range), (b"x-pad", Self::XPad)]),
+            6 => pick(
+                name,
+                [
+                    (b"accept", Self::Accept),
+                    (b"cookie", Self::Cookie),
+                    (b"expect", Self::Expect),
+                    (b"origin", Self::Origin),
+                    (b"server", Self::Server),
+                    (b"pragma", Self::Pragma),
+                ],
+            ),
+            7 => pick(
+                name,
+                [
+                    (b"referer", Self::Referer),
+                    (b"upgrade", Self::Upgrade),
+                    (b"trailer", Self::Trailer),
+                    (b"refresh", Self::Refresh),
+                    (b"expires", Self::Expires),
+                ],
+            ),
+            8 => pick(
+                name,
+                [
+                    (b"location", Self::Location),
+                    (b"if-match", Self::IfMatch),
+                    (b"if-range", Self::IfRange),
+                ],
+            ),
+            9 => pick(
+                name,
+                [
+                    (b"x-real-ip", Self::XRealIp),
+                    (b"forwarded", Self::Forwarded),
+                ],
+            ),
+            10 => pick(
+                name,
+                [
+                    (b"user-agent", Self::UserAgent),
+                    (b"connection", Self::Connection),
+                    (b"set-cookie", Self::SetCookie),
+                    (b"keep-alive", Self::KeepAlive),
+                    (b"early-data", Self::EarlyData),
+                ],
+            ),
+            11 => pick(name, [(b"client-cert", Self::ClientCert)]),
+            12 => pick(name, [(b"content-type", Self::ContentType)]),
+            13 => pick(
+                name,
+                [
+                    (b"authorization", Self::Authorization),
+                    (b"cache-control", Self::CacheControl),
+                    (b"last-modified", Self::LastModified),
+                    (b"if-none-match", Self::IfNoneMatch),
+                    (b"accept-ranges", Self::AcceptRanges),
+                    (b"content-range", Self::ContentRange),
+                ],
+            ),
+            14 => pick(
+                name,
+                [
+                    (b"content-length", Self::ContentLength),
+                    (b"http2-settings", Self::Http2Settings),
+                ],
+            ),
+            15 => pick(
+                name,
+                [
+                    (b"accept-encoding", Self::AcceptEncoding),
+                    (b"accept-language", Self::AcceptLanguage),
+                    (b"x-forwarded-for", Self::XForwardedFor),
+                ],
+            ),
+            16 => pick(
+                name,
+                [
+                    (b"content-encoding", Self::ContentEncoding),
+                    (b"proxy-connection", Self::ProxyConnection),
+                    (b"x-forwarded-host", Self::XForwardedHost),
+                    (b"x-forwarded-port", Self::XForwardedPort),
+                    (b"www-authenticate", Self::WwwAuthenticate),
+                ],
+            ),
+            17 => pick(
+                name,
+                [
+                    (b"transfer-encoding", Self::TransferEncoding),
+                    (b"x-forwarded-proto", Self::XForwardedProto),
+                    (b"if-modified-since", Self::IfModifiedSince),
+                    (b"client-cert-chain", Self::ClientCertChain),
+                ],
+            ),
+            18 => pick(name, [(b"proxy-authenticate", Self::ProxyAuthenticate)]),
+            19 => pick(
+                name,
+                [
+                    (b"proxy-authorization", Self::ProxyAuthorization),
+                    (b"if-unmodified-since", Self::IfUnmodifiedSince),
+                ],
+            ),
+            _ => None,
+        }
+        .unwrap_or_else(|| {
+            const X_ACCEL: &[u8] = b"x-accel-";
+            match name.get(..X_ACCEL.len()) {
+                Some(prefix) if prefix.eq_ignore_ascii_case(X_ACCEL) => Self::XAccel,
+                _ => Self::Other,
             }
-        }
-        const X_ACCEL: &[u8] = b"x-accel-";
-        match name.get(..X_ACCEL.len()) {
-            Some(prefix) if prefix.eq_ignore_ascii_case(X_ACCEL) => Self::XAccel,
-            _ => Self::Other,
-        }
+        })
     }
+}
+
+/// The one of these that a name of their length is, whatever its case.
+#[inline]
+fn pick<const LENGTH: usize, const COUNT: usize>(
+    name: &[u8],
+    candidates: [(&[u8; LENGTH], FieldId); COUNT],
+) -> Option<FieldId> {
+    let name: [u8; LENGTH] = name.try_into().ok()?;
+    let lower = name.map(|byte| byte.to_ascii_lowercase());
+    let found = candidates
+        .iter()
+        .find(|(candidate, _)| lower == **candidate);
+    found.map(|(_, id)| *id)
 }
 
 /// One field line.

@@ -184,8 +184,17 @@ pub fn host_name(authority: &[u8]) -> Option<&[u8]> {
             let end = memchr::memchr(b':', authority).unwrap_or(authority.len());
             let host = authority.get(..end)?;
             let host = host.strip_suffix(b".").unwrap_or(host);
-            let dots = host.windows(2).any(|pair| pair == b"..") || host.ends_with(b".");
-            if host.is_empty() || dots || !host.iter().all(|b| is_name_byte(*b)) {
+            // Each label but the first follows a dot, and none is empty.
+            let mut after_dot = false;
+            for &byte in host {
+                let is_dot = byte == b'.';
+                if !NAME_BYTES.get(usize::from(byte)).is_some_and(|is| *is) || (is_dot && after_dot)
+                {
+                    return None;
+                }
+                after_dot = is_dot;
+            }
+            if host.is_empty() || after_dot {
                 return None;
             }
             (host, authority.get(end..)?)
@@ -205,8 +214,23 @@ fn is_port(digits: &[u8]) -> bool {
             && std::str::from_utf8(digits).is_ok_and(|text| text.parse::<u16>().is_ok()))
 }
 
+/// [`is_name_byte`] for each.
+#[allow(
+    clippy::indexing_slicing,
+    reason = "done by the compiler, which stops at a wrong index"
+)]
+const NAME_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = is_name_byte(byte as u8);
+        byte += 1;
+    }
+    table
+};
+
 /// `unreserved / sub-delims / "%"` of RFC 3986 §3.2.2.
-fn is_name_byte(byte: u8) -> bool {
+const fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%')
         || is_sub_delim(byte)
@@ -219,7 +243,7 @@ fn is_literal_byte(byte: u8) -> bool {
         || is_sub_delim(byte)
 }
 
-fn is_sub_delim(byte: u8) -> bool {
+const fn is_sub_delim(byte: u8) -> bool {
     matches!(
         byte,
         b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='

@@ -14,7 +14,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// Resolution. Operators give time-outs in seconds; a tenth of one is noise.
-pub const TICK: Duration = Duration::from_millis(100);
+pub const TICK: Duration = Duration::from_nanos(TICK_NANOS);
+
+const TICK_NANOS: u64 = 100_000_000;
+const TICKS_PER_SECOND: u64 = 10;
 
 const NEVER: u32 = u32::MAX;
 const EXPIRED: u32 = 0;
@@ -240,11 +243,11 @@ impl Clock {
     /// The clock may lag by a tick and the wait must not be cut short, hence
     /// the rounding up and the tick on top.
     fn tick_after(&self, after: Duration) -> u32 {
-        let ticks = after.as_millis().div_ceil(TICK.as_millis()) + 1;
-        u32::try_from(ticks)
-            .ok()
-            .and_then(|ticks| self.now.checked_add(ticks))
-            .map_or(NEVER - 1, |at| at.min(NEVER - 1))
+        // In 64 bits: what `as_millis` yields takes four times as long.
+        let part = u64::from(after.subsec_nanos()).div_ceil(TICK_NANOS);
+        let ticks = after.as_secs().saturating_mul(TICKS_PER_SECOND);
+        let at = ticks.saturating_add(part + 1 + u64::from(self.now));
+        u32::try_from(at).map_or(NEVER - 1, |at| at.min(NEVER - 1))
     }
 }
 
@@ -268,6 +271,16 @@ mod tests {
             poll_once(deadline.run(pending::<()>())),
             Poll::Ready(Err(Elapsed))
         );
+    }
+
+    #[test]
+    fn no_wait_is_cut_short_and_none_is_for_ever() {
+        let clock = Clock::new();
+        for (after, ticks) in [(0, 1), (1, 2), (100, 2), (101, 3), (1000, 11), (1001, 12)] {
+            let at = clock.tick_after(Duration::from_millis(after));
+            assert_eq!(at, clock.now + ticks, "{after} ms");
+        }
+        assert_eq!(clock.tick_after(Duration::MAX), NEVER - 1);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::config::{ErrorLog, ListenAddress, Listener, Server};
+use crate::config::{ErrorLog, ListenAddress, Listener, Server, ServerId};
 use crate::http::error::{HeadError, Refusal};
 use crate::http::h1::framing;
 use crate::http::h1::parse::{HeadLimits, MAX_FIELDS, Status, parse_request};
@@ -192,6 +192,7 @@ async fn serve_registered(
         view,
         index,
         connection,
+        routed: None,
     };
     if let Some(linger) = session.serve_requests(&mut transport).await {
         Box::pin(transport.close(linger)).await;
@@ -249,6 +250,9 @@ struct HttpConnection {
     /// Of the listener, in the configuration that `view` shows.
     index: usize,
     connection: ClientConnection,
+    /// The Host of the last request and the block that it led to under `view`:
+    /// most clients name the same one again.
+    routed: Option<(Box<[u8]>, ServerId)>,
 }
 
 /// What comes after a request.
@@ -325,7 +329,7 @@ impl HttpConnection {
             .host(bytes)
             .filter(|_| parsed.is_ok())
             .unwrap_or_default();
-        let server = route::server(&view.gateway, listener, host).unwrap_or(default);
+        let server = self.route(&view, listener, host).unwrap_or(default);
         let options = ConnectionOptions::of(&head.fields, bytes);
         let wants_more = match head.version {
             Version::Http11 => !options.close,
@@ -391,8 +395,11 @@ impl HttpConnection {
                     entry = Entry::Refused(497);
                 }
                 let body = H1Body::new(rx, framing, expects_continue);
+                // Room first: a future that is made before it is moved there,
+                // all of its kilobytes at every request.
+                let room = Box::new_uninit();
                 let answered = answer(&mut request, entry, body, &mut sink);
-                Box::pin(answered).await
+                Box::into_pin(Box::write(room, answered)).await
             }
             Err(status) => {
                 // Where the next request would begin is unknown.
@@ -552,7 +559,25 @@ impl HttpConnection {
         }
         self.view = view;
         self.index = index;
+        self.routed = None;
         Some(true)
+    }
+
+    /// The server block for this Host.
+    fn route<'v>(
+        &mut self,
+        view: &'v View,
+        listener: &Listener,
+        host: &[u8],
+    ) -> Option<&'v Server> {
+        if let Some((last, id)) = &self.routed
+            && **last == *host
+        {
+            return view.gateway.server(*id).map(|server| &**server);
+        }
+        let server = route::server(&view.gateway, listener, host)?;
+        self.routed = Some((host.into(), server.id));
+        Some(server)
     }
 
     fn listener<'v>(&self, view: &'v View) -> Option<(&'v Listener, &'v Server)> {

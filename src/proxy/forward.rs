@@ -311,8 +311,9 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
                     attempt.connected = Some(started.elapsed());
                     attempt.tls = facts;
                 });
-                connected
-                    .map_err(|status| Trouble::of_peer(request, status, reason_of(status), false))?
+                let connected = connected
+                    .map_err(|status| Trouble::of_peer(request, status, reason_of(status), false));
+                Box::new(connected?)
             }
         };
         connection.count_request();
@@ -357,7 +358,7 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
 /// A connection from the pool on which nothing has come meanwhile. The look
 /// costs a system call, and is worth it: what a backend says on an idle
 /// connection (a late second answer, a 408) would answer this request.
-fn take_pooled(target: &Target<'_>, now: Instant) -> Option<Connection> {
+fn take_pooled(target: &Target<'_>, now: Instant) -> Option<Box<Connection>> {
     let tls = target.secure.map(Secure::key);
     loop {
         let pool = &target.upstream.pool;

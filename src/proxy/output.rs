@@ -62,28 +62,36 @@ impl Output {
 }
 
 impl Sink for Output {
+    #[inline]
     fn put(&mut self, bytes: &[u8]) {
-        if self.length + bytes.len() > Self::CAPACITY {
+        self.put_all([bytes]);
+    }
+
+    /// All of it or nothing.
+    fn put_all<const COUNT: usize>(&mut self, parts: [&[u8]; COUNT]) {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        if self.length + length > Self::CAPACITY {
             self.overflown = true;
             return;
         }
-        let needed = HEADROOM + self.length + bytes.len() + TAILROOM;
-        if self
-            .buffer
-            .as_ref()
-            .is_none_or(|buffer| buffer.len() < needed)
-        {
+        let start = HEADROOM + self.length;
+        let needed = start + length + TAILROOM;
+        let room = self.buffer.as_ref().map_or(0, |buffer| buffer.len());
+        if room < needed {
             self.grow(needed);
         }
-        let start = HEADROOM + self.length;
-        if let Some(target) = self
-            .buffer
-            .as_mut()
-            .and_then(|buffer| buffer.get_mut(start..start + bytes.len()))
-        {
-            target.copy_from_slice(bytes);
-            self.length += bytes.len();
+        let Some(buffer) = &mut self.buffer else {
+            return;
+        };
+        let mut target = buffer.get_mut(start..).unwrap_or_default();
+        for part in parts {
+            let Some((place, rest)) = target.split_at_mut_checked(part.len()) else {
+                return;
+            };
+            place.copy_from_slice(part);
+            target = rest;
         }
+        self.length += length;
     }
 }
 

@@ -110,8 +110,8 @@ struct Limits {
 #[derive(Debug)]
 pub(crate) struct Pool {
     limits: Limits,
-    /// Oldest first.
-    idle: RefCell<Vec<(Connection, Instant)>>,
+    /// Oldest first. Boxed: each is moved in and out for every request.
+    idle: RefCell<Vec<(Box<Connection>, Instant)>>,
 }
 
 impl Pool {
@@ -150,7 +150,7 @@ impl Pool {
         tls: Option<TlsKeyRef<'_>>,
         local: Option<SocketAddr>,
         now: Instant,
-    ) -> Option<Connection> {
+    ) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
         let keys = idle.iter().map(|(connection, _)| &connection.key);
         let index = latest(keys, address, tls, local)?;
@@ -177,7 +177,7 @@ impl Pool {
 
     /// Keeps a connection on which a response has just ended, if it may serve
     /// another request; closes the oldest if there are too many.
-    pub(crate) fn put(&self, connection: Connection, now: Instant) {
+    pub(crate) fn put(&self, connection: Box<Connection>, now: Instant) {
         let limits = self.limits;
         let spent = connection.is_personal
             || connection.requests >= limits.requests

@@ -8,6 +8,14 @@ use super::super::head::Version;
 pub trait Sink {
     /// Appends.
     fn put(&mut self, bytes: &[u8]);
+
+    /// Appends one after the other; where that is cheaper than one by one.
+    #[inline]
+    fn put_all<const COUNT: usize>(&mut self, parts: [&[u8]; COUNT]) {
+        for part in parts {
+            self.put(part);
+        }
+    }
 }
 
 impl Sink for Vec<u8> {
@@ -59,18 +67,12 @@ pub fn request_line(out: &mut impl Sink, method: &[u8], target: &[&[u8]], versio
 /// from a parsed head or from [`is_field_value`]'s approval.
 #[inline]
 pub fn field(out: &mut impl Sink, name: &[u8], value: &[u8]) {
-    out.put(name);
-    out.put(b": ");
-    out.put(value);
-    out.put(b"\r\n");
+    out.put_all([name, b": ", value, b"\r\n"]);
 }
 
 /// `Name: 123` and its CRLF.
 pub fn field_decimal(out: &mut impl Sink, name: &[u8], value: u64) {
-    out.put(name);
-    out.put(b": ");
-    decimal(out, value);
-    out.put(b"\r\n");
+    field(out, name, itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// Whether a value made here (from variables, from certificates) may stand in
