@@ -119,6 +119,7 @@ fn is_private_v4(ip: Ipv4Addr) -> bool {
             | (192, 168, _)
             | (198, 18 | 19, _)
             | (198, 51, 100)
+            | (192, 88, 99)
             | (203, 0, 113)
     )
 }
@@ -141,7 +142,10 @@ fn is_private_v6(ip: Ipv6Addr) -> bool {
         // 6to4: IPv4 behind the prefix.
         [0x2002, high, low, ..] => embedded(high, low),
         // Discard, Teredo and its neighbours, documentation.
-        [0x100, 0, 0, 0, ..] | [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] => true,
+        [0x100, 0, 0, 0, ..]
+        | [0x2001, 0..=0x1ff, ..]
+        | [0x2001, 0xdb8, ..]
+        | [0x3fff, 0..=0xfff, ..] => true,
         // Only 2000::/3 is public.
         _ => a & 0xe000 != 0x2000,
     }
@@ -179,6 +183,12 @@ mod tests {
             "fec0::1",
             "ff02::1",
             "2001:db8::1",
+            "3fff:0:1::1",
+            "192.88.99.1",
+            "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
+            "::ffff:0:127.0.0.1",
         ] {
             assert!(is_private_address(text.parse().expect(text)), "{text}");
         }

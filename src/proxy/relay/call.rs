@@ -1,16 +1,25 @@
 //! A call as its JSON object describes it, checked.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::object::{Members, Object};
 use crate::http::h1::chunked::is_token;
 use crate::http::h1::encode::is_field_value;
 use crate::http::head::FieldId;
 use crate::http::headers::is_hop_by_hop;
+
+/// The longest path with its query, bytes: twice what Nginx takes in a request
+/// line, and less than what a head has room for.
+const MAX_PATH: usize = 16 << 10;
+/// The longest object of fields as it is written, bytes. More would not fit a
+/// head, and each value takes several times its length while it is read.
+const MAX_HEADERS: usize = 64 << 10;
+/// Names in it, as many as a client's own head may have.
+const MAX_FIELDS: usize = 256;
 
 /// A call within the bounds of what a caller may say.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,16 +72,14 @@ impl Call {
     /// # Errors
     /// See [`CallError`].
     pub(super) fn read(json: &[u8], asserts: &dyn Fn(&[u8]) -> bool) -> Result<Self, CallError> {
-        let mut members: HashMap<String, Box<RawValue>> =
-            serde_json::from_slice(json).map_err(|_| CallError::Json)?;
-        // Raw, so that a body goes out with the numbers that it came with.
-        let mut take = |name: &str| members.remove(name).filter(|raw| raw.get() != "null");
-        let (method, path) = (take("method"), take("path"));
-        let (Some(method), Some(path)) = (method, path) else {
+        // The whole of it: what is skipped is not looked at for that.
+        let json = std::str::from_utf8(json).map_err(|_| CallError::Json)?;
+        let members: Members<'_> = serde_json::from_str(json).map_err(|_| CallError::Json)?;
+        let (Some(method), Some(path)) = (members.method, members.path) else {
             return Err(CallError::Missing);
         };
-        let method = text(&method).ok_or(CallError::Method)?;
-        let path = text(&path).ok_or(CallError::Path)?;
+        let method = text(method).ok_or(CallError::Method)?;
+        let path = text(path).ok_or(CallError::Path)?;
         if method.is_empty() || path.is_empty() {
             return Err(CallError::Missing);
         }
@@ -80,22 +87,28 @@ impl Call {
         if !method.bytes().all(is_token) || matches!(method.as_str(), "CONNECT" | "TRACE") {
             return Err(CallError::Method);
         }
-        let host = match take("hostname") {
+        let host = match members.hostname {
             None => None,
             Some(raw) => {
-                let name = text(&raw).ok_or(CallError::Target)?;
+                let name = text(raw).ok_or(CallError::Target)?;
                 Some(host_and_port(&name).ok_or(CallError::Target)?)
             }
         };
         check_path(&path)?;
-        let mut headers = match take("headers") {
+        let mut headers = match members.headers {
             None => Vec::new(),
-            Some(raw) => read_headers(&raw, asserts)?,
+            Some(raw) => read_headers(raw, asserts)?,
         };
-        let body = take("body").map(|raw| match text(&raw) {
-            Some(text) => (text.into_bytes(), false),
-            None => (raw.get().as_bytes().to_vec(), true),
-        });
+        let body = match members.body {
+            // Half a surrogate pair is no text, and must not go out in quotes.
+            Some(raw) if raw.get().starts_with('"') => {
+                let text = text(raw).ok_or(CallError::Json)?;
+                Some((text.into_bytes(), false))
+            }
+            // As it is written, so with the numbers that it came with.
+            Some(raw) => Some((raw.get().as_bytes().to_vec(), true)),
+            None => None,
+        };
         let is_typed = |headers: &[(String, String)]| {
             headers
                 .iter()
@@ -119,6 +132,17 @@ impl Call {
         })
     }
 
+    /// The method, and what else a target may take for it: many frameworks let
+    /// a field of a POST name another.
+    pub(super) fn methods(&self) -> impl Iterator<Item = &str> {
+        let overrides = self.headers.iter().filter(|(name, _)| {
+            let folded = folded(name);
+            METHOD_OVERRIDES.contains(&&*folded)
+        });
+        let overrides = overrides.map(|(_, value)| value.trim());
+        std::iter::once(&*self.method).chain(overrides)
+    }
+
     /// Whether the path is below a prefix, also to a target that decodes it,
     /// more than once if need be, and resolves dots.
     pub(super) fn path_begins_with(&self, prefix: &[u8]) -> bool {
@@ -127,6 +151,14 @@ impl Call {
     }
 }
 
+/// Fields that Rails, Express, Symfony, Spring and their like take a method
+/// from, as [`folded`] writes them.
+const METHOD_OVERRIDES: [&str; 3] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+];
+
 fn text(raw: &RawValue) -> Option<String> {
     serde_json::from_str(raw.get()).ok()
 }
@@ -134,7 +166,9 @@ fn text(raw: &RawValue) -> Option<String> {
 /// A request target and nothing else: no space that would end it, no line end
 /// that would begin a field.
 fn check_path(path: &str) -> Result<(), CallError> {
-    let sound = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+    let sound = path.starts_with('/')
+        && path.len() <= MAX_PATH
+        && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
     if sound { Ok(()) } else { Err(CallError::Path) }
 }
 
@@ -228,9 +262,14 @@ fn read_headers(
     raw: &RawValue,
     asserts: &dyn Fn(&[u8]) -> bool,
 ) -> Result<Vec<(String, String)>, CallError> {
-    let members: HashMap<String, Value> =
-        serde_json::from_str(raw.get()).map_err(|_| CallError::Headers)?;
-    let mut headers = Vec::with_capacity(members.len());
+    if raw.get().len() > MAX_HEADERS {
+        return Err(CallError::Headers);
+    }
+    let Object(members) = serde_json::from_str(raw.get()).map_err(|_| CallError::Headers)?;
+    if members.len() > MAX_FIELDS {
+        return Err(CallError::Headers);
+    }
+    let mut headers: Vec<(String, String)> = Vec::with_capacity(members.len());
     for (name, value) in members {
         if name.is_empty() || !name.bytes().all(is_token) {
             return Err(CallError::Headers);
@@ -238,6 +277,9 @@ fn read_headers(
         if is_not_the_callers(&name) || asserts(name.as_bytes()) {
             return Err(CallError::Header(name));
         }
+        // The last one holds, in whatever case, as in the proxies that callers
+        // were written against.
+        headers.retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
         let values = match value {
             Value::Array(values) => values,
             Value::Null => continue,
@@ -258,9 +300,17 @@ fn read_headers(
             headers.push((name.clone(), value));
         }
     }
-    // An object has no order; the log and the backend see one.
-    headers.sort();
     Ok(headers)
+}
+
+/// As backends compare names that take `_` for `-`.
+fn folded(name: &str) -> String {
+    name.chars()
+        .map(|c| match c {
+            '_' => '-',
+            c => c.to_ascii_lowercase(),
+        })
+        .collect()
 }
 
 /// Who is spoken to, how messages are framed, what holds for one connection,
@@ -275,14 +325,7 @@ fn is_not_the_callers(name: &str) -> bool {
     {
         return true;
     }
-    // As backends compare that take `_` for `-`.
-    let folded: String = name
-        .chars()
-        .map(|c| match c {
-            '_' => '-',
-            c => c.to_ascii_lowercase(),
-        })
-        .collect();
+    let folded = folded(name);
     matches!(
         folded.as_str(),
         "host"
@@ -335,10 +378,10 @@ mod tests {
         let headers = call.headers.iter().map(|(n, v)| format!("{n}={v}"));
         let headers: Vec<String> = headers.collect();
         let expected = [
+            "X-Key=k",
+            "X-Count=3",
             "Accept=a",
             "Accept=b",
-            "X-Count=3",
-            "X-Key=k",
             "Content-Type=application/json",
         ];
         assert_eq!(headers, expected);
@@ -365,12 +408,88 @@ mod tests {
             (r#"{"method":"GET /x","path":"/"}"#, CallError::Method),
             (r#"{"method":"CONNECT","path":"/"}"#, CallError::Method),
             (r#"{"method":"GET","path":"x"}"#, CallError::Path),
-            (r#"{"method":"GET","path":"//@evil"}"#, CallError::Target),
         ] {
-            if error != CallError::Target {
-                assert_eq!(read(json), Err(error), "{json}");
-            }
+            assert_eq!(read(json), Err(error), "{json}");
         }
+    }
+
+    #[test]
+    fn a_member_that_comes_twice_is_refused_however_it_is_written() {
+        for json in [
+            r#"{"method":"GET","path":"/","hostname":"a","hostname":"b"}"#,
+            r#"{"method":"GET","path":"/","hostname":"a","\u0068ostname":"b"}"#,
+            r#"{"method":"GET","path":"/","hostname":null,"hostname":"b"}"#,
+            r#"{"method":"GET","method":"POST","path":"/"}"#,
+            r#"{"method":"GET","path":"/","path":"/admin"}"#,
+            r#"{"method":"GET","path":"/","headers":{},"headers":{}}"#,
+            r#"{"method":"GET","path":"/","body":1,"body":2}"#,
+        ] {
+            assert_eq!(read(json), Err(CallError::Json), "{json}");
+        }
+        // What means nothing here is not looked at.
+        assert!(read(r#"{"method":"GET","path":"/","x":1,"x":2,"Hostname":"b"}"#).is_ok());
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_refused_wherever_it_stands() {
+        for json in [
+            &b"{\"method\":\"GET\",\"path\":\"/\",\"body\":\"\xff\"}"[..],
+            b"{\"method\":\"GET\",\"path\":\"/\",\"body\":{\"a\":\"\xc3\"}}",
+            b"{\"method\":\"GET\",\"path\":\"/\",\"other\":\"\xed\xa0\x80\"}",
+            b"{\"method\":\"GET\",\"path\":\"/\",\"headers\":{\"X\":\"\xff\"}}",
+            b"{\"method\":\"GET\",\"path\":\"/\"}\xff",
+        ] {
+            assert_eq!(Call::read(json, &|_| false), Err(CallError::Json));
+        }
+        let half = r#"{"method":"POST","path":"/","body":"\ud800"}"#;
+        assert_eq!(read(half), Err(CallError::Json));
+    }
+
+    #[test]
+    fn depth_and_length_are_bounded() {
+        let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        // A body is passed on and not read.
+        let body = deep(1_000_000);
+        let json = format!(r#"{{"method":"POST","path":"/","body":{body}}}"#);
+        assert_eq!(read(&json).expect("a call").body, Some(body.into_bytes()));
+        let fields = |value: &str| {
+            let json = format!(r#"{{"method":"GET","path":"/","headers":{value}}}"#);
+            read(&json)
+        };
+        assert_eq!(fields(&deep(1_000_000)), Err(CallError::Headers));
+        let in_field = format!(r#"{{"X":{}}}"#, deep(20_000));
+        assert_eq!(fields(&in_field), Err(CallError::Headers));
+        let many: Vec<String> = (0..=MAX_FIELDS).map(|n| format!(r#""X-{n}":0"#)).collect();
+        let object = |names: &[String]| fields(&format!("{{{}}}", names.join(",")));
+        assert!(object(many.get(1..).expect("some")).is_ok());
+        assert_eq!(object(&many), Err(CallError::Headers));
+        let long = format!(r#"{{"X":"{}"}}"#, "x".repeat(MAX_HEADERS));
+        assert_eq!(fields(&long), Err(CallError::Headers));
+        let path = |length: usize| {
+            let path = format!("/{}", "x".repeat(length - 1));
+            read(&format!(r#"{{"method":"GET","path":"{path}"}}"#))
+        };
+        assert!(path(MAX_PATH).is_ok());
+        assert_eq!(path(MAX_PATH + 1), Err(CallError::Path));
+    }
+
+    #[test]
+    fn of_a_field_in_several_cases_the_last_goes_out() {
+        let call = read(
+            r#"{"method":"GET","path":"/",
+                "headers":{"content-type":"a","X":"1","Content-Type":["b","c"],"x":null}}"#,
+        );
+        let headers = call.expect("a call").headers;
+        let expected = [("Content-Type", "b"), ("Content-Type", "c")];
+        assert_eq!(headers, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
+    }
+
+    #[test]
+    fn a_field_that_names_another_method_counts_as_one() {
+        let call =
+            read(r#"{"method":"POST","path":"/","headers":{"X_HTTP-Method_Override":" DELETE"}}"#)
+                .expect("a call");
+        assert_eq!(call.methods().collect::<Vec<_>>(), ["POST", "DELETE"]);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! who the client is proven to be are not.
 
 mod call;
+mod object;
 mod resolve;
 
 use std::net::{IpAddr, SocketAddr};
@@ -97,10 +98,14 @@ fn permitted<'r>(relay: &'r Relay, call: &Call) -> Option<&'r RelayTarget> {
         }
     };
     let permits = target.rules.iter().any(|rule| {
-        let method = rule
-            .methods
-            .as_ref()
-            .is_none_or(|methods| methods.iter().any(|allowed| **allowed == *call.method));
+        let method = rule.methods.as_ref().is_none_or(|methods| {
+            let is_allowed = |method: &str| {
+                methods
+                    .iter()
+                    .any(|allowed| allowed.eq_ignore_ascii_case(method))
+            };
+            call.methods().all(is_allowed)
+        });
         let path = rule
             .path
             .as_ref()
