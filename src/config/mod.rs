@@ -20,6 +20,7 @@ mod limits;
 mod locations;
 mod mime;
 mod model;
+mod named_certificate;
 mod pem_source;
 mod regexes;
 mod script;
@@ -41,6 +42,7 @@ pub use limits::{ConnectionLimit, LimitZone, Limits, RequestLimit};
 pub use locations::FoundLocation;
 pub use mime::MimeTypes;
 pub use model::*;
+pub use named_certificate::{CertificateCache, NamedCertificate};
 pub use pem_source::{PemSource, Secret};
 pub use regexes::{Groups, Pattern, TooManySteps};
 pub use script::{

@@ -17,6 +17,7 @@ use super::address_rules::{AddressRules, Network};
 use super::client_rules::ClientRules;
 use super::limits::{LimitZone, Limits};
 use super::mime::MimeTypes;
+use super::named_certificate::NamedCertificate;
 use super::pem_source::PemSource;
 use super::regexes::Pattern;
 use super::script::{ErrorPage, Step, TryFiles};
@@ -654,6 +655,9 @@ pub struct ProxyTls {
     /// `proxy_ssl_certificate` and `proxy_ssl_certificate_key`, which a PKCS#12
     /// store does without.
     pub certificate: Option<CertificateAndKey>,
+    /// The same where a request's variables have a say in it; `certificate` is
+    /// `None` then.
+    pub named: Option<NamedCertificate>,
     /// `proxy_ssl_password_file`.
     pub password_file: Option<Located<PathBuf>>,
     /// `proxy_ssl_trusted_certificate`; there is one where `verify` is on.

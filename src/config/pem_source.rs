@@ -1,6 +1,7 @@
 //! Where certificates and keys come from: a file, the configuration itself, or
 //! the environment.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -9,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
+
+use super::source::path_of;
 
 /// A value that may hold a private key: wiped when the last copy goes.
 pub type Secret = Arc<Zeroizing<Vec<u8>>>;
@@ -32,6 +35,40 @@ pub enum PemSource {
 }
 
 impl PemSource {
+    /// What a directive's value names, files relative to `folder`.
+    ///
+    /// # Errors
+    ///
+    /// Why it can name nothing, in words that do not show it.
+    pub(super) fn parse(
+        value: &[u8],
+        folder: &Path,
+        environment: &HashMap<Box<str>, Secret>,
+    ) -> Result<Self, String> {
+        for scheme in ["engine:", "store:"] {
+            if value.starts_with(scheme.as_bytes()) {
+                return Err(format!(
+                    "with \"{scheme}\" is not implemented in this version"
+                ));
+            }
+        }
+        if let Some(data) = value.strip_prefix(b"data:") {
+            return Ok(Self::Data(secret(data)));
+        }
+        let Some(name) = value.strip_prefix(b"env:") else {
+            return Ok(Self::File(folder.join(path_of(value))));
+        };
+        let name = std::str::from_utf8(name).ok().filter(|name| {
+            // What no variable can be called, and what getenv(3) would stop at.
+            !name.is_empty() && !name.contains(['=', '\0'])
+        });
+        let name = name.ok_or("names no environment variable")?;
+        Ok(Self::Env {
+            name: name.into(),
+            given: environment.get(name).cloned(),
+        })
+    }
+
     /// For messages: the file's name, `data:…` or `env:NAME`.
     pub fn display(&self) -> impl fmt::Display + '_ {
         fmt::from_fn(move |f| match self {

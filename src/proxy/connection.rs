@@ -370,6 +370,7 @@ impl HttpConnection {
             received,
             length: length as u64,
             destination: None,
+            upstream_certificate: None,
             attempts: Default::default(),
             answer: Answer::default(),
             limited: Default::default(),

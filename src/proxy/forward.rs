@@ -86,7 +86,7 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
         );
         return Err(Failure::Status(411));
     }
-    let secure = Secure::of(request, proxy).map_err(|error| {
+    let secure = Secure::of(request, proxy).await.map_err(|error| {
         let message = format_args!("{error} while connecting to upstream");
         log::request_error(request, Level::Error, message);
         Failure::Status(error.status())

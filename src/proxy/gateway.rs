@@ -153,8 +153,8 @@ impl Gateway {
     }
 
     /// The settings with this index.
-    pub(crate) fn upstream_tls(&self, id: usize) -> Option<&UpstreamTls> {
-        self.upstream_tls.get(id).map(|tls| &**tls)
+    pub(crate) fn upstream_tls(&self, id: usize) -> Option<&Arc<UpstreamTls>> {
+        self.upstream_tls.get(id)
     }
 
     /// The listener on this address.

@@ -18,6 +18,7 @@ use crate::net::buffers::Buffer;
 use crate::net::proxy_protocol;
 use crate::tls::client_auth::{UnverifiedClient, VerifiedClient};
 use crate::tls::client_hello::Offer;
+use crate::tls::upstream::UpstreamTls;
 
 use super::destination::Destination;
 use super::limits::Limited;
@@ -108,6 +109,8 @@ pub(crate) struct Request<'a> {
     pub(crate) length: u64,
     /// Where variables in `proxy_pass` have led. Boxed: rare.
     pub(crate) destination: Option<Box<Destination>>,
+    /// What backends are shown, where variables have named it.
+    pub(crate) upstream_certificate: Option<Arc<UpstreamTls>>,
     pub(crate) attempts: SmallVec<[Attempt; 2]>,
     pub(crate) answer: Answer,
     pub(crate) limited: Limited,

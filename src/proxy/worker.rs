@@ -27,6 +27,7 @@ use super::health::Checks;
 use super::measure::{self, UpstreamCells, ViewMetrics};
 use super::pool::Pool;
 use super::status;
+use super::upstream::certificates::Certificates;
 
 /// Connections of the process, for `$connection` and the error log's `*N`.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
@@ -65,6 +66,8 @@ pub(crate) struct View {
     checks: Option<Checks>,
     pub(crate) access: Vec<RefCell<AccessBuffer>>,
     pub(crate) metrics: ViewMetrics,
+    /// Of upstreams, where variables name them.
+    pub(crate) certificates: RefCell<Certificates>,
 }
 
 /// An upstream as this worker sees it.
@@ -132,6 +135,7 @@ impl Worker {
                 upstream.pool.sweep(now);
                 upstream.metrics.sample(upstream, now);
             }
+            view.certificates.borrow_mut().sweep(now);
             measure::sample(&self.metrics);
             repeats::report();
         }
@@ -326,6 +330,7 @@ impl View {
         let checks = Checks::new(&gateway);
         Self {
             checks,
+            certificates: RefCell::default(),
             metrics: ViewMetrics::new(metrics, &gateway),
             gateway,
             upstreams,

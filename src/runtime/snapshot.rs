@@ -134,7 +134,7 @@ impl Builder {
         }
         let mut upstream_tls = Vec::with_capacity(config.proxy_tls.len());
         for directives in &config.proxy_tls {
-            let (built, warnings) = upstream::build(directives, &mut loader)?;
+            let (built, warnings) = upstream::build(directives, self.shared.links(), &mut loader)?;
             remarks.extend(warnings.into_iter().map(|text| Remark {
                 level: LogLevel::Warn,
                 text,

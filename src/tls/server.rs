@@ -29,7 +29,7 @@ use super::client_auth::{ClientAuth, PolicyKey};
 use super::identity::details::AlternativeNames;
 use super::resumption::{NoRandomness, Scope, ScopedStore, SessionStore, TicketKeys, Ticketer};
 use super::stapling::{self, Shown, Staples};
-use super::upstream::UpstreamTls;
+use super::upstream::{Links, UpstreamTls};
 use crate::config::{Located, SessionCache, Tls, TlsVersions};
 
 /// A server block, ready to answer handshakes.
@@ -57,6 +57,7 @@ pub struct TlsHost {
 pub struct Shared {
     keys: Arc<TicketKeys>,
     staples: Arc<Staples>,
+    links: Arc<Links>,
     /// By name.
     stores: Mutex<HashMap<Box<str>, NamedStore>>,
 }
@@ -79,6 +80,7 @@ impl Shared {
         Ok(Self {
             keys: Arc::new(keys),
             staples: Arc::default(),
+            links: Arc::default(),
             stores: Mutex::default(),
         })
     }
@@ -87,6 +89,12 @@ impl Shared {
     #[must_use]
     pub fn staples(&self) -> &Arc<Staples> {
         &self.staples
+    }
+
+    /// What connections to upstreams go on under.
+    #[must_use]
+    pub fn links(&self) -> &Arc<Links> {
+        &self.links
     }
 
     /// The named store; a new one if there is none of this size.

@@ -4,12 +4,13 @@
 //! What decides about a connection is [`UpstreamTls::identity`] and the name
 //! asked for; a connection made under one is never used for another
 //! (`proxy::pool`). Sessions belong to one such identity, one address and one
-//! name.
+//! name, and outlive a reload that changes none of them.
 
-use std::collections::HashMap;
+mod links;
+
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use rustls::client::{ResolvesClientCert, Resumption};
@@ -22,34 +23,22 @@ use super::client_auth::servers::ServerAuth;
 pub use super::client_auth::servers::{ServerRefusal, take_server_refusal};
 use super::server::{Suites, crypto_provider, versions};
 use super::session::{ClientHandshake, HandshakeError};
-use crate::config::{ProxyTls, UpstreamAddress};
+use crate::config::{Located, PemSource, Position, ProxyTls, UpstreamAddress};
+pub use links::Links;
+use links::{Link, Sessions};
 
 /// The settings of one kind of upstream connection; shared by all locations
 /// that say the same.
 #[derive(Debug)]
 pub struct UpstreamTls {
-    /// Without sessions.
-    base: Arc<ClientConfig>,
-    auth: Arc<ServerAuth>,
-    verifies: bool,
-    /// `None`: `proxy_ssl_session_reuse off`.
-    sessions: Option<Sessions>,
+    link: Arc<Link>,
+    links: Arc<Links>,
     identity: [u8; 32],
     certificate: Option<CertificateInfo>,
 }
 
-/// Per address, a configuration with a store of its own: rustls keeps sessions
-/// by name alone.
-#[derive(Debug, Default)]
-struct Sessions(Mutex<HashMap<UpstreamAddress, Arc<ClientConfig>>>);
-
-/// Addresses whose sessions are kept; a host name's answers may change for
-/// ever.
-const MAX_ADDRESSES: usize = 256;
-/// Sessions kept per address.
-const SESSIONS_EACH: usize = 64;
-
 /// Builds the settings of one location, with what the operator should hear.
+/// Sessions with upstreams go on under settings that are as they were.
 ///
 /// # Errors
 ///
@@ -57,6 +46,7 @@ const SESSIONS_EACH: usize = 64;
 /// directive.
 pub fn build(
     tls: &ProxyTls,
+    links: &Arc<Links>,
     loader: &mut Loader,
 ) -> Result<(Arc<UpstreamTls>, Vec<String>), TlsError> {
     let suites = Suites {
@@ -82,26 +72,32 @@ pub fn build(
         let known = Arc::clone(known);
         return Ok((known, loader.take_warnings()));
     }
-    let verifier = Arc::clone(&auth);
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(versions(tls.protocols))
-        .map_err(|error| TlsError::at(&tls.ciphers.position, error.to_string()))?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_client_cert_resolver(Arc::new(Own(key)));
-    config.alpn_protocols = tls.alpn.iter().map(|name| name.to_vec()).collect();
-    config.enable_sni = tls.server_name;
-    config.resumption = Resumption::disabled();
-    // The record layer after the handshake is not rustls' (`tls::session`).
-    config.enable_secret_extraction = true;
-    config.enable_early_data = false;
-    config.cert_compressors = Vec::new();
-    config.cert_decompressors = Vec::new();
+    let link = links.find(&identity, || {
+        let verifier = Arc::clone(&auth);
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions(tls.protocols))
+            .map_err(|error| TlsError::at(&tls.ciphers.position, error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_client_cert_resolver(Arc::new(Own(key)));
+        config.alpn_protocols = tls.alpn.iter().map(|name| name.to_vec()).collect();
+        config.enable_sni = tls.server_name;
+        config.resumption = Resumption::disabled();
+        // The record layer after the handshake is not rustls' (`tls::session`).
+        config.enable_secret_extraction = true;
+        config.enable_early_data = false;
+        config.cert_compressors = Vec::new();
+        config.cert_decompressors = Vec::new();
+        Ok(Link {
+            base: Arc::new(config),
+            auth,
+            verifies: tls.verify.value,
+            sessions: tls.session_reuse.then(Sessions::default),
+        })
+    })?;
     let built = Arc::new(UpstreamTls {
-        base: Arc::new(config),
-        auth,
-        verifies: tls.verify.value,
-        sessions: tls.session_reuse.then(Sessions::default),
+        link,
+        links: Arc::clone(links),
         identity,
         certificate,
     });
@@ -179,16 +175,72 @@ impl UpstreamTls {
         let name = match ServerName::try_from(unbracketed(name).to_owned()) {
             Ok(name) => name,
             // Nobody sees or checks it.
-            Err(_) if !self.base.enable_sni && !self.verifies => {
+            Err(_) if !self.link.base.enable_sni && !self.link.verifies => {
                 ServerName::from(IpAddr::from([0, 0, 0, 0]))
             }
             Err(_) => return Err(BeginError::Name(InvalidName(name.to_owned()))),
         };
-        let config = match &self.sessions {
-            None => Arc::clone(&self.base),
-            Some(sessions) => sessions.config(address, &self.base),
+        let base = &self.link.base;
+        let config = match &self.link.sessions {
+            None => Arc::clone(base),
+            Some(sessions) => sessions.config(address, base),
         };
         ClientHandshake::new(config, name).map_err(BeginError::Handshake)
+    }
+
+    /// The same for requests that name this certificate, of the location with
+    /// these settings. Sessions made under it before go on. It reads files, and
+    /// so blocks.
+    ///
+    /// # Errors
+    ///
+    /// The certificate or its key cannot be read, or they do not belong
+    /// together.
+    pub fn with_certificate(
+        &self,
+        settings: &ProxyTls,
+        position: &Position,
+        certificate: PemSource,
+        key: Option<PemSource>,
+    ) -> Result<Arc<Self>, TlsError> {
+        for path in [Some(&certificate), key.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter_map(PemSource::file)
+        {
+            // Whoever has a say in the name must not have this thread wait at a
+            // pipe for ever.
+            if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+                let path = path.display();
+                let message = format!("cannot load certificate \"{path}\": it is no regular file");
+                return Err(TlsError::at(position, message));
+            }
+        }
+        let located = |value| Located {
+            value,
+            position: position.clone(),
+        };
+        let (certificate, key) = (located(certificate), key.map(located));
+        let passphrases = settings.password_file.as_ref();
+        let (key, info) = Loader::new().client_key(&certificate, key.as_ref(), passphrases)?;
+        let identity = identity_of(settings, Some(&key), &self.link.auth);
+        let link = self.links.find(&identity, || {
+            let mut config = ClientConfig::clone(&self.link.base);
+            config.client_auth_cert_resolver = Arc::new(Own(Some(key)));
+            Ok(Link {
+                base: Arc::new(config),
+                auth: Arc::clone(&self.link.auth),
+                verifies: self.link.verifies,
+                sessions: settings.session_reuse.then(Sessions::default),
+            })
+        })?;
+        self.links.keep(&link);
+        Ok(Arc::new(Self {
+            link,
+            links: Arc::clone(&self.links),
+            identity,
+            certificate: Some(info),
+        }))
     }
 
     /// Judges the upstream of a resumed session, where rustls asks nobody:
@@ -198,7 +250,7 @@ impl UpstreamTls {
     ///
     /// The upstream is not, or no longer, acceptable.
     pub fn admit(&self, chain: &[CertificateDer<'_>], name: &str) -> Result<(), ServerRefusal> {
-        self.auth.judge(chain, unbracketed(name), super::now())
+        self.link.auth.judge(chain, unbracketed(name), super::now())
     }
 
     /// SHA-256 over all that makes connections differ: the certificate shown,
@@ -211,23 +263,6 @@ impl UpstreamTls {
     /// The certificate that upstreams are shown.
     pub fn certificate(&self) -> Option<&CertificateInfo> {
         self.certificate.as_ref()
-    }
-}
-
-impl Sessions {
-    fn config(&self, address: &UpstreamAddress, base: &Arc<ClientConfig>) -> Arc<ClientConfig> {
-        let mut configs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = configs.get(address) {
-            return Arc::clone(known);
-        }
-        if configs.len() >= MAX_ADDRESSES {
-            configs.clear();
-        }
-        let mut config = ClientConfig::clone(base);
-        config.resumption = Resumption::in_memory_sessions(SESSIONS_EACH);
-        let config = Arc::new(config);
-        configs.insert(address.clone(), Arc::clone(&config));
-        config
     }
 }
 

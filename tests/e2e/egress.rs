@@ -10,7 +10,7 @@ use crate::support::eventually;
 use crate::support::origin::{Origin, ok};
 use crate::support::pki::{Authority, OpenSsl, Pki};
 use crate::support::ringwall::{HOST, Ringwall, Site, http, is_listening};
-use crate::support::tools::Background;
+use crate::support::tools::{self, Background};
 
 /// What Nginx tells of each connection, as the answer's text.
 const REPORT: &str =
@@ -458,6 +458,208 @@ fn a_reload_swaps_the_certificate_shown() {
             .starts_with("CN=renewed.example")
             .then_some(())
     });
+}
+
+#[test]
+fn sessions_go_on_over_a_reload_that_changes_nothing_of_the_identity() {
+    let (mut site, pki) = Site::with_pki();
+    // Each call is a connection of its own.
+    let _nginx = nginx(&mut site, "ssl_verify_client on; keepalive_timeout 0;");
+    let configuration = |number: u32| egress(&format!("{MUTUAL} add_header X-Number {number};"));
+    let mut ringwall = site.start(&configuration(0));
+    let mut one = client(&ringwall);
+    let mut call = |number: u32| {
+        let response = eventually("the configuration is in force", || {
+            let response = one.get("a", "/");
+            let reached = response.header("x-number") == Some(&*number.to_string());
+            reached.then_some(response)
+        });
+        let text = response.text();
+        let words: Vec<&str> = text.split(' ').collect();
+        (words[0].to_owned(), words[1].to_owned())
+    };
+    let said = |(name, reused): (&str, &str)| (name.to_owned(), reused.to_owned());
+    assert_eq!(call(0), said(("CN=client.example", ".")));
+    assert_eq!(call(0), said(("CN=client.example", "r")));
+    for number in 1..=2 {
+        ringwall.rewrite(&configuration(number));
+        ringwall.reload();
+        assert_eq!(call(number), said(("CN=client.example", "r")));
+    }
+    // Another certificate for the same name: nothing of the old one's is used.
+    let again = pki.ca.client("client.example");
+    again.write(ringwall.site.path(), "client");
+    ringwall.rewrite(&configuration(3));
+    ringwall.reload();
+    assert_eq!(call(3), said(("CN=client.example", ".")));
+    assert_eq!(call(3), said(("CN=client.example", "r")));
+    // Nor under other demands on the backend.
+    let other = configuration(4).replace("proxy_ssl_verify on", "proxy_ssl_verify off");
+    ringwall.rewrite(&other);
+    ringwall.reload();
+    assert_eq!(call(4), said(("CN=client.example", ".")));
+}
+
+/// One certificate for each `?who=`, with these lines more.
+fn by_name(lines: &str) -> String {
+    egress(&format!(
+        "proxy_ssl_certificate $arg_who.crt; proxy_ssl_certificate_key $arg_who.key;\n\
+         proxy_ssl_trusted_certificate @DIR@/ca.crt; proxy_ssl_verify on;\n\
+         proxy_ssl_name test.example; {lines}"
+    ))
+}
+
+#[test]
+fn a_certificate_that_the_request_names_is_shown_and_no_connection_serves_another() {
+    for cache in ["", "proxy_ssl_certificate_cache max=1 valid=1h;"] {
+        let (mut site, pki) = Site::with_pki();
+        for name in ["one", "two"] {
+            let client = pki.ca.client(&format!("{name}.example"));
+            client.write(site.path(), name);
+        }
+        let _nginx = nginx(&mut site, "ssl_verify_client optional;");
+        let ringwall = site.start(&by_name(cache));
+        let mut client = client(&ringwall);
+        for _ in 0..5 {
+            for who in ["one", "two"] {
+                let response = client.get("a", &format!("/?who={who}"));
+                let text = response.text();
+                assert!(text.starts_with(&format!("CN={who}.example ")), "{text}");
+            }
+        }
+        // Two connections, each kept and each for its own.
+        let connections: std::collections::BTreeSet<String> = ringwall
+            .site
+            .read("up-access.log")
+            .lines()
+            .filter_map(|line| Some(line.split(' ').next()?.to_owned()))
+            .collect();
+        assert_eq!(connections.len(), 2, "{connections:?}");
+    }
+}
+
+#[test]
+fn a_named_certificate_that_is_renewed_takes_its_connections_with_it() {
+    let (mut site, pki) = Site::with_pki();
+    pki.ca.client("one.example").write(site.path(), "one");
+    let _nginx = nginx(&mut site, "ssl_verify_client on;");
+    let ringwall = site.start(&by_name(""));
+    let mut one = client(&ringwall);
+    let mut call = || one.get("a", "/?who=one").text();
+    assert!(call().starts_with("CN=one.example "));
+    // No reload: it is read for each request, before a connection is chosen.
+    let renewed = pki.ca.client("renewed.example");
+    renewed.write(ringwall.site.path(), "one");
+    let text = call();
+    assert!(text.starts_with("CN=renewed.example . "), "{text}");
+}
+
+#[test]
+fn sessions_go_on_under_a_named_certificate_and_not_under_another() {
+    let (mut site, pki) = Site::with_pki();
+    for name in ["one", "two"] {
+        let client = pki.ca.client(&format!("{name}.example"));
+        client.write(site.path(), name);
+    }
+    let _nginx = nginx(&mut site, "ssl_verify_client on; keepalive_timeout 0;");
+    let ringwall = site.start(&by_name(""));
+    let mut client = client(&ringwall);
+    let mut call = |who: &str| client.get("a", &format!("/?who={who}")).text();
+    for (who, reused) in [("one", "."), ("two", "."), ("one", "r"), ("two", "r")] {
+        let text = call(who);
+        assert!(
+            text.starts_with(&format!("CN={who}.example {reused} ")),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_named_certificate_that_cannot_be_had_is_500_and_named_in_the_log() {
+    let (mut site, pki) = Site::with_pki();
+    pki.ca.client("one.example").write(site.path(), "one");
+    pki.ca.client("two.example").write(site.path(), "two");
+    fs::copy(site.file("two.crt"), site.file("mixed.crt")).expect("copied");
+    fs::copy(site.file("one.key"), site.file("mixed.key")).expect("copied");
+    site.write("junk.crt", "junk");
+    site.write("junk.key", "junk");
+    tools::run(site.path(), "mkfifo", &["pipe.crt"]).expect_ok();
+    let _nginx = nginx(&mut site, "ssl_verify_client optional;");
+    let ringwall = site.start(&by_name(""));
+    for (who, what) in [
+        ("missing", "missing.crt\": No such file"),
+        ("junk", "junk.crt\": no certificate in it"),
+        ("mixed", "key values mismatch"),
+        ("pipe", "it is no regular file"),
+        ("../../../../dev/zero%00", "cannot load certificate"),
+        ("..", "cannot load certificate"),
+    ] {
+        assert_eq!(
+            client(&ringwall).get("a", &format!("/?who={who}")).status,
+            500,
+            "{who}"
+        );
+        ringwall.complaint_with(&["[error]", what, "while connecting to upstream"]);
+    }
+    // Others are served meanwhile and afterwards.
+    let text = client(&ringwall).get("a", "/?who=one").text();
+    assert!(text.starts_with("CN=one.example "), "{text}");
+}
+
+#[test]
+fn a_value_that_names_no_certificate_shows_none_and_one_may_be_in_the_value() {
+    let (mut site, pki) = Site::with_pki();
+    pki.ca.client("one.example").write(site.path(), "one");
+    let _nginx = nginx(&mut site, "ssl_verify_client optional;");
+    let openssl = OpenSsl::in_dir(site.path());
+    openssl.run("pkcs12 -export -in one.crt -inkey one.key -out one.p12 -passout pass:hunter2");
+    site.write("pass", "hunter2\n");
+    let escaped = |pem: &str| pem.replace('\n', "\\n");
+    let configuration = http(&format!(
+        "map $arg_who $crt {{ data 'data:{}'; file @DIR@/one.crt; env env:ONE_CRT; }}\n\
+         map $arg_who $key {{ data 'data:{}'; file @DIR@/one.key; env env:ONE_KEY; }}\n\
+         server {{ listen 127.0.0.1:@HTTP@;\n\
+         location / {{ proxy_pass https://127.0.0.1:@UP@;\n\
+         proxy_ssl_certificate $crt; proxy_ssl_certificate_key $key; }}\n\
+         location /store {{ proxy_pass https://127.0.0.1:@UP@;\n\
+         proxy_ssl_certificate @DIR@/$arg_who.p12; proxy_ssl_password_file @DIR@/pass; }} }}",
+        escaped(&pki.client.certificate_pem),
+        escaped(&pki.client.key_pem),
+    ));
+    let read = |name: &str| escaped(&fs::read_to_string(site.file(name)).expect("written"));
+    let environment = format!(
+        "env 'ONE_CRT={}';\nenv 'ONE_KEY={}';\n",
+        read("one.crt"),
+        read("one.key")
+    );
+    let ringwall = site.start(&format!("{environment}{configuration}"));
+    let mut client = client(&ringwall);
+    for (path, name) in [
+        ("/?who=data", "CN=client.example"),
+        ("/?who=file", "CN=one.example"),
+        ("/?who=env", "CN=one.example"),
+        ("/?who=other", ""),
+        ("/store?who=one", "CN=one.example"),
+        ("/?who=data", "CN=client.example"),
+    ] {
+        let response = client.get("a", path);
+        assert_eq!(response.status, 200, "{path}: {}", ringwall.complaints());
+        let text = response.text();
+        assert_eq!(text.split(' ').next(), Some(name), "{path}: {text}");
+    }
+    assert!(!ringwall.complaints().contains("PRIVATE KEY"));
+}
+
+#[test]
+fn an_alert_about_a_named_certificate_names_it() {
+    let (mut site, _pki) = Site::with_pki();
+    let _server = s_server(
+        &mut site,
+        "-Verify 2 -verify_return_error -CAfile ca.crt -tls1_3",
+    );
+    let ringwall = site.start(&by_name(""));
+    assert_eq!(client(&ringwall).get("a", "/?who=stranger").status, 502);
+    ringwall.complaint_with(&["client certificate: \"", "stranger.crt"]);
 }
 
 #[test]

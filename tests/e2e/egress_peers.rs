@@ -225,6 +225,102 @@ fn callers_of_hand_made_proxies_reach_an_api_by_mutual_tls() {
     );
 }
 
+/// As Spring's WebClient calls a hand-made proxy: the JDK's client (which it
+/// uses as `JdkClientHttpConnector`), a PKCS#12 key store, a trust store, JSON
+/// both ways.
+const WEB_CLIENT: &str = r#"
+import java.io.*;
+import java.net.URI;
+import java.net.http.*;
+import java.security.KeyStore;
+import java.security.cert.CertificateFactory;
+import java.util.concurrent.CompletableFuture;
+import java.util.stream.*;
+import javax.net.ssl.*;
+
+class Caller {
+    static HttpClient client(boolean shows) throws Exception {
+        KeyStore keys = KeyStore.getInstance("PKCS12");
+        try (InputStream in = new FileInputStream("caller.p12")) { keys.load(in, "secret".toCharArray()); }
+        KeyManagerFactory mine = KeyManagerFactory.getInstance(KeyManagerFactory.getDefaultAlgorithm());
+        mine.init(keys, "secret".toCharArray());
+        KeyStore roots = KeyStore.getInstance("PKCS12");
+        roots.load(null, null);
+        try (InputStream in = new FileInputStream("ca.crt")) {
+            roots.setCertificateEntry("ca", CertificateFactory.getInstance("X.509").generateCertificate(in));
+        }
+        TrustManagerFactory theirs = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
+        theirs.init(roots);
+        SSLContext context = SSLContext.getInstance("TLS");
+        context.init(shows ? mine.getKeyManagers() : null, theirs.getTrustManagers(), null);
+        // WebClient asks for HTTP/2 and takes HTTP/1.1.
+        return HttpClient.newBuilder().sslContext(context).build();
+    }
+
+    static HttpRequest call(String json) {
+        return HttpRequest.newBuilder(URI.create("https://test.example:@TLS@/proxy"))
+            .header("Content-Type", "application/json").header("Accept", "application/json, */*")
+            .POST(HttpRequest.BodyPublishers.ofString(json)).build();
+    }
+
+    public static void main(String[] none) throws Exception {
+        HttpClient client = client(true);
+        String pay = "{'method':'POST','path':'/v1/pay?x=1','body':{'name':'정산'},'headers':{'X-Key':'k'}}".replace('\'', '"');
+        String drip = "{'method':'GET','path':'/drip'}".replace('\'', '"');
+        String evil = "{'method':'GET','path':'/','hostname':'evil.example'}".replace('\'', '"');
+        PrintStream out = new PrintStream(System.out, true, "UTF-8");
+        for (String json : new String[] { pay, pay, drip, evil }) {
+            HttpResponse<String> answer = client.send(call(json), HttpResponse.BodyHandlers.ofString());
+            out.println(answer.statusCode() + " " + answer.body());
+        }
+        // As many at once as its event loop has in flight.
+        var all = IntStream.range(0, 20)
+            .mapToObj(n -> client.sendAsync(call(pay), HttpResponse.BodyHandlers.ofString())).toList();
+        out.println(all.stream().map(CompletableFuture::join).filter(a -> a.statusCode() == 200).count());
+        try {
+            var answer = client(false).send(call(pay), HttpResponse.BodyHandlers.ofString());
+            out.println("let in with " + answer.statusCode());
+        } catch (IOException refused) {
+            out.println("refused");
+        }
+    }
+}
+"#;
+
+#[test]
+fn a_java_caller_with_a_pkcs12_store_reaches_an_api_through_the_relay() {
+    let (mut site, _pki) = Site::with_pki();
+    let _node = node(&mut site);
+    let openssl = OpenSsl::in_dir(site.path());
+    openssl.run(
+        "pkcs12 -export -in client.crt -inkey client.key -out caller.p12 -passout pass:secret",
+    );
+    let configuration = http(&format!(
+        "server {{ listen 127.0.0.1:@TLS@ ssl; server_name test.example;
+         ssl_certificate @DIR@/server.crt; ssl_certificate_key @DIR@/server.key;
+         ssl_client_certificate @DIR@/ca.crt; ssl_verify_client on;
+         location = /proxy {{ json_relay https://127.0.0.1:@UP@; {MUTUAL} }} }}"
+    ));
+    let ringwall = site.start(&configuration);
+    let port = ringwall.address("TLS").port();
+    let source = ringwall.site.path().join("Caller.java");
+    fs::write(&source, WEB_CLIENT.replace("@TLS@", &port.to_string())).expect("writable");
+    let hosts = ringwall.site.path().join("hosts");
+    fs::write(&hosts, "127.0.0.1 test.example\n").expect("writable");
+    let hosts = format!("-Djdk.net.hosts.file={}", hosts.display());
+    let said = tools::run(
+        ringwall.site.path(),
+        "java",
+        &[&hosts, "-Dfile.encoding=UTF-8", "Caller.java"],
+    )
+    .expect_ok();
+    let lines: Vec<&str> = said.lines().collect();
+    let paid = r#"200 client.example POST /v1/pay?x=1 {"name":"정산"}"#;
+    let dripped = format!("200 {}", "정산€".repeat(40));
+    let refused = r#"403 {"error":"Target not allowed"}"#;
+    assert_eq!(lines, [paid, paid, &dripped, refused, "20", "refused"]);
+}
+
 /// A sample of `config/`, its folders and ports moved to a test's own.
 fn sample(name: &str, replacements: &[(&str, &str)]) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::client::{Connection, Response};
 use crate::support::origin::{Origin, ok, ok_bytes};
 use crate::support::ringwall::{Ringwall, Site, binary, http, is_listening};
-use crate::support::tools::Background;
+use crate::support::tools::{self, Background};
 use crate::support::{eventually, local};
 
 /// A relay by HTTP to this default, with these lines; `base` without scheme.
@@ -305,6 +305,175 @@ fn a_name_that_leads_to_this_machine_is_refused_unless_that_is_permitted() {
             assert_eq!(origin.connections(), 0);
         }
     }
+}
+
+/// A resolver for one program that answers well when it is first asked for a
+/// name and otherwise as an attacker wants.
+const REBINDING: &str = r#"
+#include <netdb.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int asked;
+
+int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
+    struct addrinfo *one = calloc(1, sizeof *one);
+    struct sockaddr_in *address = calloc(1, sizeof *address);
+    FILE *log = fopen("asked", "a");
+    fprintf(log, "%s\n", name);
+    fclose(log);
+    address->sin_family = AF_INET;
+    inet_pton(AF_INET, __sync_fetch_and_add(&asked, 1) == 0 ? "8.8.8.8" : "127.0.0.1", &address->sin_addr);
+    one->ai_family = AF_INET;
+    one->ai_socktype = SOCK_STREAM;
+    one->ai_addr = (struct sockaddr *)address;
+    one->ai_addrlen = sizeof *address;
+    *found = one;
+    return 0;
+}
+
+void freeaddrinfo(struct addrinfo *found) {
+    free(found->ai_addr);
+    free(found);
+}
+"#;
+
+/// Tells by which of its addresses it was reached, and keeps connections as
+/// long as it is asked to.
+const TELLER: &str = r#"
+import http.server
+class Teller(http.server.BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+    def do_GET(self):
+        text = self.connection.getsockname()[0].encode()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(text)))
+        if self.path == '/last':
+            self.send_header('Connection', 'close')
+        self.end_headers()
+        self.wfile.write(text)
+http.server.ThreadingHTTPServer(('0.0.0.0', 8080), Teller).serve_forever()
+"#;
+
+#[test]
+fn a_name_that_changes_between_the_check_and_the_connection_leads_nowhere_else() {
+    // 8.8.8.8 is this machine's in a network of the test's own.
+    let mut site = Site::new();
+    site.write("rebinding.c", REBINDING);
+    let cc = ["-shared", "-fPIC", "-o", "rebinding.so", "rebinding.c"];
+    tools::run(site.path(), "cc", &cc).expect_ok();
+    site.write("teller.py", TELLER);
+    let configuration = site.write(
+        "ringwall.conf",
+        &http(
+            "server { listen 127.0.0.1:@HTTP@; location = /proxy {\n\
+             json_relay http://rebound.example:8080; } }",
+        ),
+    );
+    let port = site.port("HTTP");
+    let call = |path: &str| {
+        format!(
+            "curl -s --retry 40 --retry-connrefused --retry-delay 1 -w ' %{{http_code}}\\n' \
+             -d '{{\"method\":\"GET\",\"path\":\"{path}\"}}' http://127.0.0.1:{port}/proxy"
+        )
+    };
+    let script = format!(
+        "ip link set lo up && ip address add 8.8.8.8/32 dev lo\n\
+         python3 teller.py 2>teller.log & teller=$!\n\
+         LD_PRELOAD=$PWD/rebinding.so {binary} -p . -c {configuration} -g 'daemon off;' & ringwall=$!\n\
+         trap 'kill $teller $ringwall' EXIT\n\
+         until curl -s -o teller.first http://127.0.0.1:8080/; do kill -0 $teller || exit; done\n\
+         {}\n{}\n{}\n",
+        call("/one"),
+        call("/last"),
+        call("/two"),
+        binary = binary().display(),
+        configuration = configuration.display(),
+    );
+    let path = site.write("script.sh", &script);
+    let path = path.display().to_string();
+    let said = tools::run(site.path(), "unshare", &["-rmn", "sh", &path]).expect_ok();
+    assert_eq!(
+        said,
+        // What was judged is what is connected to, as often as it is used;
+        // what the name leads to afterwards is judged again.
+        "8.8.8.8 200\n8.8.8.8 200\n{\"error\":\"Target not allowed\"} 403\n",
+        "{}",
+        site.read("error.log")
+    );
+    assert_eq!(site.read("asked"), "rebound.example\nrebound.example\n");
+}
+
+#[test]
+fn a_call_is_what_its_bytes_say_once_and_in_bounds() {
+    let origin = telling();
+    let ringwall = relay(
+        &origin.address(),
+        &format!(
+            "client_max_body_size 4m; json_relay_allow {} methods=GET,POST;",
+            origin.address()
+        ),
+    );
+    let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let call = |rest: &str| format!(r#"{{"method":"POST","path":"/",{rest}}}"#);
+    for (text, what) in [
+        // Who looked at the call before may have gone by the other one.
+        (
+            call(r#""hostname":"a.example","hostname":"b.example""#),
+            "400 Invalid JSON",
+        ),
+        (call(r#""method":"GET""#), "400 Invalid JSON"),
+        (call(r#""path":"/admin""#), "400 Invalid JSON"),
+        (call(r#""body":"\ud800""#), "400 Invalid JSON"),
+        (
+            call(&format!(r#""headers":{}"#, deep(500_000))),
+            "400 Invalid headers",
+        ),
+        (
+            call(&format!(r#""headers":{{"X":"{}"}}"#, "x".repeat(70_000))),
+            "400 Invalid headers",
+        ),
+        (
+            format!(r#"{{"method":"GET","path":"/{}"}}"#, "x".repeat(20_000)),
+            "400 Invalid path",
+        ),
+        // methods= is about what the target does, too.
+        (
+            call(r#""headers":{"X-HTTP-Method-Override":"DELETE"}"#),
+            "403 Target not allowed",
+        ),
+        (
+            call(r#""headers":{"x_http_method":"PUT"}"#),
+            "403 Target not allowed",
+        ),
+    ] {
+        let start: String = text.chars().take(80).collect();
+        assert_eq!(error(&post_text(&ringwall, &text)), what, "{start}");
+    }
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    let invalid = b"{\"method\":\"POST\",\"path\":\"/\",\"note\":\"\xff\"}";
+    client.send(format!(
+        "POST /proxy HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+        invalid.len()
+    ));
+    client.send(invalid);
+    assert_eq!(error(&client.response("POST")), "400 Invalid JSON");
+    assert_eq!(origin.connections(), 0);
+    // A body may be as deep as it likes: it is passed on and not read.
+    let body = deep(500_000);
+    let response = post_text(&ringwall, &call(&format!(r#""body":{body}"#)));
+    assert_eq!(response.status, 200);
+    assert!(response.text().ends_with(&format!("\n\n{body}")));
+    // The last of a field's spellings is what goes out.
+    let fields = r#""headers":{"content-type":"a/b","Content-Type":"c/d"}"#;
+    let text = post_text(&ringwall, &call(fields)).text();
+    assert!(
+        text.contains("Content-Type: c/d") && !text.contains("a/b"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -1,16 +1,27 @@
 //! The `proxy_ssl_*` directives.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::tls::{file, located, pem, protocols};
-use super::values::{flag, refuse, refuse_directive, set, small_number};
+use super::upstream::split_parameter;
+use super::values::{
+    flag, has_variable, invalid_parameter, refuse, refuse_directive, set, small_number,
+};
 use super::{Builder, Result};
 use crate::config::error::Error;
-use crate::config::model::{Located, ProxyTls, TlsVersions, TrustSource};
+use crate::config::model::{CertificateAndKey, Located, ProxyTls, TlsVersions, TrustSource};
+use crate::config::named_certificate::{CertificateCache, NamedCertificate};
 use crate::config::pem_source::PemSource;
 use crate::config::syntax::Directive;
 use crate::config::template::{Part, Template, Variable};
+use crate::config::units;
+
+/// `inactive` and `valid` of `proxy_ssl_certificate_cache`, as in Nginx.
+const DEFAULT_INACTIVE: Duration = Duration::from_secs(10);
+const DEFAULT_VALID: Duration = Duration::from_secs(60);
 
 /// `proxy_ssl_ciphers` where it is not given.
 const DEFAULT_CIPHERS: &str = "DEFAULT";
@@ -19,8 +30,9 @@ const DEFAULT_CIPHERS: &str = "DEFAULT";
 #[derive(Debug, Clone, Default)]
 pub(super) struct ProxyTlsSettings {
     /// `None` inside: an empty value, which takes back what an outer block says.
-    certificate: Option<Option<Located<PemSource>>>,
-    key: Option<Option<Located<PemSource>>>,
+    certificate: Option<Option<Located<Source>>>,
+    key: Option<Option<Located<Source>>>,
+    certificate_cache: Option<Option<CertificateCache>>,
     password_file: Option<Located<PathBuf>>,
     trusted_certificate: Option<Located<TrustSource>>,
     crl: Option<Located<PathBuf>>,
@@ -40,9 +52,12 @@ impl ProxyTlsSettings {
     pub(super) fn apply(&mut self, builder: &mut Builder<'_>, d: &Directive) -> Result<bool> {
         match &*d.name.value {
             b"proxy_ssl_certificate" => {
-                set(&mut self.certificate, d, optional_pem(builder, d)?)?;
+                set(&mut self.certificate, d, source(builder, d)?)?;
             }
-            b"proxy_ssl_certificate_key" => set(&mut self.key, d, optional_pem(builder, d)?)?,
+            b"proxy_ssl_certificate_key" => set(&mut self.key, d, source(builder, d)?)?,
+            b"proxy_ssl_certificate_cache" => {
+                set(&mut self.certificate_cache, d, certificate_cache(d)?)?;
+            }
             b"proxy_ssl_password_file" => set(&mut self.password_file, d, file(builder, d))?,
             b"proxy_ssl_trusted_certificate" => {
                 let source = match d.arg(0) {
@@ -84,28 +99,66 @@ impl ProxyTlsSettings {
     pub(super) fn inherit(&mut self, outer: &Self) {
         super::scope::inherit!(
             self, outer;
-            certificate, key, password_file, trusted_certificate, crl, verify, verify_depth, name, server_name,
+            certificate, key, certificate_cache, password_file, trusted_certificate, crl, verify, verify_depth, name, server_name,
             protocols, ciphers, ciphersuites, session_reuse, alpn
         );
     }
 
+    /// The certificate with its key: as files and their like, or as what names
+    /// them.
+    fn certificate(
+        &self,
+        certificate: Located<Source>,
+        builder: &Builder<'_>,
+    ) -> Result<(Option<CertificateAndKey>, Option<NamedCertificate>)> {
+        let position = certificate.position.clone();
+        let key = self.key.clone().flatten();
+        let without_key = |shown: &dyn fmt::Display| {
+            let message =
+                format!("no \"proxy_ssl_certificate_key\" is defined for certificate \"{shown}\"");
+            Error::at(&position, message)
+        };
+        let (certificate, key) = match (certificate.value, key.map(|key| (key.value, key.position)))
+        {
+            (Source::Fixed { source, .. }, None) if source.may_hold_a_key() => {
+                let position = certificate.position;
+                let value = source;
+                return Ok((Some((Located { value, position }, None)), None));
+            }
+            (Source::Fixed { source, .. }, None) => return Err(without_key(&source.display())),
+            (Source::Fixed { source, .. }, Some((Source::Fixed { source: key, .. }, at))) => {
+                let certificate = Located {
+                    value: source,
+                    position: certificate.position,
+                };
+                let key = Located {
+                    value: key,
+                    position: at,
+                };
+                return Ok((Some((certificate, Some(key))), None));
+            }
+            (Source::Named(template), None) => match template.parts.last() {
+                // What is in it shows when a request has named it.
+                Some(Part::Literal(end)) if ends_as_store(end) => (template, None),
+                _ => return Err(without_key(&"with variables")),
+            },
+            (certificate, Some((key, _))) => (certificate.template(), Some(key.template())),
+        };
+        let named = NamedCertificate::new(
+            (certificate, key),
+            self.certificate_cache.flatten(),
+            position,
+            builder.folder.clone(),
+            builder.environment.clone(),
+        );
+        Ok((None, Some(named)))
+    }
+
     /// The settings of a location whose `proxy_pass` says `https://`.
     pub(super) fn finish(&self, builder: &mut Builder<'_>, d: &Directive) -> Result<Arc<ProxyTls>> {
-        let certificate = match (
-            self.certificate.clone().flatten(),
-            self.key.clone().flatten(),
-        ) {
-            (None, _) => None,
-            (Some(certificate), key) if key.is_some() || certificate.value.may_hold_a_key() => {
-                Some((certificate, key))
-            }
-            (Some(certificate), _) => {
-                let message = format!(
-                    "no \"proxy_ssl_certificate_key\" is defined for certificate \"{}\"",
-                    certificate.value.display()
-                );
-                return Err(Error::at(&certificate.position, message));
-            }
+        let (certificate, named) = match self.certificate.clone().flatten() {
+            None => (None, None),
+            Some(certificate) => self.certificate(certificate, builder)?,
         };
         let verify = self.verify.clone().unwrap_or_else(|| located(d, false));
         if verify.value && self.trusted_certificate.is_none() {
@@ -122,6 +175,7 @@ impl ProxyTlsSettings {
         let settings = Arc::new(ProxyTls {
             id: builder.proxy_tls.len(),
             certificate,
+            named,
             password_file: self.password_file.clone(),
             trusted_certificate: self.trusted_certificate.clone(),
             crl: self.crl.clone(),
@@ -148,12 +202,81 @@ impl ProxyTlsSettings {
     }
 }
 
+/// What a certificate or a key is read from.
+#[derive(Debug, Clone)]
+enum Source {
+    /// The same for every request.
+    Fixed {
+        source: PemSource,
+        /// As it is written.
+        value: Box<[u8]>,
+    },
+    /// Each request's variables say.
+    Named(Template),
+}
+
+impl Source {
+    fn template(self) -> Template {
+        match self {
+            Self::Fixed { value, .. } => Template::literal(&value),
+            Self::Named(template) => template,
+        }
+    }
+}
+
+/// Whether a name with this end may be that of a PKCS#12 store.
+fn ends_as_store(end: &[u8]) -> bool {
+    [&b".p12"[..], b".pfx"]
+        .iter()
+        .any(|store| end.to_ascii_lowercase().ends_with(store))
+}
+
 /// As Nginx: an empty value means no certificate.
-fn optional_pem(builder: &Builder<'_>, d: &Directive) -> Result<Option<Located<PemSource>>> {
-    if d.arg(0).is_empty() {
+fn source(builder: &Builder<'_>, d: &Directive) -> Result<Option<Located<Source>>> {
+    let value = d.arg(0);
+    if value.is_empty() {
         return Ok(None);
     }
-    pem(builder, d).map(Some)
+    let source = if has_variable(value) {
+        Source::Named(builder.template(value, &d.position)?)
+    } else {
+        Source::Fixed {
+            source: pem(builder, d)?.value,
+            value: value.into(),
+        }
+    };
+    Ok(Some(located(d, source)))
+}
+
+/// `off`, or `max=N [inactive=TIME] [valid=TIME]`.
+fn certificate_cache(d: &Directive) -> Result<Option<CertificateCache>> {
+    let mut max = None;
+    let mut inactive = DEFAULT_INACTIVE;
+    let mut valid = DEFAULT_VALID;
+    for word in &d.args {
+        let word = &*word.value;
+        let invalid = || invalid_parameter(d, word);
+        match split_parameter(word) {
+            (b"off", None) if d.args.len() == 1 => return Ok(None),
+            (b"max", Some(value)) => {
+                let number = units::number(value).and_then(|number| number.try_into().ok());
+                max = Some(number.filter(|max| *max > 0).ok_or_else(invalid)?);
+            }
+            (b"inactive", Some(value)) => {
+                inactive = units::seconds(value).ok_or_else(invalid)?;
+            }
+            (b"valid", Some(value)) => valid = units::seconds(value).ok_or_else(invalid)?,
+            _ => return Err(invalid()),
+        }
+    }
+    match max {
+        Some(max) => Ok(Some(CertificateCache {
+            max,
+            inactive,
+            valid,
+        })),
+        None => Err(refuse_directive(d, "must have the \"max\" parameter")),
+    }
 }
 
 /// Protocols to offer. Backends are spoken to by HTTP/1.x alone.

@@ -11,7 +11,7 @@ use crate::config::model::{
     CertificateAndKey, CrlExpired, Located, Position, SessionCache, Stapling, Tls, TlsVersions,
     VerifyClient, VerifyFailure,
 };
-use crate::config::pem_source::{PemSource, secret};
+use crate::config::pem_source::PemSource;
 use crate::config::syntax::Directive;
 use crate::config::units;
 
@@ -271,28 +271,11 @@ pub(super) fn pem(builder: &Builder<'_>, d: &Directive) -> Result<Located<PemSou
         let what = "with variables is not implemented in this version";
         return Err(refuse_directive(d, what));
     }
-    for scheme in ["engine:", "store:"] {
-        if value.starts_with(scheme.as_bytes()) {
-            let what = format!("with \"{scheme}\" is not implemented in this version");
-            return Err(refuse_directive(d, &what));
-        }
-    }
-    let source = if let Some(data) = value.strip_prefix(b"data:") {
-        PemSource::Data(secret(data))
-    } else if let Some(name) = value.strip_prefix(b"env:") {
-        let name = std::str::from_utf8(name).ok().filter(|name| {
-            // What no variable can be called, and what getenv(3) would stop at.
-            !name.is_empty() && !name.contains(['=', '\0'])
-        });
-        let name = name.ok_or_else(|| refuse_directive(d, "names no environment variable"))?;
-        PemSource::Env {
-            name: name.into(),
-            given: builder.environment.get(name).cloned(),
-        }
-    } else {
-        PemSource::File(builder.file_to_read(value))
-    };
-    Ok(located(d, source))
+    let source = PemSource::parse(value, &builder.folder, &builder.environment);
+    Ok(located(
+        d,
+        source.map_err(|what| refuse_directive(d, &what))?,
+    ))
 }
 
 pub(super) fn protocols(builder: &mut Builder<'_>, d: &Directive) -> Result<TlsVersions> {

@@ -703,6 +703,13 @@ pub(super) const ROWS: &[Row] = &[
         "certificate shown to TLS backends, PEM or PKCS#12: a file, `data:…` or `env:NAME`",
     ),
     words(
+        "proxy_ssl_certificate_cache",
+        HSL,
+        (1, 3),
+        "certificates that variables name, kept for later requests: \
+         `max=N [inactive=TIME] [valid=TIME]`, or `off`",
+    ),
+    words(
         "proxy_ssl_certificate_key",
         HSL,
         ONE,

@@ -150,7 +150,7 @@ pub(super) const GROUPS: &[Group] = &[
         "\
          \
          proxy_store_access proxy_allow_upstream proxy_request_dynamic proxy_pass_trailers \
-         proxy_ssl_certificate_cache proxy_ssl_key_log",
+         proxy_ssl_key_log",
     ),
     group(
         LATER,

@@ -183,7 +183,7 @@ async fn make<B: BodySource, S: ResponseSink>(
     let view = request.view;
     let failed = |status| Denied::Failed(Failure::Status(status));
     let upstream = view.upstream(target.upstream).ok_or_else(|| failed(502))?;
-    let secure = Secure::of(request, proxy).map_err(|error| {
+    let secure = Secure::of(request, proxy).await.map_err(|error| {
         let message = format_args!("{error} while connecting to upstream");
         log::request_error(request, Level::Error, message);
         failed(502)

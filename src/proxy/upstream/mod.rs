@@ -1,5 +1,6 @@
 //! One request and one response over one upstream connection.
 
+pub(super) mod certificates;
 mod request;
 mod response;
 pub(super) mod secure;

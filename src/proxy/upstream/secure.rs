@@ -3,8 +3,11 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::certificates;
 use crate::config::{Part, Proxy, UpstreamAddress, Variable};
 use crate::net::buffers::{Buffer, Class};
 use crate::net::deadlines::Deadline;
@@ -26,16 +29,62 @@ use crate::tls::upstream::{
 /// How TLS is spoken to a backend, for one request.
 #[derive(Debug)]
 pub(in crate::proxy) struct Secure<'v> {
-    tls: &'v UpstreamTls,
+    tls: Chosen<'v>,
     name: Cow<'v, str>,
+}
+
+/// The settings that a request's connection is made under.
+#[derive(Debug)]
+enum Chosen<'v> {
+    /// The location's own.
+    Fixed(&'v UpstreamTls),
+    /// With a certificate that the request has named.
+    Named(Arc<UpstreamTls>),
+}
+
+impl Deref for Chosen<'_> {
+    type Target = UpstreamTls;
+
+    fn deref(&self) -> &UpstreamTls {
+        match self {
+            Self::Fixed(tls) => tls,
+            Self::Named(tls) => tls,
+        }
+    }
 }
 
 impl<'v> Secure<'v> {
     /// `None` for a backend without TLS.
     ///
     /// # Errors
-    /// `proxy_ssl_name` gives what is no text.
-    pub(in crate::proxy) fn of<'r>(
+    /// `proxy_ssl_name` gives what is no text, or a certificate that the request
+    /// names cannot be had. Cancelling it does nothing.
+    pub(in crate::proxy) async fn of<'r>(
+        request: &mut Request<'r>,
+        proxy: &'v Proxy,
+    ) -> Result<Option<Self>, SecureError>
+    where
+        'r: 'v,
+    {
+        // What an earlier `proxy_pass` of this request named is no more.
+        request.upstream_certificate = None;
+        let mut secure = Self::without_certificate(request, proxy)?;
+        if let Some(settings) = &proxy.tls
+            && let Some(named) = &settings.named
+            && let Some(secure) = &mut secure
+        {
+            // Boxed: rare, and every other request would have room for it.
+            let chosen = Box::pin(certificates::choose(request, settings, named)).await;
+            let chosen = chosen.map_err(SecureError::Certificate)?;
+            request.upstream_certificate.clone_from(&chosen);
+            if let Some(tls) = chosen {
+                secure.tls = Chosen::Named(tls);
+            }
+        }
+        Ok(secure)
+    }
+
+    fn without_certificate<'r>(
         request: &Request<'r>,
         proxy: &'v Proxy,
     ) -> Result<Option<Self>, SecureError>
@@ -66,7 +115,10 @@ impl<'v> Secure<'v> {
                 Cow::Owned(without_port(&name).to_owned())
             }
         };
-        Ok(Some(Self { tls, name }))
+        Ok(Some(Self {
+            tls: Chosen::Fixed(tls),
+            name,
+        }))
     }
 
     /// What a pooled connection must have been made under.
@@ -172,7 +224,7 @@ impl<'v> Secure<'v> {
     pub(in crate::proxy) fn context(&self) -> impl fmt::Display + '_ {
         fmt::from_fn(|f| {
             write!(f, ", name: \"{}\"", self.name)?;
-            shown(self.tls, f)
+            shown(&self.tls, f)
         })
     }
 }
@@ -180,7 +232,8 @@ impl<'v> Secure<'v> {
 /// For the log: which certificate this location's backend is shown.
 pub(super) fn certificate_shown(request: &Request<'_>) -> impl fmt::Display {
     let settings = route::proxy(request.location).and_then(|proxy| proxy.tls.as_ref());
-    let tls = settings.and_then(|settings| request.view.gateway.upstream_tls(settings.id));
+    let fixed = settings.and_then(|settings| request.view.gateway.upstream_tls(settings.id));
+    let tls = request.upstream_certificate.as_ref().or(fixed);
     fmt::from_fn(move |f| tls.map_or(Ok(()), |tls| shown(tls, f)))
 }
 
@@ -217,6 +270,8 @@ pub(in crate::proxy) enum SecureError {
     NoName,
     /// The configuration's settings are missing.
     NotBuilt,
+    /// The certificate that the request names cannot be had.
+    Certificate(String),
 }
 
 impl SecureError {
@@ -231,6 +286,8 @@ impl SecureError {
     pub(in crate::proxy) fn status(&self) -> u16 {
         match self {
             Self::TimedOut => 504,
+            // As in Nginx: nothing that the backend did.
+            Self::Certificate(_) => 500,
             _ => 502,
         }
     }
@@ -247,6 +304,7 @@ impl fmt::Display for SecureError {
             Self::Handshake(error) => error.fmt(f),
             Self::Begin(error) => error.fmt(f),
             Self::NoName => f.write_str("\"proxy_ssl_name\" is no text"),
+            Self::Certificate(why) => f.write_str(why),
             Self::NotBuilt => f.write_str("TLS to this upstream is not set up"),
         }
     }

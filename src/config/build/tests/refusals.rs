@@ -158,6 +158,22 @@ fn refusals_inside_a_server_are_worded_as_in_nginx() {
             "no \"proxy_ssl_certificate_key\" is defined for certificate \"/p/conf/a.crt\"",
         ),
         (
+            "location / { proxy_pass https://127.0.0.1; proxy_ssl_certificate $arg_a; }",
+            "no \"proxy_ssl_certificate_key\" is defined for certificate \"with variables\"",
+        ),
+        (
+            "proxy_ssl_certificate_cache valid=1m;",
+            "\"proxy_ssl_certificate_cache\" directive must have the \"max\" parameter",
+        ),
+        (
+            "proxy_ssl_certificate_cache max=0;",
+            "invalid parameter \"max=0\"",
+        ),
+        (
+            "proxy_ssl_certificate_cache off max=1;",
+            "invalid parameter \"off\"",
+        ),
+        (
             "proxy_ssl_alpn h2;",
             "\"proxy_ssl_alpn\" directive with \"h2\" is not implemented in this version",
         ),

@@ -1,0 +1,106 @@
+//! What connections of one kind have in common, over reloads.
+//!
+//! A session is resumed under the very configuration that it was made under:
+//! rustls compares verifier and certificate by where they are in memory. So a
+//! reload that changes nothing of an upstream's settings must find them again,
+//! or it costs a full handshake for every connection.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+
+use super::TlsError;
+use crate::config::UpstreamAddress;
+use crate::tls::client_auth::servers::ServerAuth;
+
+/// Addresses whose sessions are kept; a host name's answers may change for
+/// ever.
+const MAX_ADDRESSES: usize = 256;
+/// Sessions kept per address.
+const SESSIONS_EACH: usize = 64;
+/// Links that are kept though no configuration holds them: those of
+/// certificates that variables name, between one request and the next.
+const MAX_RECENT: usize = 64;
+
+/// The settings of one identity, and its sessions.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// Without sessions.
+    pub(super) base: Arc<ClientConfig>,
+    pub(super) auth: Arc<ServerAuth>,
+    pub(super) verifies: bool,
+    /// `None`: `proxy_ssl_session_reuse off`.
+    pub(super) sessions: Option<Sessions>,
+}
+
+/// Per address, a configuration with a store of its own: rustls keeps sessions
+/// by name alone.
+#[derive(Debug, Default)]
+pub(super) struct Sessions(Mutex<HashMap<UpstreamAddress, Arc<ClientConfig>>>);
+
+impl Sessions {
+    pub(super) fn config(
+        &self,
+        address: &UpstreamAddress,
+        base: &Arc<ClientConfig>,
+    ) -> Arc<ClientConfig> {
+        let mut configs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = configs.get(address) {
+            return Arc::clone(known);
+        }
+        if configs.len() >= MAX_ADDRESSES {
+            configs.clear();
+        }
+        let mut config = ClientConfig::clone(base);
+        config.resumption = Resumption::in_memory_sessions(SESSIONS_EACH);
+        let config = Arc::new(config);
+        configs.insert(address.clone(), Arc::clone(&config));
+        config
+    }
+}
+
+/// All links of the process, each by its identity.
+#[derive(Debug, Default)]
+pub struct Links(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Weak, so that what no configuration uses any more goes with its keys.
+    links: HashMap<[u8; 32], Weak<Link>>,
+    /// Oldest first.
+    recent: VecDeque<Arc<Link>>,
+}
+
+impl Links {
+    /// The link of this identity; made if there is none.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be made.
+    pub(super) fn find(
+        &self,
+        identity: &[u8; 32],
+        make: impl FnOnce() -> Result<Link, TlsError>,
+    ) -> Result<Arc<Link>, TlsError> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(link) = known.links.get(identity).and_then(Weak::upgrade) {
+            return Ok(link);
+        }
+        let link = Arc::new(make()?);
+        known.links.retain(|_, link| link.strong_count() > 0);
+        known.links.insert(*identity, Arc::downgrade(&link));
+        Ok(link)
+    }
+
+    /// Keeps a link for a while though nothing else may.
+    pub(super) fn keep(&self, link: &Arc<Link>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.recent.retain(|recent| !Arc::ptr_eq(recent, link));
+        if known.recent.len() >= MAX_RECENT {
+            known.recent.pop_front();
+        }
+        known.recent.push_back(Arc::clone(link));
+    }
+}
