@@ -94,7 +94,7 @@ fn is_page(response: &Response) -> bool {
 }
 
 /// Where both answer alike once these are taken out: names, times, ports.
-fn comparable(response: &Response, port: u16) -> String {
+pub(crate) fn comparable(response: &Response, port: u16) -> String {
     let plain = |text: &str| {
         text.replace(&port.to_string(), "PORT")
             .replace(concat!("ringwall/", env!("CARGO_PKG_VERSION")), "SERVER")

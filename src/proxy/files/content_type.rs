@@ -19,6 +19,10 @@ pub(crate) fn with_charset<'v>(request: &Request<'_>, content_type: &'v [u8]) ->
     let Some(charset) = &request.location.charset else {
         return content_type.into();
     };
+    // As in Nginx, which spares browsers that would apply it to the next page.
+    if matches!(request.answer.status, 301 | 302) {
+        return content_type.into();
+    }
     // What has parameters has said what it had to say.
     if content_type.is_empty()
         || content_type.contains(&b';')
