@@ -31,10 +31,12 @@ mod balancing;
 mod health;
 mod link;
 mod names;
+mod parting;
 
 pub use health::{HealthCheck, StatusSet};
 pub use link::{ProxyLink, ProxyProtocol};
 pub use names::{ParsedUrl, ResolverId, ResolverSettings, UpstreamNames, UrlTarget};
+pub use parting::{Lingering, Parting};
 
 pub use balancing::{BalanceMethod, Conditions, NextUpstream, Sticky, StickyCookie, StickyExpires};
 pub use files::*;
@@ -310,6 +312,8 @@ pub struct ConnectionLimits {
     /// `large_client_header_buffers NUMBER SIZE`: how many, and bytes each.
     /// Default 4 of 8 KiB.
     pub large_client_header_buffers: (usize, usize),
+    /// `max_headers`. Default 1000.
+    pub max_headers: usize,
     /// `underscores_in_headers`. Default off.
     pub underscores_in_headers: bool,
     /// `ignore_invalid_headers`. Default on.
@@ -404,6 +408,8 @@ pub struct Location {
     pub add_headers: Vec<AddHeader>,
     /// How bodies come and go.
     pub delivery: Delivery,
+    /// How connections end.
+    pub parting: Parting,
     /// `expires`; `None` where nothing was said.
     pub expires: Option<Box<Expires>>,
     /// `access_log`; empty for `off`. Default `logs/access.log combined`.

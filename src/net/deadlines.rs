@@ -49,16 +49,19 @@ impl Deadline {
     pub fn arm(&self, after: Duration) {
         CLOCK.with_borrow_mut(|clock| {
             clock.expiry[self.slot] = clock.tick_after(after);
-            clock.slots[self.slot].idle = false;
+            clock.slots[self.slot].idle_from = NEVER;
         });
     }
 
     /// As [`Deadline::arm`] for a task that waits for nothing in particular:
-    /// [`expire_idle`] ends it early.
-    pub fn arm_idle(&self, after: Duration) {
+    /// [`expire_idle`] ends it early, though not within `at_least`.
+    pub fn arm_idle(&self, after: Duration, at_least: Duration) {
         CLOCK.with_borrow_mut(|clock| {
             clock.expiry[self.slot] = clock.tick_after(after);
-            clock.slots[self.slot].idle = true;
+            clock.slots[self.slot].idle_from = match at_least.is_zero() {
+                true => clock.now,
+                false => clock.tick_after(at_least),
+            };
         });
     }
 
@@ -145,13 +148,20 @@ impl Drop for Deadline {
 pub fn tick() {
     wake_expired(|clock| {
         clock.now = clock.tick_at(Instant::now());
-        |_: &Slot| false
+        let (now, drains) = (clock.now, clock.drains);
+        move |slot: &Slot| drains && slot.idle_from <= now
     });
 }
 
-/// Ends the wait of every task that is armed as idle: a worker drains.
+/// Ends the wait of every task that is armed as idle: a worker drains. From now
+/// on those that must wait longer, and those that become idle later, end with
+/// the first [`tick`] at which they may.
 pub fn expire_idle() {
-    wake_expired(|_| |slot: &Slot| slot.idle);
+    wake_expired(|clock| {
+        clock.drains = true;
+        let now = clock.now;
+        move |slot: &Slot| slot.idle_from <= now
+    });
 }
 
 /// Has the tasks of `count` deadlines from number `from` on look about: see
@@ -200,13 +210,26 @@ struct Clock {
     free: Vec<usize>,
     /// Kept for its capacity.
     woken: Vec<Waker>,
+    /// [`expire_idle`] was called.
+    drains: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slot {
     waker: Option<Waker>,
-    idle: bool,
+    /// The tick from which on its wait may end early.
+    idle_from: u32,
     nudged: bool,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self {
+            waker: None,
+            idle_from: NEVER,
+            nudged: false,
+        }
+    }
 }
 
 impl Clock {
@@ -218,6 +241,7 @@ impl Clock {
             slots: Vec::new(),
             free: Vec::new(),
             woken: Vec::new(),
+            drains: false,
         }
     }
 
@@ -286,7 +310,7 @@ mod tests {
     #[test]
     fn draining_ends_idle_waits_only() {
         let (idle, busy) = (Deadline::new(), Deadline::new());
-        idle.arm_idle(Duration::from_secs(60));
+        idle.arm_idle(Duration::from_secs(60), Duration::ZERO);
         busy.arm(Duration::from_secs(60));
         assert!(poll_once(idle.run(pending::<()>())).is_pending());
         expire_idle();
@@ -295,6 +319,21 @@ mod tests {
             Poll::Ready(Err(Elapsed))
         );
         assert!(poll_once(busy.run(pending::<()>())).is_pending());
+    }
+
+    #[test]
+    fn draining_leaves_an_idle_wait_the_time_that_it_was_promised() {
+        let deadline = Deadline::new();
+        deadline.arm_idle(Duration::from_secs(60), 2 * TICK);
+        assert!(poll_once(deadline.run(pending::<()>())).is_pending());
+        expire_idle();
+        assert!(poll_once(deadline.run(pending::<()>())).is_pending());
+        std::thread::sleep(4 * TICK);
+        tick();
+        assert_eq!(
+            poll_once(deadline.run(pending::<()>())),
+            Poll::Ready(Err(Elapsed))
+        );
     }
 
     #[test]
@@ -322,7 +361,7 @@ mod tests {
     #[test]
     fn a_released_slot_does_not_carry_its_past_into_the_next_use() {
         let first = Deadline::new();
-        first.arm_idle(Duration::ZERO);
+        first.arm_idle(Duration::ZERO, Duration::ZERO);
         drop(first);
         let second = Deadline::new();
         expire_idle();

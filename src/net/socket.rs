@@ -273,11 +273,12 @@ impl Sender {
         Ok(())
     }
 
-    /// Makes the close abortive: the peer gets a reset and unsent data is
-    /// dropped (`SO_LINGER` of zero seconds).
-    pub fn reset_on_close(&self) {
-        let zero = Some(std::time::Duration::ZERO);
-        let _ = with_fd(self, |fd| rustix::net::sockopt::set_socket_linger(fd, zero));
+    /// Breaks the connection off at once: the peer gets a reset and unsent data
+    /// is dropped. Not by `SO_LINGER`, as Nginx does: dropping this side sends a
+    /// FIN first, and a peer that reads it takes the end for an orderly one. Unix
+    /// sockets have no such end and are left to be closed.
+    pub fn reset(&self) {
+        let _ = with_fd(self, |fd| rustix::net::connect_unspec(fd));
     }
 
     /// The address that the client connected to; `None` for Unix sockets and

@@ -31,7 +31,7 @@ use super::request::{Answer, Captured, ClientConnection, Request, Target};
 use super::respond;
 use super::route;
 use super::serve::{Entry, Served, serve};
-use super::transport::{Transport, TransportError};
+use super::transport::{Linger, Transport, TransportError};
 use super::worker::{HandshakeSlot, Registration, View, Worker};
 
 /// Handshakes in flight on one worker at the most; further connections wait
@@ -46,8 +46,6 @@ const HANDSHAKE_TURN: Duration = Duration::from_millis(20);
 /// A request body that its answer did not wait for is read up to here, so
 /// that the connection can be kept; a longer one closes it.
 const DRAIN_BYTES: u64 = 256 << 10;
-/// How long a close waits for the client to take note of an error page.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// Serves a connection from accept to close. It is counted from this call on,
 /// not from the first poll, so that a worker about to leave sees it.
@@ -255,12 +253,20 @@ struct HttpConnection {
     routed: Option<(Box<[u8]>, ServerId)>,
 }
 
+/// How long a connection may be idle after a request.
+#[derive(Debug, Clone, Copy)]
+struct Idle {
+    at_most: Duration,
+    /// Even by a worker that drains.
+    at_least: Duration,
+}
+
 /// What comes after a request.
 enum Next {
     /// Another one.
     Request,
-    /// The end, after reading what the client still sends for this long.
-    Close(Duration),
+    /// The end, after reading what the client still sends.
+    Close(Linger),
     /// The end in the middle of a response: without a close_notify, so that
     /// the client can tell it from a response that is over.
     CutOff,
@@ -269,14 +275,11 @@ enum Next {
 impl HttpConnection {
     /// Until the connection is to be closed: how long to linger, or `None` to
     /// break it off.
-    async fn serve_requests(&mut self, transport: &mut Transport) -> Option<Duration> {
+    async fn serve_requests(&mut self, transport: &mut Transport) -> Option<Linger> {
         let mut head = RequestHead::default();
-        let mut idle_timeout = None;
+        let mut idle = None;
         loop {
-            match self
-                .serve_one(transport, &mut head, &mut idle_timeout)
-                .await
-            {
+            match self.serve_one(transport, &mut head, &mut idle).await {
                 Next::Request => self.connection.requests += 1,
                 Next::Close(linger) => return Some(linger),
                 Next::CutOff => return None,
@@ -284,33 +287,33 @@ impl HttpConnection {
         }
     }
 
-    /// Reads a request and answers it. `idle_timeout` is what the request
-    /// before allows for the wait; `None` for the first.
+    /// Reads a request and answers it. `idle` is what the request before allows
+    /// for the wait; `None` for the first.
     async fn serve_one(
         &mut self,
         transport: &mut Transport,
         head: &mut RequestHead,
-        idle_timeout: &mut Option<Duration>,
+        idle: &mut Option<Idle>,
     ) -> Next {
-        let read = self.read_head(transport, head, *idle_timeout).await;
+        let read = self.read_head(transport, head, *idle).await;
         if matches!(read, Read::Closed) {
-            return Next::Close(Duration::ZERO);
+            return Next::Close(Linger::NONE);
         }
         // After the wait: the request belongs to what is published now.
         let still_listed = self.follow_reload();
         let Some(still_listed) = still_listed else {
-            return Next::Close(Duration::ZERO);
+            return Next::Close(Linger::NONE);
         };
         let received = Instant::now();
         let view = Rc::clone(&self.view);
         let Some((listener, default)) = self.listener(&view) else {
-            return Next::Close(Duration::ZERO);
+            return Next::Close(Linger::NONE);
         };
         let (parsed, length) = match read {
             Read::Head => (Ok(()), head.len),
             Read::Refused(error) => (Err(error.status()), transport.input.plain().len()),
             Read::TimedOut => (Err(408), transport.input.plain().len()),
-            Read::Closed => return Next::Close(Duration::ZERO),
+            Read::Closed => return Next::Close(Linger::NONE),
             Read::Failed(error) => {
                 transport.alert(&error).await;
                 self.log(
@@ -318,7 +321,7 @@ impl HttpConnection {
                     Level::Info,
                     format_args!("recv() {error} while reading client request"),
                 );
-                return Next::Close(Duration::ZERO);
+                return Next::Close(Linger::NONE);
             }
         };
         self.registration.enter(Phase::Writing);
@@ -407,14 +410,24 @@ impl HttpConnection {
                 sink.close_after();
                 let _ = respond::error(&mut request, status, &mut sink).await;
                 request.answer.body_bytes = sink.body_bytes();
-                Next::Close(LINGER)
+                Next::Close(Linger::after_request(&request.location.parting, true))
             }
         };
         drop(sink);
+        let is_over = transport.has_timed_out() || request.answer.status == 444;
+        let next = if is_over && request.location.parting.reset_timed_out {
+            transport.sender().reset();
+            Next::CutOff
+        } else {
+            next
+        };
         request.answer.bytes = transport.take_sent();
         log::access(&request);
         measure::answered(&request);
-        *idle_timeout = Some(request.location.keepalive_timeout);
+        *idle = Some(Idle {
+            at_most: request.location.keepalive_timeout,
+            at_least: request.location.parting.keepalive_min_timeout,
+        });
         next
     }
 
@@ -424,10 +437,10 @@ impl HttpConnection {
         &mut self,
         transport: &mut Transport,
         head: &mut RequestHead,
-        idle_timeout: Option<Duration>,
+        idle: Option<Idle>,
     ) -> Read {
         // What came during the handshake has nudged nobody.
-        if idle_timeout.is_none() && self.follow_reload().is_none() {
+        if idle.is_none() && self.follow_reload().is_none() {
             return Read::Closed;
         }
         let Some((head_limits, header_timeout)) = self.head_limits() else {
@@ -435,12 +448,19 @@ impl HttpConnection {
         };
         head.clear();
         self.registration.enter(Phase::Waiting);
-        let mut waiting = idle_timeout;
+        let mut waiting = idle;
         match waiting {
-            Some(_) if self.worker.is_draining() && transport.input.is_empty() => {
+            Some(idle)
+                if self.worker.is_draining()
+                    && transport.input.is_empty()
+                    && idle.at_least.is_zero() =>
+            {
                 return Read::Closed;
             }
-            Some(timeout) => transport.rx_deadline().arm_idle(timeout),
+            Some(idle) => {
+                let deadline = transport.rx_deadline();
+                deadline.arm_idle(idle.at_most, idle.at_least);
+            }
             None => transport.rx_deadline().arm(header_timeout),
         }
         let mut refused = false;
@@ -496,7 +516,7 @@ impl HttpConnection {
         let head_limits = HeadLimits {
             line: size.max(limits.client_header_buffer_size),
             total: (count * size).max(limits.client_header_buffer_size),
-            fields: MAX_FIELDS,
+            fields: limits.max_headers.min(MAX_FIELDS),
         };
         Some((head_limits, limits.client_header_timeout))
     }
@@ -620,16 +640,13 @@ async fn answer<'a>(
     sink: &mut H1Sink<'_>,
 ) -> Next {
     let served = serve(request, entry, &mut body, sink).await;
+    let close = |more: bool| Next::Close(Linger::after_request(&request.location.parting, more));
     let next = match served {
         Served::CutOff => Next::CutOff,
-        Served::Done if !body.is_in_step() => Next::Close(LINGER),
-        Served::Done if !sink.keeps_alive() => Next::Close(if body.is_finished() {
-            Duration::ZERO
-        } else {
-            LINGER
-        }),
+        Served::Done if !body.is_in_step() => close(true),
+        Served::Done if !sink.keeps_alive() => close(!body.is_finished()),
         Served::Done if body.is_finished() || body.drain(DRAIN_BYTES).await => Next::Request,
-        Served::Done => Next::Close(LINGER),
+        Served::Done => close(true),
     };
     request.length += body.received();
     next

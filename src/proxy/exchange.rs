@@ -43,13 +43,15 @@ pub(crate) enum BodyError {
     Invalid(ChunkError),
     /// It is longer than `client_max_body_size`.
     TooLarge,
+    /// It comes with less than `client_body_min_rate`.
+    TooSlow,
 }
 
 impl BodyError {
     /// What the client is told, if it still can be.
     pub(crate) fn status(&self) -> Option<u16> {
         match self {
-            Self::Transport(TransportError::TimedOut) => Some(408),
+            Self::Transport(TransportError::TimedOut) | Self::TooSlow => Some(408),
             Self::Transport(_) | Self::Closed => None,
             Self::Invalid(error) => Some(error.status()),
             Self::TooLarge => Some(413),
@@ -64,6 +66,7 @@ impl fmt::Display for BodyError {
             Self::Transport(error) => write!(f, "recv() {error}"),
             Self::Closed => f.write_str("client prematurely closed connection"),
             Self::Invalid(error) => write!(f, "client sent {error}"),
+            Self::TooSlow => f.write_str("client sends less than \"client_body_min_rate\""),
             Self::TooLarge => f.write_str("client intended to send too large chunked body"),
         }
     }
@@ -84,6 +87,11 @@ pub(crate) trait BodySource {
     /// What the location says: the time between two reads, and the bytes of a
     /// body of unknown size at the most (0 for no limit).
     fn set_limits(&mut self, read_timeout: Duration, max_size: u64);
+
+    /// What the location demands besides: so many bytes a second, once the
+    /// client has been waited for as long as is said. A source that does not
+    /// keep count of that does without.
+    fn demand_rate(&mut self, _: u64, _: Duration) {}
 
     /// The next part, of at least one byte; `None` at the end. Each piece's
     /// buffer must be given back before the next call. Cancelling it loses

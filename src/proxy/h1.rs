@@ -1,6 +1,6 @@
 //! Both ends of an HTTP/1.1 exchange with a client (RFC 9112).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::http::h1::chunked::ChunkedDecoder;
 use crate::http::h1::encode::{self, Sink};
@@ -21,6 +21,8 @@ pub(crate) struct H1Body<'t> {
     state: BodyState,
     /// Between two reads.
     timeout: Duration,
+    /// Boxed: few demand one.
+    min_rate: Option<Box<MinRate>>,
     /// Bytes that may still come; for bodies of unknown size.
     allowance: u64,
     awaits_continue: bool,
@@ -65,6 +67,7 @@ impl<'t> H1Body<'t> {
             rx,
             state,
             timeout: Duration::ZERO,
+            min_rate: None,
             allowance: 0,
             awaits_continue,
             ahead: None,
@@ -146,7 +149,19 @@ impl<'t> H1Body<'t> {
             _ => Class::Large,
         };
         self.is_busy = true;
-        let filled = self.rx.fill(want, self.timeout).await;
+        let filled = match &mut self.min_rate {
+            None => self.rx.fill(want, self.timeout).await,
+            Some(rate) => {
+                let begun = Instant::now();
+                let filled = self.rx.fill(want, self.timeout).await;
+                if let Ok(read @ 1..) = filled
+                    && rate.is_missed(read, begun.elapsed())
+                {
+                    return Err(BodyError::TooSlow);
+                }
+                filled
+            }
+        };
         self.is_busy = false;
         match (filled, &mut self.state) {
             (Ok(0), BodyState::Switched(_)) => {
@@ -235,6 +250,20 @@ impl BodySource for H1Body<'_> {
         self.allowance = if max_size == 0 { u64::MAX } else { max_size };
     }
 
+    fn demand_rate(&mut self, rate: u64, after: Duration) {
+        // Another location does not begin to count anew.
+        let (read, waited) = self
+            .min_rate
+            .as_ref()
+            .map_or((0, Duration::ZERO), |known| (known.read, known.waited));
+        self.min_rate = Some(Box::new(MinRate {
+            rate,
+            after,
+            read,
+            waited,
+        }));
+    }
+
     async fn next(&mut self) -> Result<Option<Piece>, BodyError> {
         if self.is_withheld {
             return Ok(None);
@@ -310,6 +339,27 @@ impl BodySource for H1Body<'_> {
     fn switch_protocols(&mut self) {
         self.state = BodyState::Switched(Class::Small);
         self.set_limits(Duration::MAX, 0);
+        self.min_rate = None;
+    }
+}
+
+/// `client_body_min_rate`. Only the time spent waiting for the client counts,
+/// not what a backend takes to swallow what has come.
+struct MinRate {
+    /// Bytes per second.
+    rate: u64,
+    after: Duration,
+    read: u64,
+    waited: Duration,
+}
+
+impl MinRate {
+    /// Counts a read; whether it was too little for the time that all took.
+    fn is_missed(&mut self, read: usize, waited: Duration) -> bool {
+        self.read = self.read.saturating_add(read as u64);
+        self.waited += waited;
+        let due = self.waited.as_secs_f64() * self.rate as f64;
+        self.waited > self.after && (self.read as f64) < due
     }
 }
 

@@ -22,7 +22,7 @@ use super::gateway::Gateway;
 use super::input::Input;
 use super::measure::Obstacle;
 use super::request::TlsFacts;
-use super::transport::Transport;
+use super::transport::{Linger, Transport};
 use super::variables::random_id;
 
 /// What a connection on a TLS port turned out to be.
@@ -288,7 +288,7 @@ async fn admit(
         Err(refusal) => {
             let name = established.server_name.as_deref();
             transport.refuse().await;
-            transport.close(ALERT_LINGER).await;
+            transport.close(Linger::for_time(ALERT_LINGER)).await;
             Err(reject(with_name(&refusal, name), Some(refusal.reason)))
         }
     }

@@ -214,6 +214,9 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
     }
     let location = request.location;
     body.set_limits(location.client_body_timeout, location.client_max_body_size);
+    if let Some((rate, after)) = location.delivery.client_body_min_rate {
+        body.demand_rate(rate, after);
+    }
     announce(request, sink);
 
     // Phase 6, limits on requests and connections, then access by address, by

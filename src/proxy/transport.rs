@@ -5,13 +5,14 @@
 //! place in the send buffer, so the cipher's is the only pass over a byte
 //! that happens in user space.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::pending;
 use std::io;
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::config::{Lingering, Parting};
 use crate::net::buffers::{Buffer, Class, SEGMENTS_EACH, Segments};
 use crate::net::deadlines::Deadline;
 use crate::net::socket::{Receiver, Sender, Socket};
@@ -31,6 +32,7 @@ pub(crate) struct Transport {
     rx_deadline: Deadline,
     tx_deadline: Deadline,
     sent: u64,
+    timed_out: Cell<bool>,
 }
 
 /// The receiving side of a [`Transport`].
@@ -39,6 +41,7 @@ pub(crate) struct Rx<'a> {
     session: Option<&'a RefCell<Session>>,
     pub(crate) input: &'a mut Input,
     deadline: &'a Deadline,
+    timed_out: &'a Cell<bool>,
     /// `proxy_limit_rate`.
     pub(crate) pace: Option<Box<Pace>>,
 }
@@ -48,6 +51,7 @@ pub(crate) struct Tx<'a> {
     sender: &'a mut Sender,
     session: Option<&'a RefCell<Session>>,
     deadline: &'a Deadline,
+    timed_out: &'a Cell<bool>,
     sent: &'a mut u64,
 }
 
@@ -98,6 +102,7 @@ impl Transport {
             rx_deadline: Deadline::new(),
             tx_deadline: Deadline::new(),
             sent: 0,
+            timed_out: Cell::new(false),
         }
     }
 
@@ -108,12 +113,14 @@ impl Transport {
             session,
             input: &mut self.input,
             deadline: &self.rx_deadline,
+            timed_out: &self.timed_out,
             pace: None,
         };
         let tx = Tx {
             sender: &mut self.sender,
             session,
             deadline: &self.tx_deadline,
+            timed_out: &self.timed_out,
             sent: &mut self.sent,
         };
         (rx, tx)
@@ -130,6 +137,12 @@ impl Transport {
     /// Bytes sent on the wire since the last call.
     pub(crate) fn take_sent(&mut self) -> u64 {
         std::mem::take(&mut self.sent)
+    }
+
+    /// Whether the peer ever took, or left, the time that a transfer may take;
+    /// waits of [`Rx::hung_up`] do not count.
+    pub(crate) fn has_timed_out(&self) -> bool {
+        self.timed_out.get()
     }
 
     pub(crate) fn sender(&self) -> &Sender {
@@ -164,20 +177,23 @@ impl Transport {
         let _ = self.tx().send_raw(&record, CLOSE_TIMEOUT).await;
     }
 
-    /// Ends the connection in order: TLS close_notify, FIN, then at most
-    /// `linger` of reading what the peer still sends, because closing a
-    /// socket with unread input resets it and can destroy the response on
-    /// its way (RFC 9112 §9.6). Zero does not wait.
-    pub(crate) async fn close(mut self, linger: Duration) {
+    /// Ends the connection in order: TLS close_notify, FIN, then for a while
+    /// reads what the peer still sends, because closing a socket with unread
+    /// input resets it and can destroy the response on its way (RFC 9112 §9.6).
+    pub(crate) async fn close(mut self, linger: Linger) {
         let _ = self.tx().close_notify(CLOSE_TIMEOUT).await;
-        if linger.is_zero() {
+        if linger == Linger::NONE {
             return;
         }
         self.sender.finish();
-        self.rx_deadline.arm(linger);
-        let mut left = LINGER_BYTES;
+        let begun = Instant::now();
         let mut buffer = Buffer::take(Class::Medium);
-        while left > 0 {
+        loop {
+            let left = linger.in_all.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            self.rx_deadline.arm(left.min(linger.between));
             let range = 0..buffer.len();
             let Ok((result, back)) = self
                 .rx_deadline
@@ -188,9 +204,45 @@ impl Transport {
             };
             match result {
                 Ok(0) | Err(_) => return,
-                Ok(read) => left = left.saturating_sub(read),
+                Ok(_) => {}
             }
             buffer = back;
+        }
+    }
+}
+
+/// How long [`Transport::close`] reads what the peer still sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Linger {
+    in_all: Duration,
+    /// Without anything coming.
+    between: Duration,
+}
+
+impl Linger {
+    /// Not at all.
+    pub(crate) const NONE: Self = Self::for_time(Duration::ZERO);
+
+    pub(crate) const fn for_time(time: Duration) -> Self {
+        Self {
+            in_all: time,
+            between: time,
+        }
+    }
+
+    /// Behind a request, of which there may be `more` to come.
+    pub(crate) fn after_request(parting: &Parting, more: bool) -> Self {
+        let lingers = match parting.lingering {
+            Lingering::Off => false,
+            Lingering::On => more,
+            Lingering::Always => true,
+        };
+        if !lingers || parting.lingering_time.is_zero() || parting.lingering_timeout.is_zero() {
+            return Self::NONE;
+        }
+        Self {
+            in_all: parting.lingering_time,
+            between: parting.lingering_timeout,
         }
     }
 }
@@ -201,9 +253,12 @@ const HANG_UP_CHECK: Duration = Duration::from_millis(200);
 /// How long a close_notify may take to leave: it fits in any socket buffer
 /// that is not already stuck.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// What a lingering close reads at the most: enough for a client to notice
-/// the refusal of an upload, too little to be worth abusing.
-const LINGER_BYTES: usize = 1 << 20;
+
+/// Notes it, and says so.
+fn timed_out(noted: &Cell<bool>) -> TransportError {
+    noted.set(true);
+    TransportError::TimedOut
+}
 
 impl Rx<'_> {
     /// Receives until there is more plaintext than before, within `timeout`
@@ -251,7 +306,7 @@ impl Rx<'_> {
                     may_go_on.as_deref_mut(),
                 )
                 .await;
-            let (result, buffer) = received.map_err(|_| TransportError::TimedOut)?;
+            let (result, buffer) = received.map_err(|_| timed_out(self.timed_out))?;
             self.input.buffer = Some(buffer);
             match result.map_err(TransportError::Io)? {
                 0 => self.input.closed = true,
@@ -400,7 +455,7 @@ impl Tx<'_> {
             .deadline
             .run(self.sender.send_segments(segments, all))
             .await;
-        let (result, segments) = sent.map_err(|_| TransportError::TimedOut)?;
+        let (result, segments) = sent.map_err(|_| timed_out(self.timed_out))?;
         result.map_err(TransportError::Io)?;
         Ok(segments)
     }
@@ -438,7 +493,7 @@ impl Tx<'_> {
         *self.sent += range.len() as u64;
         self.deadline.arm(timeout);
         let sent = self.deadline.run(self.sender.send(buffer, range)).await;
-        let (result, buffer) = sent.map_err(|_| TransportError::TimedOut)?;
+        let (result, buffer) = sent.map_err(|_| timed_out(self.timed_out))?;
         result.map_err(TransportError::Io)?;
         Ok(buffer)
     }

@@ -199,3 +199,61 @@ fn keepalive_requests_and_keepalive_timeout_0_limit_a_connection() {
     assert!(client.get("a", "/").says_close());
     client.expect_close("keepalive_timeout 0");
 }
+
+#[test]
+fn more_fields_than_max_headers_are_refused() {
+    let ringwall = server("max_headers 3; location / { return 200 few; }");
+    let ask = |fields: usize| {
+        let mut client = Connection::plain(ringwall.address("HTTP"));
+        let fields: String = (0..fields).map(|n| format!("X-{n}: y\r\n")).collect();
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        client.response("GET").status
+    };
+    assert_eq!(ask(2), 200);
+    assert_eq!(ask(3), 400);
+}
+
+#[test]
+fn a_body_that_makes_too_little_progress_is_a_408_however_steadily_it_dribbles() {
+    let origin = Origin::echo();
+    let ringwall = server(&format!(
+        "client_body_timeout 30s; client_body_min_rate 1k 1s; client_body_buffer_size 16;
+         location / {{ proxy_pass {}; }} location /any {{ client_body_min_rate 0;
+         proxy_pass {}; }}",
+        origin.url(),
+        origin.url()
+    ));
+    let begin = |target: &str| {
+        let mut client = Connection::plain(ringwall.address("HTTP"));
+        client.send(format!(
+            "POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n"
+        ));
+        client
+    };
+    let mut slow = begin("/");
+    let refused = eventually("the dribble is refused", || {
+        let _ = slow.try_send("x");
+        slow.set_read_limit(Duration::from_millis(100));
+        slow.try_response("POST").ok()
+    });
+    assert_eq!(refused.status, 408);
+    ringwall.complaint_with(&[
+        "[info]",
+        "client_body_min_rate",
+        "reading client request body",
+    ]);
+
+    // Where no rate is demanded, the same dribble is a body like any other.
+    let mut patient = begin("/any");
+    let started = Instant::now();
+    for _ in 0..100 {
+        patient.send("x");
+        std::thread::sleep(Duration::from_millis(15));
+    }
+    assert!(started.elapsed() > Duration::from_secs(1));
+    assert_eq!(patient.response("POST").status, 200);
+    // And so is one that comes at once.
+    let mut quick = begin("/");
+    quick.send("x".repeat(100));
+    assert_eq!(quick.response("POST").text().len(), 100);
+}

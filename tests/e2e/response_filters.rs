@@ -554,3 +554,50 @@ fn a_connection_is_not_used_for_longer_than_keepalive_time() {
     );
     client.expect_close("its time is up");
 }
+
+#[test]
+fn add_header_inherit_adds_the_outer_blocks_fields_or_keeps_them_out() {
+    let ringwall = start(
+        "add_header X-Outer outer; add_trailer X-Last outer;
+         location / { return 200 x; }
+         location /own { add_header X-Own own; return 200 own; }
+         location /merge { add_header_inherit merge; add_header X-Own own; return 200 merge;
+           location /merge/none { return 200 none; }
+           location /merge/deep { add_header X-Deep deep; return 200 deep; }
+           location /merge/on { add_header_inherit on; add_header X-Deep deep; return 200 on; } }
+         location /off { add_header_inherit off; return 200 off; }
+         location /trailers { add_trailer_inherit merge; add_trailer X-Own own; return 200 x; }
+         location /none { add_trailer_inherit off; return 200 x; }",
+    );
+    for (target, expected) in [
+        ("/", ["X-Outer"].as_slice()),
+        ("/own", &["X-Own"]),
+        ("/merge", &["X-Own", "X-Outer"]),
+        ("/merge/none", &["X-Own", "X-Outer"]),
+        ("/merge/deep", &["X-Deep", "X-Own", "X-Outer"]),
+        ("/merge/on", &["X-Deep"]),
+        ("/off", &[]),
+    ] {
+        let response = get(&ringwall, target);
+        let added = response.headers.iter().map(|(name, _)| name.as_str());
+        let added: Vec<_> = added.filter(|name| name.starts_with("X-")).collect();
+        assert_eq!(added, expected, "{target}");
+    }
+    for (target, expected) in [
+        ("/", "X-Last: outer\r\n"),
+        ("/trailers", "X-Own: own\r\nX-Last: outer\r\n"),
+        ("/none", ""),
+    ] {
+        let mut client = Connection::plain(ringwall.address("HTTP"));
+        client.send(format!(
+            "GET {target} HTTP/1.1\r\nHost: test.example\r\nConnection: close\r\n\r\n"
+        ));
+        let all = client.until_close().expect("a response");
+        let all = String::from_utf8_lossy(&all);
+        let end = match expected {
+            "" => "\r\n\r\nx".to_owned(),
+            fields => format!("\r\n0\r\n{fields}\r\n"),
+        };
+        assert!(all.ends_with(&end), "{target}: {all}");
+    }
+}

@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use super::listen::not_offered;
-use super::values::{flag, invalid_value, milliseconds, number, set, size};
+use super::values::{
+    flag, invalid_value, milliseconds, number, refuse_directive, set, size, small_number,
+};
 use super::{Builder, Result};
 use crate::config::model::ConnectionLimits;
 use crate::config::syntax::Directive;
 use crate::config::units;
+
+/// Fields of a head that there is room for; see `http::h1::parse`.
+const MAX_FIELDS: usize = 1024;
 
 /// As written in `http` or `server`.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +20,7 @@ pub(super) struct Connection {
     pub(super) client_header_timeout: Option<Duration>,
     pub(super) client_header_buffer_size: Option<usize>,
     pub(super) large_client_header_buffers: Option<(usize, usize)>,
+    pub(super) max_headers: Option<usize>,
     pub(super) underscores_in_headers: Option<bool>,
     pub(super) ignore_invalid_headers: Option<bool>,
     pub(super) merge_slashes: Option<bool>,
@@ -41,6 +47,14 @@ impl Connection {
                 }
                 set(&mut self.large_client_header_buffers, d, (count, value))?;
             }
+            b"max_headers" => {
+                let value = small_number(d)?;
+                if !(1..=MAX_FIELDS).contains(&value) {
+                    let what = format!("takes 1 to {MAX_FIELDS} fields");
+                    return Err(refuse_directive(d, &what));
+                }
+                set(&mut self.max_headers, d, value)?;
+            }
             b"underscores_in_headers" => set(&mut self.underscores_in_headers, d, flag(d)?)?,
             b"ignore_invalid_headers" => set(&mut self.ignore_invalid_headers, d, flag(d)?)?,
             b"merge_slashes" => set(&mut self.merge_slashes, d, flag(d)?)?,
@@ -60,7 +74,7 @@ impl Connection {
         super::scope::inherit!(
             self, outer;
             client_header_timeout, client_header_buffer_size, large_client_header_buffers,
-            underscores_in_headers, ignore_invalid_headers, merge_slashes
+            max_headers, underscores_in_headers, ignore_invalid_headers, merge_slashes
         );
     }
 
@@ -72,6 +86,7 @@ impl Connection {
                 .unwrap_or(Duration::from_secs(60)),
             client_header_buffer_size: self.client_header_buffer_size.unwrap_or(1024),
             large_client_header_buffers: self.large_client_header_buffers.unwrap_or((4, 8192)),
+            max_headers: self.max_headers.unwrap_or(1000),
             underscores_in_headers: self.underscores_in_headers.unwrap_or(false),
             ignore_invalid_headers: self.ignore_invalid_headers.unwrap_or(true),
             merge_slashes: self.merge_slashes.unwrap_or(true),

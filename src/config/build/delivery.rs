@@ -3,23 +3,31 @@
 use std::time::Duration;
 
 use super::filters::bytes;
+use super::inheritance::Inheritance;
 use super::response::add_header;
-use super::values::{flag, milliseconds, set, size};
+use super::values::{flag, invalid_value, milliseconds, set, size};
 use super::{Builder, Result};
 use crate::config::model::{AddHeader, Delivery};
 use crate::config::syntax::Directive;
 use crate::config::template::Template;
+use crate::config::units;
+
+/// `client_body_min_rate` without a time: what a slow start and a short stall
+/// take on a mobile network.
+const MIN_RATE_AFTER: Duration = Duration::from_secs(10);
 
 /// As written in one block.
 #[derive(Debug, Clone, Default)]
 pub(super) struct DeliverySettings {
     chunked_transfer_encoding: Option<bool>,
     client_body_buffer_size: Option<usize>,
+    client_body_min_rate: Option<(u64, Duration)>,
     limit_rate: Option<Template>,
     limit_rate_after: Option<Template>,
     keepalive_time: Option<Duration>,
     early_hints: Option<Vec<Template>>,
     trailers: Option<Vec<AddHeader>>,
+    trailer_inheritance: Option<Inheritance>,
 }
 
 impl DeliverySettings {
@@ -31,6 +39,16 @@ impl DeliverySettings {
             }
             b"client_body_buffer_size" => {
                 set(&mut self.client_body_buffer_size, d, size(d, 0)?)?;
+            }
+            b"client_body_min_rate" => {
+                let rate = size(d, 0)? as u64;
+                let after = match d.args.get(1) {
+                    Some(word) => {
+                        units::milliseconds(&word.value).ok_or_else(|| invalid_value(d))?
+                    }
+                    None => MIN_RATE_AFTER,
+                };
+                set(&mut self.client_body_min_rate, d, (rate, after))?;
             }
             b"limit_rate" => set(&mut self.limit_rate, d, bytes(builder, d)?)?,
             b"limit_rate_after" => set(&mut self.limit_rate_after, d, bytes(builder, d)?)?,
@@ -44,6 +62,9 @@ impl DeliverySettings {
                 let trailer = add_header(builder, d)?;
                 self.trailers.get_or_insert_default().push(trailer);
             }
+            b"add_trailer_inherit" => {
+                set(&mut self.trailer_inheritance, d, Inheritance::parse(d)?)?;
+            }
             _ => return Ok(false),
         }
         Ok(true)
@@ -52,9 +73,11 @@ impl DeliverySettings {
     pub(super) fn inherit(&mut self, outer: &Self) {
         super::scope::inherit!(
             self, outer;
-            chunked_transfer_encoding, client_body_buffer_size, limit_rate, limit_rate_after,
-            keepalive_time, early_hints, trailers
+            chunked_transfer_encoding, client_body_buffer_size, client_body_min_rate, limit_rate,
+            limit_rate_after, keepalive_time, early_hints, trailer_inheritance
         );
+        let inheritance = self.trailer_inheritance.unwrap_or(Inheritance::On);
+        inheritance.apply(&mut self.trailers, &outer.trailers);
     }
 
     pub(super) fn build(&self) -> Delivery {
@@ -64,6 +87,7 @@ impl DeliverySettings {
         Delivery {
             chunked_transfer_encoding: self.chunked_transfer_encoding.unwrap_or(true),
             client_body_buffer_size: self.client_body_buffer_size.unwrap_or(BODY_BUFFER),
+            client_body_min_rate: self.client_body_min_rate.filter(|(rate, _)| *rate > 0),
             limit_rate: self.limit_rate.clone(),
             limit_rate_after: self.limit_rate_after.clone(),
             keepalive_time: self.keepalive_time.unwrap_or(HOUR),

@@ -474,6 +474,7 @@ pub(super) fn finish(
         types: said.types.clone().unwrap_or_default(),
         add_headers: said.add_headers.clone().unwrap_or_default(),
         delivery: said.delivery.build(),
+        parting: said.parting.build(),
         expires: said.expires.clone().map(Box::new),
         access_logs: said.access_logs(builder),
         error_logs: said.error_logs.clone().unwrap_or_default(),

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::delivery::DeliverySettings;
 use super::expires::expires;
+use super::inheritance::Inheritance;
 use super::logs::{self, AccessLogs};
+use super::parting::PartingSettings;
 use super::values::{flag, invalid_value, milliseconds, number, refuse, refuse_directive, set};
 use super::{Builder, Result};
 use crate::config::mime::MimeTypes;
@@ -27,8 +29,10 @@ pub(super) struct Response {
     pub(super) default_type: Option<Template>,
     pub(super) types: Option<Arc<MimeTypes>>,
     pub(super) add_headers: Option<Vec<AddHeader>>,
+    header_inheritance: Option<Inheritance>,
     pub(super) expires: Option<Expires>,
     pub(super) delivery: DeliverySettings,
+    pub(super) parting: PartingSettings,
     pub(super) access_logs: Option<AccessLogs>,
     pub(super) error_logs: Option<Vec<ErrorLog>>,
     pub(super) log_not_found: Option<bool>,
@@ -67,6 +71,9 @@ impl Response {
                 let header = add_header(builder, d)?;
                 self.add_headers.get_or_insert_default().push(header);
             }
+            b"add_header_inherit" => {
+                set(&mut self.header_inheritance, d, Inheritance::parse(d)?)?;
+            }
             b"expires" => set(&mut self.expires, d, expires(builder, d)?)?,
             b"access_log" => self.access_logs.get_or_insert_default().add(builder, d)?,
             b"error_log" => {
@@ -74,20 +81,24 @@ impl Response {
                 self.error_logs.get_or_insert_default().push(log);
             }
             b"log_not_found" => set(&mut self.log_not_found, d, flag(d)?)?,
-            _ => return self.delivery.apply(builder, d),
+            _ => return Ok(self.delivery.apply(builder, d)? || self.parting.apply(d)?),
         }
         Ok(true)
     }
 
-    /// Lists pass on only where the inner block adds nothing to them.
+    /// Lists pass on only where the inner block adds nothing to them, unless it
+    /// is said otherwise.
     pub(super) fn inherit(&mut self, outer: &Self) {
         super::scope::inherit!(
             self, outer;
             client_max_body_size, client_body_timeout, send_timeout, keepalive_timeout,
-            keepalive_requests, server_tokens, default_type, types, add_headers, expires, access_logs,
-            error_logs, log_not_found
+            keepalive_requests, server_tokens, default_type, types, header_inheritance, expires,
+            access_logs, error_logs, log_not_found
         );
+        let inheritance = self.header_inheritance.unwrap_or(Inheritance::On);
+        inheritance.apply(&mut self.add_headers, &outer.add_headers);
         self.delivery.inherit(&outer.delivery);
+        self.parting.inherit(&outer.parting);
     }
 
     /// The logs that hold, with Nginx's default where none was named.

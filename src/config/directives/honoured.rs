@@ -246,6 +246,42 @@ pub(super) const ROWS: &[Row] = &[
         "how long an idle connection is kept",
     ),
     words("keepalive_requests", HSL, ONE, "requests per connection"),
+    words(
+        "keepalive_min_timeout",
+        HSL,
+        ONE,
+        "how long an idle connection is kept even while draining",
+    ),
+    words(
+        "max_headers",
+        HS,
+        ONE,
+        "fields of a request at the most, up to 1024 (1000)",
+    ),
+    words(
+        "client_body_min_rate",
+        HSL,
+        (1, 2),
+        "bytes a second that a request body must come with, after a time (10s); 408",
+    ),
+    words(
+        "lingering_close",
+        HSL,
+        ONE,
+        "`on`, `off` or `always`: what a client still sends is waited for before a close",
+    ),
+    words("lingering_time", HSL, ONE, "how long at the most"),
+    words(
+        "lingering_timeout",
+        HSL,
+        ONE,
+        "how long for each piece of it",
+    ),
+    flag(
+        "reset_timedout_connection",
+        HSL,
+        "clients that timed out, or got 444, are reset",
+    ),
     flag("underscores_in_headers", HS, "accept `_` in field names"),
     flag(
         "ignore_invalid_headers",
@@ -431,6 +467,18 @@ pub(super) const ROWS: &[Row] = &[
         HSL.with(LIF),
         (2, 3),
         "field behind the bodies of responses",
+    ),
+    words(
+        "add_header_inherit",
+        HSL.with(LIF),
+        ONE,
+        "`merge`: also the outer block's; `off`: never; `on`: unless there are own ones",
+    ),
+    words(
+        "add_trailer_inherit",
+        HSL.with(LIF),
+        ONE,
+        "the same for `add_trailer`",
     ),
     words(
         "expires",

@@ -11,7 +11,6 @@ const U: Contexts = Contexts::UPSTREAM;
 const HS: Contexts = H.with(S);
 const HSL: Contexts = HS.with(L);
 const SL: Contexts = S.with(L);
-const SIF: Contexts = Contexts::SERVER_IF;
 const LIF: Contexts = Contexts::LOCATION_IF;
 const LMT: Contexts = Contexts::LIMIT_EXCEPT;
 
@@ -20,6 +19,18 @@ const fn group(reason: &'static str, contexts: Contexts, names: &'static str) ->
         class: Class::Refused(reason),
         contexts,
         arguments: Arguments::Unchecked,
+        names,
+    }
+}
+
+/// What only tunes something that is refused itself: a file that has a
+/// `fastcgi_param` left over, or in a snippet that all its hosts include, means
+/// nothing by it, and Nginx does nothing with it either.
+const fn idle(contexts: Contexts, names: &'static str) -> Group {
+    Group {
+        class: Class::NoEffect("it tunes a \"pass\" that is refused where it is said"),
+        contexts,
+        arguments: Arguments::Words(1, usize::MAX),
         names,
     }
 }
@@ -74,20 +85,8 @@ pub(super) const GROUPS: &[Group] = &[
     // What a healthy backend answers.
     group(LATER, Contexts::MATCH, "header body require"),
     // The core of http.
-    group(
-        LATER,
-        HSL,
-        "\
-         keepalive_min_timeout",
-    ),
-    group(LATER, HS, "max_headers"),
     group(LATER, L, "post_action"),
     // Rewriting and variables.
-    group(
-        LATER,
-        HSL.with(SIF).with(LIF),
-        "rewrite_log uninitialized_variable_warn",
-    ),
     group(LATER, H, "num_map"),
     // Access and limits.
     group(REMOVED, HSL, "limit_zone"),
@@ -107,7 +106,6 @@ pub(super) const GROUPS: &[Group] = &[
     group(LATER, L, "secure_link_secret"),
     group(LATER, SL, "valid_referers"),
     // Headers, compression, files.
-    group(LATER, HSL.with(LIF), "add_trailer_inherit"),
     group(
         LATER,
         HSL,
@@ -196,16 +194,13 @@ pub(super) const GROUPS: &[Group] = &[
         "fastcgi_pass uwsgi_pass scgi_pass memcached_pass",
     ),
     group(LATER, L.with(LIF), "grpc_pass"),
-    group(
-        HTTP_ONLY,
-        H,
-        "fastcgi_cache_path uwsgi_cache_path scgi_cache_path",
-    ),
-    group(HTTP_ONLY, L, "fastcgi_split_path_info"),
-    group(HTTP_ONLY, HSL, FASTCGI),
-    group(HTTP_ONLY, HSL, UWSGI),
-    group(HTTP_ONLY, HSL, SCGI),
-    group(HTTP_ONLY, HSL, MEMCACHED),
+    idle(H, "fastcgi_cache_path uwsgi_cache_path scgi_cache_path"),
+    idle(L, "fastcgi_split_path_info"),
+    idle(HSL, FASTCGI),
+    idle(HSL.with(LIF), "fastcgi_param uwsgi_param scgi_param"),
+    idle(HSL, UWSGI),
+    idle(HSL, SCGI),
+    idle(HSL, MEMCACHED),
     group(LATER, HSL, GRPC),
     group(
         "is not supported: ringwall is no forward proxy",
@@ -297,7 +292,7 @@ const FASTCGI: &str = "\
          fastcgi_ignore_headers fastcgi_index fastcgi_intercept_errors fastcgi_keep_conn \
          fastcgi_limit_rate fastcgi_max_temp_file_size fastcgi_next_upstream \
          fastcgi_next_upstream_timeout fastcgi_next_upstream_tries fastcgi_no_cache \
-         fastcgi_param fastcgi_pass_header fastcgi_pass_request_body \
+         fastcgi_pass_header fastcgi_pass_request_body \
          fastcgi_pass_request_headers fastcgi_read_timeout fastcgi_request_buffering \
          fastcgi_request_dynamic fastcgi_send_lowat fastcgi_send_timeout \
          fastcgi_socket_keepalive fastcgi_store fastcgi_store_access \
@@ -312,7 +307,7 @@ const UWSGI: &str = "\
          uwsgi_connect_timeout uwsgi_force_ranges uwsgi_hide_header uwsgi_ignore_client_abort \
          uwsgi_ignore_headers uwsgi_intercept_errors uwsgi_limit_rate \
          uwsgi_max_temp_file_size uwsgi_modifier1 uwsgi_modifier2 uwsgi_next_upstream \
-         uwsgi_next_upstream_timeout uwsgi_next_upstream_tries uwsgi_no_cache uwsgi_param \
+         uwsgi_next_upstream_timeout uwsgi_next_upstream_tries uwsgi_no_cache \
          uwsgi_pass_header uwsgi_pass_request_body uwsgi_pass_request_headers \
          uwsgi_read_timeout uwsgi_request_buffering uwsgi_request_dynamic uwsgi_send_timeout \
          uwsgi_socket_keepalive uwsgi_ssl_certificate uwsgi_ssl_certificate_cache \
@@ -330,7 +325,7 @@ const SCGI: &str = "\
          scgi_cache_revalidate scgi_cache_use_stale scgi_cache_valid scgi_connect_timeout \
          scgi_force_ranges scgi_hide_header scgi_ignore_client_abort scgi_ignore_headers \
          scgi_intercept_errors scgi_limit_rate scgi_max_temp_file_size scgi_next_upstream \
-         scgi_next_upstream_timeout scgi_next_upstream_tries scgi_no_cache scgi_param \
+         scgi_next_upstream_timeout scgi_next_upstream_tries scgi_no_cache \
          scgi_pass_header scgi_pass_request_body scgi_pass_request_headers scgi_read_timeout \
          scgi_request_buffering scgi_request_dynamic scgi_send_timeout scgi_socket_keepalive \
          scgi_store scgi_store_access scgi_temp_file_write_size scgi_temp_path";

@@ -117,12 +117,6 @@ pub(super) const GROUPS: &[Group] = &[
          output_buffers postpone_output",
     ),
     group(
-        "a close waits up to five seconds for what a client still sends",
-        HSL,
-        SOME,
-        "lingering_close lingering_time lingering_timeout",
-    ),
-    group(
         "old browsers keep their connections like all others",
         HSL,
         SOME,
@@ -241,8 +235,13 @@ pub(super) const GROUPS: &[Group] = &[
          client_body_in_file_only gunzip \
          log_subrequest \
          proxy_force_ranges \
-         reset_timedout_connection \
          mirror",
+    ),
+    fixed(
+        &["off"],
+        LATER,
+        HSL.with(Contexts::SERVER_IF).with(Contexts::LOCATION_IF),
+        "rewrite_log uninitialized_variable_warn",
     ),
     fixed(&["off"], LATER, HS, "http3 ssl_early_data ssl_ocsp"),
     fixed(&["off"], CACHES, HSL, "proxy_cache"),
@@ -257,13 +256,5 @@ pub(super) const GROUPS: &[Group] = &[
         FOREIGN,
         HSL,
         "msie_refresh ssi proxy_store userid http2_push_preload",
-    ),
-    fixed(
-        &["on"],
-        LATER,
-        HSL,
-        "\
-          \
-         add_header_inherit",
     ),
 ];

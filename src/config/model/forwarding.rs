@@ -155,6 +155,9 @@ pub struct Delivery {
     pub chunked_transfer_encoding: bool,
     /// `client_body_buffer_size`, bytes. Default 16 KiB.
     pub client_body_buffer_size: usize,
+    /// `client_body_min_rate`: bytes per second, and the time after which so
+    /// many are demanded. Default none.
+    pub client_body_min_rate: Option<(u64, Duration)>,
     /// `limit_rate`, bytes per second.
     pub limit_rate: Option<Template>,
     /// `limit_rate_after`, bytes.

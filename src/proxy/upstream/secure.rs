@@ -5,7 +5,6 @@ use std::fmt;
 use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::certificates;
 use crate::config::{Part, Proxy, UpstreamAddress, Variable};
@@ -17,7 +16,7 @@ use crate::proxy::input::Input;
 use crate::proxy::pool::{Connection, Key, LinkFacts, TlsKey, TlsKeyRef};
 use crate::proxy::request::Request;
 use crate::proxy::route;
-use crate::proxy::transport::Transport;
+use crate::proxy::transport::{Linger, Transport};
 use crate::proxy::variables::expand_to_vec;
 use crate::tls;
 use crate::tls::ciphers::openssl_name;
@@ -200,7 +199,7 @@ impl<'v> Secure<'v> {
         let input = Input::after_handshake(&established.early_plaintext, rest).unwrap_or_default();
         let transport = Transport::new(socket, Some(established.session), input);
         if let Err(refusal) = verdict {
-            transport.close(Duration::ZERO).await;
+            transport.close(Linger::NONE).await;
             return Err(SecureError::Refused(refusal));
         }
         let key = Key {

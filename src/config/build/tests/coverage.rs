@@ -69,6 +69,9 @@ fn example(name: &str) -> Option<&'static str> {
         | "proxy_send_timeout"
         | "resolver_timeout"
         | "keepalive_time"
+        | "keepalive_min_timeout"
+        | "lingering_time"
+        | "lingering_timeout"
         | "ssl_session_timeout" => "10s",
         "pid"
         | "error_log"
@@ -133,6 +136,10 @@ fn example(name: &str) -> Option<&'static str> {
         "proxy_http_version" => "1.0",
         "proxy_redirect" => "default",
         "expires" => "30d",
+        "add_header_inherit" | "add_trailer_inherit" => "merge",
+        "lingering_close" => "always",
+        "max_headers" => "100",
+        "client_body_min_rate" => "1k 30s",
         "limit_rate" | "limit_rate_after" | "proxy_limit_rate" => "100k",
         "early_hints" => "$http_a 1",
         "proxy_cookie_domain" | "proxy_cookie_path" => "a b",
