@@ -1,7 +1,6 @@
 //! Clients that dribble, stall, flood or read nothing: the others are served as
 //! if they were not there, and nothing of them stays behind.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -58,6 +57,14 @@ fn p99(ringwall: &Ringwall) -> Duration {
     times[98]
 }
 
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 /// Has the others served while `harass` runs again and again, and expects that
 /// they hardly notice, and that it all ends.
 fn undisturbed(ringwall: &mut Ringwall, what: &str, mut harass: impl FnMut() + Send) {
@@ -65,16 +72,17 @@ fn undisturbed(ringwall: &mut Ringwall, what: &str, mut harass: impl FnMut() + S
     const NOISE: Duration = Duration::from_millis(250);
     let descriptors = ringwall.descriptors();
     let before = p99(ringwall);
-    let stop = Arc::new(AtomicBool::new(false));
+    let stop = AtomicBool::new(false);
     let meanwhile = std::thread::scope(|scope| {
-        let stopped = Arc::clone(&stop);
-        let harassing = scope.spawn(move || {
-            while !stopped.load(Ordering::SeqCst) {
+        let harassing = scope.spawn(|| {
+            while !stop.load(Ordering::SeqCst) {
                 harass();
             }
         });
+        // Also where the others are not served: the scope waits for its threads.
+        let stopping = OnDrop(|| stop.store(true, Ordering::SeqCst));
         let meanwhile = p99(ringwall);
-        stop.store(true, Ordering::SeqCst);
+        drop(stopping);
         harassing.join().expect("the harassment itself is in order");
         meanwhile
     });
