@@ -161,7 +161,16 @@ fn no_target_beyond_the_list_is_reached_however_it_is_spelled() {
         format!("[::ffff:127.0.0.1]:{port}"),
         format!("[::ffff:7f00:1]:{port}"),
         format!("[0:0:0:0:0:0:0:1]:{port}"),
+        format!("[::127.0.0.1]:{port}"),
+        format!("[64:ff9b::127.0.0.1]:{port}"),
+        format!("[64:ff9b::7f00:1]:{port}"),
+        format!("[2002:7f00:1::]:{port}"),
         format!("[fe80::1%25lo]:{port}"),
+        format!("017700000001:{port}"),
+        format!("127.0.0.1.nip.io:{port}"),
+        format!("①②⑦.⓪.⓪.①:{port}"),
+        format!("127。0。0。1:{port}"),
+        format!("ｌocalhost:{port}"),
         format!("127.0.0.1:{port}."),
         format!("127.0.0.1: {port}"),
         format!("127.0.0.1:+{port}"),
@@ -259,8 +268,8 @@ fn rules_on_methods_and_paths_hold() {
 }
 
 /// Starts ringwall where `/etc/hosts` says what an attacker's name server would.
-fn misled(site: &mut Site, configuration: &str) -> Background {
-    site.write("hosts", "127.0.0.1 rebound.example\n::1 rebound.example\n");
+fn misled(site: &mut Site, hosts: &str, configuration: &str) -> Background {
+    site.write("hosts", hosts);
     let path = site.write("ringwall.conf", configuration);
     let port = site.port("HTTP");
     let line = format!(
@@ -285,7 +294,8 @@ fn a_name_that_leads_to_this_machine_is_refused_unless_that_is_permitted() {
              json_relay http://rebound.example:1;\n\
              json_relay_allow rebound.example:{port} {permission}; }} }}"
         ));
-        let _ringwall = misled(&mut site, &configuration);
+        let hosts = "127.0.0.1 rebound.example\n::1 rebound.example\n";
+        let _ringwall = misled(&mut site, hosts, &configuration);
         let hostname = format!("rebound.example:{port}");
         let call = json!({ "method": "GET", "path": "/", "hostname": hostname }).to_string();
         let mut client = Connection::plain(local(site.port("HTTP")));
@@ -305,6 +315,84 @@ fn a_name_that_leads_to_this_machine_is_refused_unless_that_is_permitted() {
             assert_eq!(origin.connections(), 0);
         }
     }
+}
+
+#[test]
+fn no_name_leads_to_a_private_address_in_whatever_form_it_comes() {
+    let origin = telling();
+    let port = origin.port();
+    let forms = [
+        "0.0.0.0",
+        "127.8.9.10",
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.1.1",
+        "100.64.0.1",
+        "169.254.169.254",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "::127.0.0.1",
+        "::ffff:127.0.0.1",
+        "::ffff:169.254.169.254",
+        "64:ff9b::127.0.0.1",
+        "64:ff9b::a9fe:a9fe",
+        "64:ff9b:1::1",
+        "2002:7f00:1::1",
+        "fd00::1",
+        "fe80::1",
+        "fec0::1",
+        "ff02::1",
+    ];
+    let names: Vec<String> = (0..forms.len())
+        .map(|number| format!("name{number}.example"))
+        .collect();
+    let pairs = forms.iter().zip(&names);
+    let hosts: String = pairs
+        .map(|(form, name)| format!("{form} {name}\n"))
+        .collect();
+    let allowed: String = names
+        .iter()
+        .map(|name| format!("json_relay_allow {name}:{port};\n"))
+        .collect();
+    let mut site = Site::new();
+    let configuration = http(&format!(
+        "server {{ listen 127.0.0.1:@HTTP@; location = /proxy {{\n\
+         json_relay http://127.0.0.1:1;\n{allowed} }} }}"
+    ));
+    let _ringwall = misled(&mut site, &hosts, &configuration);
+    let mut client = Connection::plain(local(site.port("HTTP")));
+    for (form, name) in forms.iter().zip(&names) {
+        let hostname = format!("{name}:{port}");
+        let call = json!({ "method": "GET", "path": "/", "hostname": hostname }).to_string();
+        client.send(format!(
+            "POST /proxy HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{call}",
+            call.len()
+        ));
+        let response = client.response("POST");
+        assert_eq!(error(&response), "403 Target not allowed", "{form}");
+    }
+    assert_eq!(origin.connections(), 0);
+}
+
+#[test]
+fn a_call_may_come_in_pieces_that_cut_characters() {
+    let origin = telling();
+    let ringwall = relay(&origin.address(), "");
+    let body = json!({ "name": "정산€" }).to_string();
+    let call = format!(r#"{{"method":"POST","path":"/","body":{body}}}"#);
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    client.send("POST /proxy HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for byte in call.as_bytes() {
+        client.send("1\r\n");
+        client.send([*byte]);
+        client.send("\r\n");
+    }
+    client.send("0\r\n\r\n");
+    let response = client.response("POST");
+    assert_eq!(response.status, 200);
+    assert!(response.text().ends_with(&body), "{}", response.text());
 }
 
 /// A resolver for one program that answers well when it is first asked for a

@@ -1,5 +1,6 @@
 //! A backend's answer, on its way to the client.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
@@ -399,7 +400,11 @@ fn send_fields<S: ResponseSink>(
             _ => None,
         };
         let charset = match field.id {
-            FieldId::ContentType => Some(files::with_charset(request, value).into_owned()),
+            // What is borrowed is the value as it is.
+            FieldId::ContentType => match files::with_charset(request, value) {
+                Cow::Owned(value) => Some(value),
+                Cow::Borrowed(_) => None,
+            },
             _ => None,
         };
         let value = charset.as_deref().or(rewritten.as_deref()).unwrap_or(value);

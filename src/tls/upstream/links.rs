@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 use rustls::client::Resumption;
@@ -23,6 +24,9 @@ const SESSIONS_EACH: usize = 64;
 /// Links that are kept though no configuration holds them: those of
 /// certificates that variables name, between one request and the next.
 const MAX_RECENT: usize = 64;
+/// How long: there is a key in each, which must not stay because nobody asks
+/// for another.
+const RECENT: Duration = Duration::from_secs(3600);
 
 /// The settings of one identity, and its sessions.
 #[derive(Debug)]
@@ -69,8 +73,18 @@ pub struct Links(Mutex<Known>);
 struct Known {
     /// Weak, so that what no configuration uses any more goes with its keys.
     links: HashMap<[u8; 32], Weak<Link>>,
-    /// Oldest first.
-    recent: VecDeque<Arc<Link>>,
+    /// With when each was last asked for, oldest first.
+    recent: VecDeque<(Arc<Link>, Instant)>,
+}
+
+impl Known {
+    fn forget(&mut self, now: Instant) {
+        let is_old = |since: &Instant| now.duration_since(*since) >= RECENT;
+        while self.recent.front().is_some_and(|(_, since)| is_old(since)) {
+            self.recent.pop_front();
+        }
+        self.links.retain(|_, link| link.strong_count() > 0);
+    }
 }
 
 impl Links {
@@ -89,7 +103,7 @@ impl Links {
             return Ok(link);
         }
         let link = Arc::new(make()?);
-        known.links.retain(|_, link| link.strong_count() > 0);
+        known.forget(Instant::now());
         known.links.insert(*identity, Arc::downgrade(&link));
         Ok(link)
     }
@@ -97,10 +111,14 @@ impl Links {
     /// Keeps a link for a while though nothing else may.
     pub(super) fn keep(&self, link: &Arc<Link>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.recent.retain(|recent| !Arc::ptr_eq(recent, link));
+        let now = Instant::now();
+        known
+            .recent
+            .retain(|(recent, _)| !Arc::ptr_eq(recent, link));
         if known.recent.len() >= MAX_RECENT {
             known.recent.pop_front();
         }
-        known.recent.push_back(Arc::clone(link));
+        known.recent.push_back((Arc::clone(link), now));
+        known.forget(now);
     }
 }
