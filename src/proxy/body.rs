@@ -9,6 +9,7 @@ use crate::http::h1::encode::{self, Sink};
 use crate::http::h1::framing::Kind;
 use crate::net::buffers::{Class, Segments};
 
+use super::buffering::{Buffering, Outgoing};
 use super::exchange::{BodyError, BodySource, ResponseSink};
 use super::output::Output;
 use super::transport::{Rx, TransportError, Tx};
@@ -136,7 +137,8 @@ pub(crate) enum RelayError {
 }
 
 /// Sends a response body to the client, and leaves it to be ended; returns its
-/// payload bytes. The head, not yet sent, leaves with what is already here.
+/// payload bytes. The head, not yet sent, leaves with what is already here. With
+/// `buffers`, so many bytes may wait for a client that is slow.
 ///
 /// # Errors
 /// See [`RelayError`]. Cancelling it leaves the response cut off.
@@ -145,54 +147,54 @@ pub(crate) async fn relay<S: ResponseSink>(
     rx: &mut Rx<'_>,
     sink: &mut S,
     read_timeout: Duration,
+    buffers: Option<usize>,
 ) -> Result<u64, RelayError> {
-    let received = match framing {
-        Kind::Empty => 0,
-        Kind::Length(length) => relay_length(length, rx, sink, read_timeout).await?,
-        Kind::Chunked => relay_chunked(rx, sink, read_timeout).await?,
-        Kind::UntilClose => relay_until_close(rx, sink, read_timeout).await?,
-    };
-    Ok(received)
-}
-
-async fn relay_length<S: ResponseSink>(
-    length: u64,
-    rx: &mut Rx<'_>,
-    sink: &mut S,
-    read_timeout: Duration,
-) -> Result<u64, RelayError> {
-    let mut left = length;
-    while left > 0 {
-        if !rx.input.plain().is_empty() {
-            let plain = rx.input.plain();
-            let data = plain
-                .get(..usize::try_from(left).unwrap_or(usize::MAX))
-                .unwrap_or(plain);
-            sink.write(data).await.map_err(RelayError::Client)?;
-            let used = data.len();
-            left -= used as u64;
-            rx.input.consume(used);
+    let mut incoming = Incoming::new(framing);
+    let buffering = buffers.map(|limit| Buffering::new(limit, read_timeout));
+    while !incoming.is_done() {
+        if rx.input.plain().is_empty() {
+            // Sent on at once: it may be an event that somebody waits for.
+            sink.flush().await.map_err(RelayError::Client)?;
+            match sink.segment_gaps().filter(|_| rx.is_bare()) {
+                Some(gaps) if incoming.left().is_some() => {
+                    let buffering = buffering.as_ref();
+                    relay_segments(gaps, buffering, rx, sink, &mut incoming, read_timeout).await?;
+                }
+                _ => incoming.fill(rx, Class::Medium, read_timeout).await?,
+            }
             continue;
         }
-        sink.flush().await.map_err(RelayError::Client)?;
-        match sink.segment_gaps().filter(|_| rx.is_bare()) {
-            Some(gaps) => left = relay_segments(left, gaps, rx, sink, read_timeout).await?,
-            None => fill(rx, read_timeout).await?,
+        let part = incoming.decode(rx.input.plain_mut())?;
+        match &buffering {
+            Some(buffering) if part.produced > 0 && !incoming.is_done() => {
+                let (buffer, start) = rx.input.detach(part.consumed);
+                let outgoing = Outgoing::Bytes(buffer, start..start + part.produced);
+                buffering.send(outgoing, sink, rx, &mut incoming).await?;
+            }
+            _ => {
+                let data = rx.input.plain().get(..part.produced).unwrap_or_default();
+                sink.write(data).await.map_err(RelayError::Client)?;
+                rx.input.consume(part.consumed);
+            }
         }
     }
-    Ok(length)
+    Ok(incoming.received)
 }
 
-/// The bulk of a body: received with gaps, encrypted where it lies, sent.
+/// The bulk of a body of known length: received with gaps, encrypted where it
+/// lies, sent.
 async fn relay_segments<S: ResponseSink>(
-    mut left: u64,
     gaps: (usize, usize),
+    buffering: Option<&Buffering>,
     rx: &mut Rx<'_>,
     sink: &mut S,
+    incoming: &mut Incoming,
     read_timeout: Duration,
-) -> Result<u64, RelayError> {
+) -> Result<(), RelayError> {
     let mut segments = Segments::take(gaps.0, gaps.1);
-    while left > 0 {
+    while let Some(left) = incoming.left()
+        && rx.is_bare()
+    {
         let limit = usize::try_from(left).unwrap_or(usize::MAX);
         let (read, filled) = rx
             .fill_segments(segments, limit, read_timeout)
@@ -201,69 +203,134 @@ async fn relay_segments<S: ResponseSink>(
         if read == 0 {
             return Err(RelayError::Premature);
         }
-        segments = sink
-            .segments(filled, read)
-            .await
-            .map_err(RelayError::Client)?;
-        left -= read as u64;
+        incoming.take(read);
+        let sent = match buffering {
+            Some(buffering) => {
+                let outgoing = Outgoing::Segments(filled, read);
+                buffering.send(outgoing, sink, rx, incoming).await?
+            }
+            None => {
+                let sent = sink.segments(filled, read).await;
+                Some(sent.map_err(RelayError::Client)?)
+            }
+        };
+        segments = sent.unwrap_or_else(|| Segments::take(gaps.0, gaps.1));
     }
-    Ok(left)
+    Ok(())
 }
 
-async fn relay_chunked<S: ResponseSink>(
-    rx: &mut Rx<'_>,
-    sink: &mut S,
-    read_timeout: Duration,
-) -> Result<u64, RelayError> {
-    let mut decoder = ChunkedDecoder::new();
-    let mut received = 0;
-    loop {
-        if !rx.input.plain().is_empty() {
-            let decoded = decoder
-                .decode(rx.input.plain_mut())
-                .map_err(RelayError::Invalid)?;
-            let data = rx.input.plain().get(..decoded.produced).unwrap_or_default();
-            sink.write(data).await.map_err(RelayError::Client)?;
-            received += decoded.produced as u64;
-            rx.input.consume(decoded.consumed);
-            if decoded.done {
-                return Ok(received);
+/// How much of a response's body has come, and how the rest is delimited.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    rest: Rest,
+    /// Payload bytes.
+    received: u64,
+}
+
+#[derive(Debug)]
+enum Rest {
+    /// More than 0.
+    Length(u64),
+    Chunked(ChunkedDecoder),
+    UntilClose,
+    Done,
+}
+
+/// What of the input is payload, now at its front, and what of it that took.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) produced: usize,
+    pub(super) consumed: usize,
+}
+
+impl Incoming {
+    fn new(framing: Kind) -> Self {
+        let rest = match framing {
+            Kind::Empty | Kind::Length(0) => Rest::Done,
+            Kind::Length(length) => Rest::Length(length),
+            Kind::Chunked => Rest::Chunked(ChunkedDecoder::new()),
+            Kind::UntilClose => Rest::UntilClose,
+        };
+        Self { rest, received: 0 }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.rest, Rest::Done)
+    }
+
+    /// The bytes that are still to come, if that is known.
+    fn left(&self) -> Option<u64> {
+        match self.rest {
+            Rest::Length(left) => Some(left),
+            Rest::Chunked(_) | Rest::UntilClose | Rest::Done => None,
+        }
+    }
+
+    /// Counts bytes of a body of known length.
+    fn take(&mut self, bytes: usize) {
+        self.received += bytes as u64;
+        if let Rest::Length(left) = &mut self.rest {
+            *left = left.saturating_sub(bytes as u64);
+            if *left == 0 {
+                self.rest = Rest::Done;
             }
         }
-        // Sent on at once: it may be an event that somebody waits for.
-        sink.flush().await.map_err(RelayError::Client)?;
-        fill(rx, read_timeout).await?;
     }
-}
 
-async fn relay_until_close<S: ResponseSink>(
-    rx: &mut Rx<'_>,
-    sink: &mut S,
-    read_timeout: Duration,
-) -> Result<u64, RelayError> {
-    let mut received = 0;
-    loop {
-        let data = rx.input.plain();
-        let length = data.len();
-        if length > 0 {
-            sink.write(data).await.map_err(RelayError::Client)?;
-            received += length as u64;
-            rx.input.consume(length);
-        }
-        sink.flush().await.map_err(RelayError::Client)?;
-        match rx.fill(Class::Medium, read_timeout).await {
-            Ok(0) if rx.was_cut_off() => return Err(RelayError::Premature),
-            Ok(0) => return Ok(received),
-            Ok(_) => {}
-            Err(error) => return Err(RelayError::Upstream(error)),
-        }
+    /// Takes the payload out of what has come.
+    pub(super) fn decode(&mut self, input: &mut [u8]) -> Result<Part, RelayError> {
+        let part = match &mut self.rest {
+            Rest::Done => Part {
+                produced: 0,
+                consumed: 0,
+            },
+            Rest::Length(left) => {
+                let length = input
+                    .len()
+                    .min(usize::try_from(*left).unwrap_or(usize::MAX));
+                self.take(length);
+                return Ok(Part {
+                    produced: length,
+                    consumed: length,
+                });
+            }
+            Rest::Chunked(decoder) => {
+                let decoded = decoder.decode(input).map_err(RelayError::Invalid)?;
+                if decoded.done {
+                    self.rest = Rest::Done;
+                }
+                Part {
+                    produced: decoded.produced,
+                    consumed: decoded.consumed,
+                }
+            }
+            Rest::UntilClose => Part {
+                produced: input.len(),
+                consumed: input.len(),
+            },
+        };
+        self.received += part.produced as u64;
+        Ok(part)
     }
-}
 
-async fn fill(rx: &mut Rx<'_>, read_timeout: Duration) -> Result<(), RelayError> {
-    match rx.fill(Class::Medium, read_timeout).await {
-        Ok(0) => Err(RelayError::Premature),
-        Ok(_) => Ok(()),
-        Err(error) => Err(RelayError::Upstream(error)),
+    /// Receives more of it, or learns that this was all.
+    ///
+    /// # Errors
+    /// [`RelayError`] of the backend's side. Cancelling it loses bytes.
+    pub(super) async fn fill(
+        &mut self,
+        rx: &mut Rx<'_>,
+        want: Class,
+        read_timeout: Duration,
+    ) -> Result<(), RelayError> {
+        match rx.fill(want, read_timeout).await {
+            Ok(0) if matches!(self.rest, Rest::UntilClose) && !rx.was_cut_off() => {
+                self.rest = Rest::Done;
+                Ok(())
+            }
+            Ok(0) => Err(RelayError::Premature),
+            Ok(_) => Ok(()),
+            Err(error) => Err(RelayError::Upstream(error)),
+        }
     }
 }

@@ -13,6 +13,7 @@ mod auth_basic;
 mod auth_request;
 mod balance;
 mod body;
+mod buffering;
 pub mod connection;
 mod cookies;
 mod cors;

@@ -49,6 +49,7 @@ mod recipes;
 mod relay;
 mod reload;
 mod resolver;
+mod response_buffering;
 mod response_filters;
 mod retry;
 mod review;

@@ -1,12 +1,14 @@
 //! What `proxy_*` changes in requests and responses on their way.
 
 use super::proxy::LocationKind;
-use super::values::{flag, has_variable, invalid_value, refuse, refuse_directive, set};
+use super::values::{
+    flag, has_variable, invalid_value, refuse, refuse_directive, set, size, small_number,
+};
 use super::variables::regex_key;
 use super::{Builder, Result};
 use crate::config::model::{
     CookieFlags, CookieName, CookieRules, HiddenFields, IgnoredFields, ProxyFilters,
-    RewritePattern, RewriteRule,
+    ResponseBuffering, RewritePattern, RewriteRule,
 };
 use crate::config::syntax::Directive;
 use crate::config::template::Template;
@@ -20,6 +22,9 @@ pub(super) struct FilterSettings {
     pass_request_headers: Option<bool>,
     pass_request_body: Option<bool>,
     request_buffering: Option<bool>,
+    buffering: Option<bool>,
+    buffers: Option<usize>,
+    buffer_size: Option<usize>,
     ignore_client_abort: Option<bool>,
     intercept_errors: Option<bool>,
     limit_rate: Option<Template>,
@@ -50,6 +55,15 @@ impl FilterSettings {
             b"proxy_pass_request_headers" => set(&mut self.pass_request_headers, d, flag(d)?)?,
             b"proxy_pass_request_body" => set(&mut self.pass_request_body, d, flag(d)?)?,
             b"proxy_request_buffering" => set(&mut self.request_buffering, d, flag(d)?)?,
+            b"proxy_buffering" => set(&mut self.buffering, d, flag(d)?)?,
+            b"proxy_buffers" => set(&mut self.buffers, d, buffers(d)?)?,
+            b"proxy_buffer_size" => {
+                let value = size(d, 0)?;
+                if value == 0 {
+                    return Err(invalid_value(d));
+                }
+                set(&mut self.buffer_size, d, value)?;
+            }
             b"proxy_ignore_client_abort" => set(&mut self.ignore_client_abort, d, flag(d)?)?,
             b"proxy_intercept_errors" => set(&mut self.intercept_errors, d, flag(d)?)?,
             b"proxy_limit_rate" => set(&mut self.limit_rate, d, bytes(builder, d)?)?,
@@ -73,8 +87,9 @@ impl FilterSettings {
     pub(super) fn inherit(&mut self, outer: &Self) {
         super::scope::inherit!(
             self, outer;
-            method, body, pass_request_headers, pass_request_body, request_buffering, ignore_client_abort, intercept_errors, limit_rate, hide, pass, ignored, redirects,
-            cookie_domains, cookie_paths, cookie_flags
+            method, body, pass_request_headers, pass_request_body, request_buffering, buffering,
+            buffers, buffer_size, ignore_client_abort, intercept_errors, limit_rate, hide, pass,
+            ignored, redirects, cookie_domains, cookie_paths, cookie_flags
         );
     }
 
@@ -106,6 +121,11 @@ impl FilterSettings {
             pass_request_headers: self.pass_request_headers.unwrap_or(true),
             pass_request_body: self.pass_request_body.unwrap_or(true),
             request_buffering: self.request_buffering.unwrap_or(true),
+            buffering: ResponseBuffering {
+                on: self.buffering.unwrap_or(true),
+                buffers: self.buffers.unwrap_or(32 << 10),
+                head: self.buffer_size.unwrap_or(4 << 10),
+            },
             ignore_client_abort: self.ignore_client_abort.unwrap_or(false),
             intercept_errors: self.intercept_errors.unwrap_or(false),
             limit_rate: self.limit_rate.clone(),
@@ -265,6 +285,16 @@ pub(super) fn bytes(builder: &Builder<'_>, d: &Directive) -> Result<Template> {
     template(builder, d, 0)
 }
 
+/// `proxy_buffers NUMBER SIZE`, in bytes.
+fn buffers(d: &Directive) -> Result<usize> {
+    let count: usize = small_number(d)?;
+    let size = size(d, 1)?;
+    if count < 2 || size == 0 {
+        return Err(refuse(d, "there must be at least 2 \"proxy_buffers\""));
+    }
+    count.checked_mul(size).ok_or_else(|| invalid_value(d))
+}
+
 fn template(builder: &Builder<'_>, d: &Directive, index: usize) -> Result<Template> {
     builder.template(d.arg(index), &d.position)
 }
@@ -275,9 +305,9 @@ fn ignore(ignored: &mut IgnoredFields, d: &Directive) -> Result<()> {
             b"X-Accel-Redirect" => ignored.accel_redirect = true,
             b"X-Accel-Limit-Rate" => ignored.accel_limit_rate = true,
             b"X-Accel-Charset" => ignored.accel_charset = true,
-            // These concern a cache or a buffer that is not there.
-            b"X-Accel-Expires" | b"X-Accel-Buffering" | b"Expires" | b"Cache-Control"
-            | b"Set-Cookie" | b"Vary" => {}
+            b"X-Accel-Buffering" => ignored.accel_buffering = true,
+            // These concern a cache that is not there.
+            b"X-Accel-Expires" | b"Expires" | b"Cache-Control" | b"Set-Cookie" | b"Vary" => {}
             _ => return Err(refuse(d, format!("invalid value \"{}\"", d.text(index)))),
         }
     }

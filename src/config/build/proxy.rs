@@ -290,6 +290,7 @@ pub(super) fn for_relay(
             accel_redirect: true,
             accel_limit_rate: true,
             accel_charset: true,
+            accel_buffering: true,
         },
         redirects: Box::default(),
         ..settings.filters.build(None)

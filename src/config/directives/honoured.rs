@@ -723,6 +723,23 @@ pub(super) const ROWS: &[Row] = &[
         "read as much of a body as fits `client_body_buffer_size` before a backend is asked",
     ),
     flag(
+        "proxy_buffering",
+        HSL,
+        "a slow client does not keep its backend waiting for what fits `proxy_buffers`",
+    ),
+    words(
+        "proxy_buffers",
+        HSL,
+        (2, 2),
+        "number and size of what may wait for a client, in memory",
+    ),
+    words(
+        "proxy_buffer_size",
+        HSL,
+        ONE,
+        "largest head of a response: 16k in any case, 64k at the most",
+    ),
+    flag(
         "proxy_pass_request_body",
         HSL,
         "send the client's body to the backend",

@@ -47,7 +47,7 @@ const fn fixed(
 
 const KERNEL: &str = "how bytes reach the socket is the ring's business";
 const TABLES: &str = "tables have the size they need";
-const BUFFERS: &str = "bodies are always streamed with bounded buffers";
+const BUFFERS: &str = "bodies are streamed through bounded memory, without temporary files";
 const NO_CACHE: &str = "nothing is cached";
 const LATER: &str = "is not implemented in this version";
 const CACHES: &str = "is not supported: ringwall does not cache";
@@ -178,20 +178,13 @@ pub(super) const GROUPS: &[Group] = &[
         "msie_padding",
     ),
     // Bodies.
-    group(
-        BUFFERS,
-        HSL,
-        FLAG,
-        "\
-         proxy_buffering client_body_in_single_buffer",
-    ),
+    group(BUFFERS, HSL, FLAG, "client_body_in_single_buffer"),
     group(
         BUFFERS,
         HSL,
         SOME,
         "\
-         client_body_temp_path proxy_buffers proxy_buffer_size \
-         proxy_busy_buffers_size proxy_max_temp_file_size proxy_temp_file_write_size \
+         client_body_temp_path proxy_busy_buffers_size proxy_max_temp_file_size proxy_temp_file_write_size \
          proxy_temp_path proxy_send_lowat subrequest_output_buffer_size",
     ),
     // Names, zones and caches.

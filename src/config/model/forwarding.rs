@@ -21,6 +21,8 @@ pub struct ProxyFilters {
     pub pass_request_body: bool,
     /// `proxy_request_buffering`. Default on.
     pub request_buffering: bool,
+    /// `proxy_buffering`, `proxy_buffers`, `proxy_buffer_size`.
+    pub buffering: ResponseBuffering,
     /// `proxy_intercept_errors`. Default off.
     pub intercept_errors: bool,
     /// `proxy_limit_rate`, bytes per second.
@@ -35,6 +37,19 @@ pub struct ProxyFilters {
     pub redirects: Box<[RewriteRule]>,
     /// `proxy_cookie_*`; `None` where nothing is done to cookies.
     pub cookies: Option<Box<CookieRules>>,
+}
+
+/// What of a response may wait for its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResponseBuffering {
+    /// `proxy_buffering`, which a backend's X-Accel-Buffering can change.
+    /// Default on.
+    pub on: bool,
+    /// `proxy_buffers`, bytes in all. Default 32 KiB.
+    pub buffers: usize,
+    /// `proxy_buffer_size`: bytes of a response's head at the most, though never
+    /// less than 16 KiB. Default 4 KiB.
+    pub head: usize,
 }
 
 /// Which of a backend's fields the client does not see.
@@ -80,6 +95,8 @@ pub struct IgnoredFields {
     pub accel_limit_rate: bool,
     /// `X-Accel-Charset`.
     pub accel_charset: bool,
+    /// `X-Accel-Buffering`.
+    pub accel_buffering: bool,
 }
 
 /// One `proxy_redirect`, `proxy_cookie_domain` or `proxy_cookie_path`.

@@ -28,14 +28,38 @@ use crate::telemetry::error_log::Level;
 use super::request::sent_method;
 use super::{Broken, Cause, HEAD_PHASE, Reuse, closed_early, record, upstream_failed};
 
-/// Bytes of a response's head at the most. Nginx's `proxy_buffer_size` is one
-/// page; this is four, and fits one receive buffer together with its body's
-/// first bytes.
-const RESPONSE_HEAD: HeadLimits = HeadLimits {
-    line: 16 << 10,
-    total: 16 << 10,
-    fields: 256,
-};
+/// Bytes of a response's head that are taken in any case. Nginx's
+/// `proxy_buffer_size` is one page unless told; this is four, and fits one
+/// receive buffer together with its body's first bytes.
+const USUAL_HEAD: usize = 16 << 10;
+/// Bytes of a response's head at the most: what the largest receive buffer holds
+/// with some of its body.
+const LARGEST_HEAD: usize = 64 << 10;
+
+fn head_limits(proxy: &Proxy) -> HeadLimits {
+    let bytes = proxy.filters.buffering.head;
+    let bytes = bytes.clamp(USUAL_HEAD, LARGEST_HEAD);
+    HeadLimits {
+        line: bytes,
+        total: bytes,
+        fields: 256,
+    }
+}
+
+/// How many bytes of this response may wait for the client, if any.
+fn buffers(proxy: &Proxy, head: &ResponseHead, bytes: &[u8]) -> Option<usize> {
+    let filters = &proxy.filters;
+    let mut on = filters.buffering.on;
+    if !filters.ignored.accel_buffering {
+        match head.find(bytes, b"X-Accel-Buffering").next() {
+            Some(word) if word.eq_ignore_ascii_case(b"no") => on = false,
+            Some(word) if word.eq_ignore_ascii_case(b"yes") => on = true,
+            _ => {}
+        }
+    }
+    on.then_some(filters.buffering.buffers)
+}
+
 /// Interim responses (1xx) that a backend may send before the final one.
 const MAX_INTERIM: usize = 16;
 
@@ -86,6 +110,7 @@ pub(super) async fn respond<S: ResponseSink>(
         Version::Http10 => options.keep_alive,
     };
     send_response_head(request, proxy, &head, &options, framing, input, sink);
+    let buffers = buffers(proxy, &head, input);
     rx.input.consume(head.len);
     if request.method() == Method::Head && framing != Kind::Empty {
         // `proxy_method` made it a GET: the client gets the head alone, and
@@ -96,7 +121,7 @@ pub(super) async fn respond<S: ResponseSink>(
     if let Some(rate) = &proxy.filters.limit_rate {
         rx.pace = Pace::new(answers::bytes_of(Some(rate), request), 0);
     }
-    let relayed = body::relay(framing, rx, sink, proxy.read_timeout).await;
+    let relayed = body::relay(framing, rx, sink, proxy.read_timeout, buffers).await;
     rx.pace = None;
     match relayed {
         Ok(received) => {
@@ -263,11 +288,12 @@ async fn receive_head<S: ResponseSink>(
     sink: &mut S,
     head: &mut ResponseHead,
 ) -> Result<(), Broken> {
+    let limits = head_limits(proxy);
     let mut interim = 0;
     let mut untouched = true;
     loop {
         if !rx.input.plain().is_empty() {
-            match parse_response(rx.input.plain(), &RESPONSE_HEAD, head) {
+            match parse_response(rx.input.plain(), &limits, head) {
                 Ok(Status::Complete) if head.status == 101 => return Ok(()),
                 Ok(Status::Complete) if head.status < 200 && interim < MAX_INTERIM => {
                     interim += 1;
