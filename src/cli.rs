@@ -32,6 +32,9 @@ pub struct Cli {
     /// Test configuration and exit
     #[arg(short = 't')]
     pub test: bool,
+    /// With -t, list each directive with its class, file and line first
+    #[arg(long = "explain", requires = "test")]
+    pub explain: bool,
     /// Test configuration, dump it and exit
     #[arg(short = 'T')]
     pub dump: bool,
@@ -143,5 +146,7 @@ mod tests {
         assert!(cli.test && cli.quiet);
         assert_eq!(cli.directives, ["daemon off;", "pid x;"]);
         assert!(Cli::try_parse_from(["ringwall", "-s", "restart"]).is_err());
+        assert!(Cli::try_parse_from(["ringwall", "-t", "--explain"]).is_ok());
+        assert!(Cli::try_parse_from(["ringwall", "--explain"]).is_err());
     }
 }

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
     match &cli.signal {
         Some(name) => process::signal(&options, name),
         None if cli.dump => process::dump(&options, cli.quiet),
+        None if cli.explain => process::explain(&options, cli.quiet),
         None if cli.test => process::test(&options, cli.quiet),
         None => process::run(&options),
     }

@@ -34,8 +34,8 @@ mod variables;
 use std::path::PathBuf;
 
 pub use address_rules::{AddressRules, InvalidNetwork, Network};
-pub use build::Responder;
 pub(crate) use build::pass_url;
+pub use build::{Explained, Responder, Verdict};
 pub use client_rules::{ClientMatcher, ClientRule, ClientRules, RuleEffect, UriPattern};
 pub use error::Error;
 pub use limits::{ConnectionLimit, LimitZone, Limits, RequestLimit};
@@ -103,6 +103,16 @@ impl LoadOptions {
 /// The first thing that is wrong, with file and line.
 pub fn load(options: &LoadOptions) -> Result<Config, Error> {
     parse_and_build(&FileSystem, &SystemResolver, options)
+}
+
+/// What becomes of each directive of a configuration, in file order; nothing
+/// but the configuration's own files is read.
+///
+/// # Errors
+/// A file that cannot be read, or that is not nginx.conf.
+pub fn explain(options: &LoadOptions) -> Result<Vec<Explained>, Error> {
+    let tree = syntax::read(&FileSystem, options)?;
+    Ok(build::explain(&tree.directives))
 }
 
 /// As [`load`], from whatever files and hosts the caller provides.

@@ -32,11 +32,14 @@ mod health;
 mod link;
 mod names;
 mod parting;
+mod reach;
 
 pub use health::{HealthCheck, StatusSet};
 pub use link::{ProxyLink, ProxyProtocol};
 pub use names::{ParsedUrl, ResolverId, ResolverSettings, UpstreamNames, UrlTarget};
 pub use parting::{Lingering, Parting};
+pub use reach::Reach;
+pub(crate) use reach::{fixed_folder, fixed_part};
 
 pub use balancing::{BalanceMethod, Conditions, NextUpstream, Sticky, StickyCookie, StickyExpires};
 pub use files::*;
@@ -101,6 +104,8 @@ pub struct Config {
     pub upstreams: Vec<Arc<Upstream>>,
     /// The upstreams by name, for URLs with variables.
     pub upstream_names: UpstreamNames,
+    /// What is opened while requests are served.
+    pub reach: Reach,
     /// Every `health_check`.
     pub health_checks: Vec<HealthCheck>,
     /// Every `resolver`, each once; the index is its [`ResolverId`].
@@ -162,6 +167,11 @@ pub struct Core {
     /// `user NAME [GROUP]`.
     pub user: Option<Located<(String, Option<String>)>>,
     /// `ssl_watch`, in the main context or in `http`: the time between two
+    /// `seccomp`: every thread but the main one has a list of the system calls
+    /// that it may make. Default on.
+    pub seccomp: bool,
+    /// `landlock`: likewise of files. Default on.
+    pub landlock: bool,
     /// looks at the files that certificates come from. `None` for off.
     pub ssl_watch: Option<Duration>,
     /// `error_log` of the main context, never empty.

@@ -16,3 +16,4 @@ pub mod proxy_protocol;
 pub mod resolver;
 pub mod socket;
 pub mod spawn;
+pub mod spawner;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
 
 use super::handoff::handoff;
+use super::spawner::{self, Role};
 
 /// Threads at the most, for the whole process: Nginx's `thread_pool default`.
 const MAX_THREADS: usize = 32;
@@ -81,9 +82,8 @@ impl Pool {
     }
 
     fn start_thread(&'static self) -> io::Result<()> {
-        let started = thread::Builder::new()
-            .name("files".into())
-            .spawn(|| self.work());
+        let builder = thread::Builder::new().name("files".into());
+        let started = spawner::start(Role::Files, builder, || self.work());
         if let Err(error) = started {
             let mut state = lock(&self.state);
             state.threads -= 1;
@@ -96,7 +96,8 @@ impl Pool {
         Ok(())
     }
 
-    fn work(&self) {
+    fn work(&'static self) {
+        let generation = spawner::generation();
         // The worker that started this thread is pinned to its core, and its
         // children with it. The main thread is not.
         if let Ok(all) = sched_getaffinity(Some(rustix::process::getpid())) {
@@ -105,6 +106,17 @@ impl Pool {
         }
         let mut state = lock(&self.state);
         loop {
+            if generation != spawner::generation() {
+                // What is waiting is for one who may open other files.
+                if state.waiting.is_empty() {
+                    state.threads -= 1;
+                } else {
+                    drop(state);
+                    // Where none can be had, the next job asks again.
+                    let _ = self.start_thread();
+                }
+                return;
+            }
             if let Some(job) = state.waiting.pop_front() {
                 drop(state);
                 job();

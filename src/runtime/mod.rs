@@ -12,6 +12,7 @@ mod pidfile;
 mod privileges;
 pub mod probe;
 pub mod process;
+mod sandbox;
 mod snapshot;
 mod stapler;
 mod supervisor;

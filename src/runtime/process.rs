@@ -1,6 +1,6 @@
 //! What the command line asks for: run, test, dump, signal.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
-use crate::config::{self, Core, EventMethod, LoadOptions, LogLevel, LogTarget, Remark};
+use crate::config::{
+    self, Core, EventMethod, Explained, LoadOptions, LogLevel, LogTarget, Remark, Verdict,
+};
 use crate::proxy::gateway::{Gateway, level};
 use crate::telemetry::clock;
 use crate::telemetry::error_log::{Level, format_line};
@@ -20,6 +22,7 @@ use super::daemon;
 use super::pidfile::{self, PidFile, describe};
 use super::privileges;
 use super::probe::{self, Driver};
+use super::sandbox;
 use super::snapshot::{Builder, Loaded, Refusal};
 use super::supervisor::{self, RemarkLine, Supervisor};
 use super::upgrade;
@@ -32,6 +35,40 @@ pub fn test(options: &LoadOptions, quiet: bool) -> ExitCode {
         Ok(_) => ExitCode::SUCCESS,
         Err(code) => code,
     }
+}
+
+/// Lists what becomes of each directive (`-t --explain`), and tests. The list
+/// goes to standard output, and does not end at the first thing that is wrong.
+pub fn explain(options: &LoadOptions, quiet: bool) -> ExitCode {
+    let explained = match config::explain(options) {
+        Ok(explained) => explained,
+        Err(error) => return fail(options, &error),
+    };
+    let mut text = String::new();
+    for directive in &explained {
+        let class = directive.verdict.name();
+        let Explained {
+            name,
+            position,
+            remark,
+            ..
+        } = directive;
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{class:<15} {name:<32} {position}  {remark}");
+    }
+    let counts = Verdict::ALL.map(|verdict| {
+        let of_it = explained.iter().filter(|d| d.verdict == verdict);
+        format!("{} {}", of_it.count(), verdict.name())
+    });
+    let _ = writeln!(
+        text,
+        "{} directives: {}",
+        explained.len(),
+        counts.join(", ")
+    );
+    // A reader that closes the pipe early has had enough.
+    let _ = io::stdout().write_all(text.as_bytes());
+    test(options, quiet)
 }
 
 /// Tests, then prints every file that the configuration consists of (`-T`).
@@ -180,7 +217,7 @@ fn serve(
     let user = loaded.user.clone();
     let mut supervisor = Supervisor::new(
         builder,
-        LogFiles::new().prepared_by(privileges::shed_capabilities),
+        LogFiles::new().prepared_by(sandbox::confine_log_writer),
         driver,
         loaded,
         program,
@@ -220,6 +257,9 @@ fn serve(
             Level::Notice,
             format_args!("{}", privileges::in_force(user)),
         );
+    }
+    for line in supervisor.sandbox() {
+        supervisor.log(Level::Notice, format_args!("{line}"));
     }
     supervisor.log(
         Level::Notice,

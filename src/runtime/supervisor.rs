@@ -24,6 +24,7 @@ use super::affinity;
 use super::listeners::{self, Listening};
 use super::pidfile::describe;
 use super::probe::Driver;
+use super::sandbox;
 use super::snapshot::{Builder, Loaded, Refusal};
 use super::stapler::Stapler;
 use super::systemd::Manager;
@@ -71,6 +72,8 @@ pub(super) struct Supervisor {
     /// The program's file, as it was called when this process began.
     program: PathBuf,
     upgrade: Option<Upgrade>,
+    /// What the log is to say of it.
+    sandbox: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -147,6 +150,7 @@ impl Supervisor {
             manager: Manager::from_environment(),
             program,
             upgrade: None,
+            sandbox: Vec::new(),
         })
     }
 
@@ -157,6 +161,7 @@ impl Supervisor {
     /// # Errors
     /// A thread cannot be made, or not even epoll can be had.
     pub(super) fn start(&mut self) -> io::Result<Option<io::Error>> {
+        self.sandbox = sandbox::establish(&self.published.load().config)?;
         self.logs.start()?;
         self.ticker = Some(Ticker::start(IDLE_TICK)?);
         let Err(error) = self.adjust_workers() else {
@@ -177,6 +182,11 @@ impl Supervisor {
     /// The log files that are open.
     pub(super) fn log_paths(&self) -> Vec<PathBuf> {
         self.logs.paths()
+    }
+
+    /// What the sandbox is made of.
+    pub(super) fn sandbox(&self) -> &[String] {
+        &self.sandbox
     }
 
     /// What the workers run on.
@@ -393,6 +403,7 @@ impl Supervisor {
 
     fn try_reload(&mut self) -> Result<(), Refusal> {
         let mut loaded = self.builder.load()?;
+        loaded.remarks.extend(sandbox::admit(&loaded.config)?);
         let workers = worker_count(&loaded.config);
         listeners::reconcile(&mut self.listening, &loaded.config, workers, None)
             .map_err(Refusal::new)?;
@@ -402,6 +413,8 @@ impl Supervisor {
         report_lost_lines(&self.logs, &gateway);
         self.watch = watch;
         self.builder.metrics.took_up_configuration();
+        // First: the new configuration's files are asked for at once.
+        sandbox::widen(&gateway.config);
         let old = self.published.swap(Arc::new(gateway));
         self.retired.push(old);
         for remark in &remarks {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::SIGALRM;
 
-use super::privileges;
+use super::sandbox;
 
 /// A thread that does nothing but wait and raise SIGALRM. An alarm(2) would do
 /// without it, but cannot be set without unsafe code.
@@ -30,7 +30,7 @@ impl Ticker {
         let handle = thread::Builder::new()
             .name("ticker".into())
             .spawn(move || {
-                privileges::shed_capabilities();
+                sandbox::confine_bystander();
                 loop {
                     let begun = Instant::now();
                     let wait = || Duration::from_millis(shared.load(Ordering::Relaxed));

@@ -26,7 +26,7 @@ use crate::config::ListenAddress;
 use crate::net::listener::{BindAddress, BoundListener, take_inherited};
 
 use super::listeners::Listening;
-use super::privileges;
+use super::{privileges, sandbox};
 
 /// Descriptors of listening sockets, each with a `;` behind it.
 const SOCKETS: &str = "NGINX";
@@ -90,7 +90,7 @@ impl Upgrade {
         thread::Builder::new()
             .name("upgrade".into())
             .spawn(move || {
-                privileges::shed_capabilities();
+                sandbox::confine_bystander();
                 // Nobody listens any more where this process ends.
                 let _ = sender.send(wait_for(reader));
                 let _ = signal_hook::low_level::raise(SIGALRM);

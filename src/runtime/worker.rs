@@ -28,8 +28,8 @@ use crate::telemetry::error_log::Level;
 
 use super::affinity;
 use super::pidfile::describe;
-use super::privileges;
 use super::probe::{Driver, RING_ENTRIES};
+use super::sandbox;
 
 /// Accepts that a worker keeps outstanding on each listener with io_uring:
 /// while one is being handled the others still take their turn, so a burst is
@@ -143,9 +143,12 @@ fn run<F: Future<Output = ()>>(
                 .build();
             match runtime {
                 Ok(mut runtime) => {
-                    privileges::shed_capabilities();
-                    report(Ok(()));
-                    runtime.block_on(main());
+                    let confined = sandbox::confine(sandbox::Thread::Worker);
+                    let is_confined = confined.is_ok();
+                    report(confined);
+                    if is_confined {
+                        runtime.block_on(main());
+                    }
                 }
                 Err(error) => {
                     report(Err(error));
@@ -154,9 +157,12 @@ fn run<F: Future<Output = ()>>(
         }
         Driver::Epoll => match RuntimeBuilder::<LegacyDriver>::new().enable_timer().build() {
             Ok(mut runtime) => {
-                privileges::shed_capabilities();
-                report(Ok(()));
-                runtime.block_on(main());
+                let confined = sandbox::confine(sandbox::Thread::Worker);
+                let is_confined = confined.is_ok();
+                report(confined);
+                if is_confined {
+                    runtime.block_on(main());
+                }
             }
             Err(error) => {
                 report(Err(error));

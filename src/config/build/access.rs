@@ -8,7 +8,7 @@ use super::values::{invalid_parameter, invalid_value, milliseconds, refuse, set}
 use super::{Builder, Result, variables};
 use crate::config::address_rules::{AddressRules, Network};
 use crate::config::client_rules::RuleEffect;
-use crate::config::model::{Access, AuthBasic, AuthRequest, Satisfy};
+use crate::config::model::{Access, AuthBasic, AuthRequest, Satisfy, fixed_folder};
 use crate::config::source::path_of;
 use crate::config::syntax::Directive;
 use crate::config::template::Template;
@@ -94,6 +94,8 @@ impl AccessSettings {
     pub(super) fn finish(&self, builder: &Builder<'_>) -> Option<Box<Access>> {
         let auth_basic = match (&self.auth_basic, &self.user_file) {
             (Some(realm), Some(user_file)) if realm.as_literal() != Some(b"off") => {
+                let folder = builder.folder.join(fixed_folder(user_file));
+                builder.reach.borrow_mut().passwords.insert(folder);
                 Some(AuthBasic {
                     realm: realm.clone(),
                     user_file: user_file.clone(),

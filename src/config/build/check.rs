@@ -28,13 +28,7 @@ fn check_block(
             Class::Honoured(_) => check_arguments(directive, row)?,
             Class::Fixed(values, otherwise) => {
                 check_arguments(directive, row)?;
-                let words: Vec<_> = (0..directive.args.len())
-                    .map(|i| directive.text(i))
-                    .collect();
-                if !values.contains(&words.join(" ").as_str()) {
-                    let what = format!("{otherwise} (only \"{}\" is accepted)", values[0]);
-                    return Err(refuse_directive(directive, &what));
-                }
+                check_fixed(directive, values, otherwise)?;
             }
             Class::NoEffect(reason) => {
                 check_arguments(directive, row)?;
@@ -54,7 +48,19 @@ fn check_block(
     Ok(())
 }
 
-fn row_for(directive: &Directive, context: Contexts) -> Result<&'static Row> {
+/// A directive that is honoured with certain arguments only.
+pub(super) fn check_fixed(directive: &Directive, values: &[&str], otherwise: &str) -> Result<()> {
+    let words: Vec<_> = (0..directive.args.len())
+        .map(|i| directive.text(i))
+        .collect();
+    if values.contains(&words.join(" ").as_str()) {
+        return Ok(());
+    }
+    let what = format!("{otherwise} (only \"{}\" is accepted)", values[0]);
+    Err(refuse_directive(directive, &what))
+}
+
+pub(super) fn row_for(directive: &Directive, context: Contexts) -> Result<&'static Row> {
     let rows = lookup(&directive.name.value);
     if rows.is_empty() {
         let name = directive.name();
@@ -65,7 +71,7 @@ fn row_for(directive: &Directive, context: Contexts) -> Result<&'static Row> {
         .ok_or_else(|| refuse_directive(directive, "is not allowed here"))
 }
 
-fn check_arguments(directive: &Directive, row: &Row) -> Result<()> {
+pub(super) fn check_arguments(directive: &Directive, row: &Row) -> Result<()> {
     let name = row.name;
     let (min, max, block) = match row.arguments {
         Arguments::Unchecked => return Ok(()),
@@ -95,7 +101,7 @@ fn check_arguments(directive: &Directive, row: &Row) -> Result<()> {
 }
 
 /// Which context a block opens; `types` and `map` hold no directives.
-fn context_inside(row: &Row, around: Contexts) -> Option<Contexts> {
+pub(super) fn context_inside(row: &Row, around: Contexts) -> Option<Contexts> {
     match (row.name, row.arguments) {
         ("events", _) => Some(Contexts::EVENTS),
         ("http", _) => Some(Contexts::HTTP),

@@ -57,6 +57,8 @@ struct Draft {
     daemon: Option<bool>,
     master_process: Option<bool>,
     user: Option<Located<(String, Option<String>)>>,
+    seccomp: Option<bool>,
+    landlock: Option<bool>,
     ssl_watch: Option<Option<std::time::Duration>>,
     error_logs: Vec<ErrorLog>,
 }
@@ -86,6 +88,8 @@ impl Draft {
             }
             b"pid" => set(&mut self.pid, d, builder.file_to_write(d.arg(0))),
             b"daemon" => set(&mut self.daemon, d, flag(d)?),
+            b"seccomp" => set(&mut self.seccomp, d, flag(d)?),
+            b"landlock" => set(&mut self.landlock, d, flag(d)?),
             b"master_process" => set(&mut self.master_process, d, flag(d)?),
             b"user" => {
                 let group = (d.args.len() > 1).then(|| d.text(1).into_owned());
@@ -170,6 +174,8 @@ impl Draft {
             daemon: self.daemon.unwrap_or(true),
             master_process: self.master_process.unwrap_or(true),
             user: self.user,
+            seccomp: self.seccomp.unwrap_or(true),
+            landlock: self.landlock.unwrap_or(true),
             ssl_watch: self.ssl_watch.flatten(),
             error_logs,
         }

@@ -7,6 +7,7 @@ use super::values::{flag, not_implemented, number, refuse, refuse_directive, set
 use super::{Builder, Result};
 use crate::config::model::{
     AutoIndex, AutoIndexFormat, Charset, Files, IfModifiedSince, Root, RootKind, Symlinks, TypeSet,
+    fixed_part,
 };
 use crate::config::syntax::Directive;
 use crate::config::template::{Part, Template, Variable};
@@ -115,12 +116,15 @@ impl FileSettings {
             exact_size: self.autoindex_exact_size.unwrap_or(true),
             local_time: self.autoindex_localtime.unwrap_or(false),
         };
+        let root = self.root.clone().unwrap_or_else(|| Root {
+            path: absolute(Template::literal(b"html"), &prefix),
+            kind: RootKind::Root,
+            prefix,
+        });
+        let reached = fixed_part(&root.path);
+        builder.reach.borrow_mut().files.insert(reached);
         Files {
-            root: self.root.clone().unwrap_or_else(|| Root {
-                path: absolute(Template::literal(b"html"), &prefix),
-                kind: RootKind::Root,
-                prefix,
-            }),
+            root,
             index: self
                 .index
                 .clone()

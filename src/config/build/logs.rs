@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::values::{has_variable, invalid_parameter, not_implemented, refuse, refuse_directive};
 use super::{Builder, Result, syslog};
 use crate::config::model::{
-    AccessLog, ErrorLog, LogBuffering, LogEscape, LogFormat, LogLevel, LogTarget,
+    AccessLog, ErrorLog, LogBuffering, LogEscape, LogFormat, LogLevel, LogTarget, fixed_part,
 };
 use crate::config::syntax::Directive;
 use crate::config::units;
@@ -123,6 +123,7 @@ impl AccessLogs {
         } else if has_variable(value) {
             let full = builder.file_to_write(value);
             let path = builder.template(full.as_os_str().as_bytes(), &d.position)?;
+            builder.reach.get_mut().logs.insert(fixed_part(&path));
             (LogTarget::Computed, Some(path))
         } else {
             (LogTarget::File(builder.file_to_write(value)), None)

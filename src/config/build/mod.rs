@@ -14,6 +14,7 @@ mod core;
 mod cors;
 mod delivery;
 mod expires;
+mod explain;
 mod files;
 mod filters;
 mod gzip;
@@ -45,7 +46,7 @@ mod url;
 mod values;
 mod variables;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,14 +54,16 @@ use std::sync::Arc;
 use super::LoadOptions;
 use super::error::Error;
 use super::model::{
-    Config, HealthCheck, LogBuffering, LogFormat, LogLevel, LogTarget, Position, ProxyTls, Remark,
-    ResolverSettings,
+    Config, HealthCheck, LogBuffering, LogFormat, LogLevel, LogTarget, Position, ProxyTls, Reach,
+    Remark, ResolverSettings,
 };
 use super::pem_source::Secret;
 use super::source::{Resolver, path_of};
 use super::syntax::Tree;
 use super::template::{Template, Variable};
 
+pub(super) use self::explain::explain;
+pub use self::explain::{Explained, Verdict};
 pub use self::responder::Responder;
 
 type Result<T> = std::result::Result<T, Error>;
@@ -86,6 +89,7 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         records_client_hello: Cell::new(false),
         records_session_id: Cell::new(false),
         records_response_fields: Cell::new(false),
+        reach: RefCell::default(),
         upstreams: upstream::Upstreams::default(),
         proxy_tls: Vec::new(),
         resolvers: Vec::new(),
@@ -102,6 +106,7 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         records_client_hello: builder.records_client_hello.get(),
         records_session_id: builder.records_session_id.get(),
         records_response_fields: builder.records_response_fields.get(),
+        reach: builder.reach.take(),
         upstream_names: builder.upstreams.take_names(),
         upstreams: builder.upstreams.into_all(),
         resolvers: builder.resolvers,
@@ -138,6 +143,8 @@ struct Builder<'a> {
     records_session_id: Cell<bool>,
     /// Whether one names a field of a response.
     records_response_fields: Cell<bool>,
+    /// What is opened while requests are served.
+    reach: RefCell<Reach>,
     upstreams: upstream::Upstreams,
     proxy_tls: Vec<Arc<ProxyTls>>,
     resolvers: Vec<ResolverSettings>,

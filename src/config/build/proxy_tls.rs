@@ -12,7 +12,9 @@ use super::values::{
 };
 use super::{Builder, Result};
 use crate::config::error::Error;
-use crate::config::model::{CertificateAndKey, Located, ProxyTls, TlsVersions, TrustSource};
+use crate::config::model::{
+    CertificateAndKey, Located, ProxyTls, TlsVersions, TrustSource, fixed_folder,
+};
 use crate::config::named_certificate::{CertificateCache, NamedCertificate};
 use crate::config::pem_source::PemSource;
 use crate::config::syntax::Directive;
@@ -144,6 +146,18 @@ impl ProxyTlsSettings {
             },
             (certificate, Some((key, _))) => (certificate.template(), Some(key.template())),
         };
+        for template in [Some(&certificate), key.as_ref()].into_iter().flatten() {
+            let is_file = match template.parts.first() {
+                Some(Part::Literal(bytes)) => {
+                    !bytes.starts_with(b"data:") && !bytes.starts_with(b"env:")
+                }
+                _ => true,
+            };
+            if is_file {
+                let folder = builder.folder.join(fixed_folder(template));
+                builder.reach.borrow_mut().certificates.insert(folder);
+            }
+        }
         let named = NamedCertificate::new(
             (certificate, key),
             self.certificate_cache.flatten(),

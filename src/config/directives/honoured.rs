@@ -98,6 +98,16 @@ pub(super) const ROWS: &[Row] = &[
         M,
         "`off`: a single worker, in the foreground",
     ),
+    flag(
+        "seccomp",
+        M,
+        "threads but the main one may make only the system calls that they need (on)",
+    ),
+    flag(
+        "landlock",
+        M,
+        "threads but the main one may open only the files that serving needs (on)",
+    ),
     words(
         "error_log",
         M.with(HSL),

@@ -6,6 +6,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::net::spawner::{self, Role};
+
 /// Questions under way at the most; further ones wait.
 const MAX_THREADS: usize = 64;
 /// How long a thread waits for another question.
@@ -36,10 +38,10 @@ pub(super) fn run(job: Job) {
         FILLED.notify_one();
         return;
     }
-    let started = thread::Builder::new()
+    let builder = thread::Builder::new()
         .name("resolver".into())
-        .stack_size(STACK)
-        .spawn(work);
+        .stack_size(STACK);
+    let started = spawner::start(Role::Resolver, builder, work);
     match started {
         Ok(_) => queue.threads += 1,
         Err(_) if queue.threads == 0 => queue.jobs.clear(),

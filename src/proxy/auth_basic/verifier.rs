@@ -23,6 +23,7 @@ use rustix::thread::{sched_getaffinity, sched_setaffinity};
 use zeroize::Zeroizing;
 
 use crate::net::handoff::{Giver, handoff};
+use crate::net::spawner::{self, Role};
 
 use super::passwords::{self, Match};
 use super::users;
@@ -161,10 +162,14 @@ impl Verifier {
 
     /// Sees to it that there are threads; `false` if there is none.
     fn staff(&'static self, queue: &mut Queue) -> bool {
-        let cores = thread::available_parallelism().map_or(1, Into::into);
+        // The main thread's: a worker is pinned to one, and may not look into
+        // the files that available_parallelism() asks.
+        let own = sched_getaffinity(Some(rustix::process::getpid()));
+        let cores = own.map_or(1, |cores| cores.count() as usize);
         while queue.threads < (cores / 2).clamp(1, 4) {
             let name = format!("password {}", queue.threads);
-            let spawned = thread::Builder::new().name(name).spawn(|| self.work());
+            let builder = thread::Builder::new().name(name);
+            let spawned = spawner::start(Role::Passwords, builder, || self.work());
             if spawned.is_err() {
                 break;
             }
@@ -174,7 +179,8 @@ impl Verifier {
     }
 
     /// A thread's life.
-    fn work(&self) {
+    fn work(&'static self) {
+        let generation = spawner::generation();
         // It inherits the core of the worker that started it; the main thread
         // has all that the process may use.
         if let Ok(cores) = sched_getaffinity(Some(rustix::process::getpid())) {
@@ -184,6 +190,15 @@ impl Verifier {
         let _ = rustix::process::setpriority_process(None, NICE);
         let mut looked = Instant::now();
         loop {
+            if generation != spawner::generation() {
+                // What is waiting is for one who may read other files.
+                let mut queue = lock(&self.queue);
+                queue.threads -= 1;
+                if !queue.jobs.is_empty() {
+                    self.staff(&mut queue);
+                }
+                return;
+            }
             if let Some(job) = self.next_job() {
                 // A panic in it ends this one answer: the giver is dropped,
                 // and says so to whom waits.

@@ -9,6 +9,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat, stat};
 use rustix::io::{Errno, Result};
 
 use crate::net::offload::offload;
+use crate::net::spawner;
 
 /// What a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,9 +76,17 @@ pub(super) enum Index {
 /// # Errors
 /// Whatever the system says; `ELOOP` for a link that is not allowed.
 pub(super) async fn open(path: Vec<u8>, policy: Policy) -> Result<Opened> {
-    offload(move || open_now(&path, &policy))
+    let (again, policy_again) = (path.clone(), policy.clone());
+    let opened = offload(move || open_now(&path, &policy))
         .await
-        .unwrap_or_else(|error| Err(errno_of(&error)))
+        .unwrap_or_else(|error| Err(errno_of(&error)));
+    if matches!(opened, Err(Errno::ACCESS)) && spawner::renew_after_denial() {
+        // The folder may lead somewhere else since the thread was made.
+        return offload(move || open_now(&again, &policy_again))
+            .await
+            .unwrap_or_else(|error| Err(errno_of(&error)));
+    }
+    opened
 }
 
 /// What a path leads to.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::net::deadlines::Deadline;
 use crate::net::handoff::handoff;
+use crate::net::spawner::{self, Role};
 
 /// Questions under way in the process; more are refused, because a name server
 /// that does not answer must not fill the process with threads.
@@ -50,9 +51,8 @@ pub(super) async fn resolve(host: &str, timeout: Duration) -> Result<Vec<IpAddr>
     }
     let question = Question(host.to_owned());
     let (giver, taker) = handoff().map_err(|_| ResolveError::Busy)?;
-    thread::Builder::new()
-        .name("resolver".into())
-        .spawn(move || giver.give(question.ask()))
+    let builder = thread::Builder::new().name("resolver".into());
+    spawner::start(Role::Resolver, builder, move || giver.give(question.ask()))
         .map_err(|_| ResolveError::Busy)?;
     let deadline = Deadline::new();
     deadline.arm(timeout);

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use crate::config::{CertificateCache, NamedCertificate, PemSource, ProxyTls, Template};
 use crate::net::deadlines::Deadline;
 use crate::net::handoff::{Giver, handoff};
+use crate::net::spawner::{self, Role};
 use crate::proxy::request::Request;
 use crate::proxy::variables::expand_to_vec;
 use crate::tls::upstream::UpstreamTls;
@@ -189,14 +190,7 @@ impl Reading {
     /// Whether there is room for it.
     fn submit(&'static self, job: Job) -> bool {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        while queue.threads < READERS {
-            let name = format!("certificate {}", queue.threads);
-            let spawned = thread::Builder::new().name(name).spawn(|| self.work());
-            if spawned.is_err() {
-                break;
-            }
-            queue.threads += 1;
-        }
+        self.staff(&mut queue);
         if queue.threads == 0 || queue.jobs.len() >= MAX_QUEUED {
             return false;
         }
@@ -206,8 +200,21 @@ impl Reading {
         true
     }
 
+    /// Sees to it that there are threads, if the system has any.
+    fn staff(&'static self, queue: &mut Queue) {
+        while queue.threads < READERS {
+            let name = format!("certificate {}", queue.threads);
+            let builder = thread::Builder::new().name(name);
+            if spawner::start(Role::Certificates, builder, || self.work()).is_err() {
+                break;
+            }
+            queue.threads += 1;
+        }
+    }
+
     /// A thread's life.
-    fn work(&self) {
+    fn work(&'static self) {
+        let generation = spawner::generation();
         // It inherits the core of the worker that started it; the main thread
         // has all that the process may use.
         if let Ok(cores) = sched_getaffinity(Some(rustix::process::getpid())) {
@@ -216,10 +223,16 @@ impl Reading {
         loop {
             let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
             let queue = self.filled.wait_while(queue, |queue| queue.jobs.is_empty());
-            let job = queue
-                .unwrap_or_else(PoisonError::into_inner)
-                .jobs
-                .pop_front();
+            let mut queue = queue.unwrap_or_else(PoisonError::into_inner);
+            if generation != spawner::generation() {
+                // What is waiting is for one who may read other files.
+                queue.threads -= 1;
+                self.staff(&mut queue);
+                self.filled.notify_all();
+                return;
+            }
+            let job = queue.jobs.pop_front();
+            drop(queue);
             // A panic in it ends this one answer: the giver is dropped, and
             // says so to whom waits.
             let _ = catch_unwind(AssertUnwindSafe(|| job.map(Job::run)));
