@@ -120,6 +120,7 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
             secure: secure.as_ref(),
             local,
             unwelcome,
+            reach: Reach::Any,
         };
         let tried = try_peer(request, proxy, &target, body, sink).await;
         let Err(trouble) = tried else { return Ok(()) };
@@ -187,16 +188,26 @@ async fn read_ahead<B: BodySource, S: ResponseSink>(
     })
 }
 
+/// Over which connections a request may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// One that is kept, or a new one.
+    Any,
+    /// One that is kept and no other: the address is old, and what it stands
+    /// for may have moved.
+    Kept,
+}
+
 /// Sends the request to one address of an upstream that has none of its own.
 ///
 /// # Errors
-/// See [`Failure`]; and whether another address may be tried. Cancelling it
-/// cuts both exchanges off.
+/// See [`Failure`]; and whether another address may be tried, as where no
+/// connection was kept. Cancelling it cuts both exchanges off.
 pub(crate) async fn forward_to<B: BodySource, S: ResponseSink>(
     request: &mut Request<'_>,
     proxy: &Proxy,
     upstream: &UpstreamState,
-    address: UpstreamAddress,
+    (address, reach): (UpstreamAddress, Reach),
     secure: Option<&Secure<'_>>,
     body: &mut B,
     sink: &mut S,
@@ -208,6 +219,7 @@ pub(crate) async fn forward_to<B: BodySource, S: ResponseSink>(
         secure,
         local: link::local_address(request, proxy),
         unwelcome: Conditions::NONE,
+        reach,
     };
     let tried = try_peer(request, proxy, &target, body, sink).await;
     tried.map_err(|trouble| (trouble.failure, trouble.reason.is_some() && !trouble.sent))
@@ -274,6 +286,7 @@ struct Target<'t> {
     local: Option<SocketAddr>,
     /// An answer with one of these statuses does not reach the client.
     unwelcome: Conditions,
+    reach: Reach,
 }
 
 /// One peer: over a pooled connection if there is one, and over a fresh one
@@ -293,6 +306,13 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
             // Another's connection would speak for another client.
             Some(_) => None,
         };
+        if pooled.is_none() && target.reach == Reach::Kept {
+            return Err(Trouble {
+                failure: Failure::Status(502),
+                reason: Some(Conditions::ERROR),
+                sent: false,
+            });
+        }
         let reused = pooled.is_some();
         let attempt = Attempt::at(upstream.id, Addressee::Peer(Rc::clone(peer)));
         let started = attempt.started;

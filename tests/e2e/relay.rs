@@ -439,10 +439,10 @@ class Teller(http.server.BaseHTTPRequestHandler):
         text = self.connection.getsockname()[0].encode()
         self.send_response(200)
         self.send_header('Content-Length', str(len(text)))
-        if self.path == '/last':
-            self.send_header('Connection', 'close')
         self.end_headers()
         self.wfile.write(text)
+        # As a server that has waited long enough: without a word.
+        self.close_connection = self.path == '/last'
 http.server.ThreadingHTTPServer(('0.0.0.0', 8080), Teller).serve_forever()
 "#;
 

@@ -27,7 +27,7 @@ use crate::telemetry::error_log::Level;
 
 use self::call::{Call, CallError};
 use super::exchange::{BodySize, BodySource, ResponseSink};
-use super::forward::{Failure, forward_to};
+use super::forward::{Failure, Reach, forward_to};
 use super::log;
 use super::request::Request;
 use super::respond;
@@ -191,13 +191,20 @@ async fn make<B: BodySource, S: ResponseSink>(
     let secure = secure.as_ref();
     let tls = secure.map(Secure::key);
     let idle = upstream.pool.latest_address(tls, Instant::now());
-    let addresses = match idle {
-        Some(address) => vec![address],
-        None => addresses(request, proxy, target).await?,
-    };
+    if let Some(address) = idle {
+        let to = (address, Reach::Kept);
+        let tried = forward_to(request, proxy, upstream, to, secure, body, sink).await;
+        match tried {
+            Ok(()) => return Ok(()),
+            Err((failure, false)) => return Err(Denied::Failed(failure)),
+            // It has been closed meanwhile. The name may lead elsewhere by now.
+            Err((_, true)) => {}
+        }
+    }
     let mut last = failed(502);
-    for address in addresses {
-        let tried = forward_to(request, proxy, upstream, address, secure, body, sink).await;
+    for address in addresses(request, proxy, target).await? {
+        let to = (address, Reach::Any);
+        let tried = forward_to(request, proxy, upstream, to, secure, body, sink).await;
         match tried {
             Ok(()) => return Ok(()),
             Err((failure, false)) => return Err(Denied::Failed(failure)),
