@@ -248,6 +248,9 @@ pub struct Listener {
     pub address: ListenAddress,
     /// `ssl`: TLS on this socket.
     pub ssl: bool,
+    /// `http2`, as it was said before there was a directive of that name: HTTP/2
+    /// for all servers of this address.
+    pub http2: bool,
     /// `proxy_protocol`: connections begin with a header that tells whom they
     /// are for.
     pub proxy_protocol: bool,
@@ -330,6 +333,20 @@ pub struct ConnectionLimits {
     pub ignore_invalid_headers: bool,
     /// `merge_slashes`. Default on.
     pub merge_slashes: bool,
+    /// What is said about HTTP/2.
+    pub http2: Http2,
+}
+
+/// HTTP/2 on a server's connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Http2 {
+    /// `http2`. Default off; see also [`Listener::http2`].
+    pub enabled: bool,
+    /// `http2_max_concurrent_streams`. Default 128.
+    pub max_concurrent_streams: u32,
+    /// `http2_body_preread_size`, bytes of a request body that a client may send
+    /// before anybody takes them. Default 64 KiB.
+    pub body_preread_size: usize,
 }
 
 /// The locations of a server, searched as Nginx does: exact, then the longest

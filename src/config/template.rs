@@ -228,7 +228,9 @@ pub enum Variable {
     Capture(u8),
     /// One that the configuration defines.
     User(VariableId),
-    /// What tells of something that does not happen here: `$http2`, `$http3`,
+    /// `$http2`: `h2` over TLS, `h2c` without, empty otherwise.
+    Http2,
+    /// What tells of something that does not happen here: `$http3`,
     /// `$upstream_cache_…`, `$upstream_queue_time`. Empty.
     Absent,
 }
@@ -532,8 +534,8 @@ impl Variable {
             "upstream_ssl_protocol" => Self::UpstreamSslProtocol,
             "upstream_ssl_session_reused" => Self::UpstreamSslSessionReused,
             "upstream_status" => Self::UpstreamStatus,
-            "http2"
-            | "http3"
+            "http2" => Self::Http2,
+            "http3"
             | "upstream_cache_age"
             | "upstream_cache_key"
             | "upstream_cache_last_modified"

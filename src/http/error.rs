@@ -109,6 +109,8 @@ pub enum HeadError {
     InvalidHost,
     /// Connection names more options than anybody needs.
     TooManyConnectionOptions,
+    /// An extended CONNECT for something else than WebSocket (RFC 8441).
+    UnknownProtocol,
 }
 
 impl fmt::Display for HeadError {
@@ -131,10 +133,11 @@ impl fmt::Display for HeadError {
             Self::SpaceBeforeColon => "white space before the colon of a header line",
             Self::InvalidFieldName => "invalid header name",
             Self::InvalidFieldValue => "a control byte in a header value",
-            Self::MissingHost => "HTTP/1.1 request without \"Host\" header",
+            Self::MissingHost => "request without \"Host\" header",
             Self::SeveralHosts => "duplicate \"Host\" header",
             Self::InvalidHost => "invalid host",
             Self::TooManyConnectionOptions => "too many connection options",
+            Self::UnknownProtocol => "unknown \":protocol\"",
         })
     }
 }
@@ -150,6 +153,7 @@ impl Refusal for HeadError {
             Self::FieldTooLong | Self::HeadTooLarge | Self::TooManyFields => 494,
             Self::UnsupportedVersion => 505,
             Self::MethodNotAllowed => 405,
+            Self::UnknownProtocol => 501,
             _ => 400,
         }
     }

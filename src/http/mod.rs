@@ -10,6 +10,7 @@ pub mod credentials;
 pub mod date;
 pub mod error;
 pub mod h1;
+pub mod h2;
 pub mod head;
 pub mod headers;
 pub mod uri;

@@ -232,6 +232,11 @@ impl Segments {
     }
 
     /// All bytes, gaps included.
+    pub fn bytes(&self) -> &[u8] {
+        self.inner.as_ref().map_or(&[], |inner| &inner.bytes)
+    }
+
+    /// The same, to be written.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         self.inner
             .as_mut()

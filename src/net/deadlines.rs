@@ -89,7 +89,11 @@ impl Deadline {
             if let Poll::Ready(output) = operation.as_mut().poll(context) {
                 return Poll::Ready(Ok(output));
             }
-            let wait = self.wait(context, may_go_on.is_some());
+            let wait = if may_go_on.is_some() {
+                self.poll(context)
+            } else {
+                self.wait(context, false)
+            };
             let goes_on = match (wait, &mut may_go_on) {
                 (Wait::Over, _) => false,
                 (Wait::Nudged, Some(may_go_on)) => may_go_on(),
@@ -102,6 +106,12 @@ impl Deadline {
             }
         })
         .await
+    }
+
+    /// How the wait stands, for whoever waits for many things at a time; the
+    /// task is woken when that changes. A [`nudge`] is told of once.
+    pub fn poll(&self, context: &Context<'_>) -> Wait {
+        self.wait(context, true)
     }
 
     /// Sees to it that the task is woken when this wait is over.
@@ -125,9 +135,13 @@ impl Deadline {
 }
 
 /// How a wait stands.
-enum Wait {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// It goes on.
     On,
+    /// It goes on, and [`nudge`] has come by.
     Nudged,
+    /// The time has run out.
     Over,
 }
 

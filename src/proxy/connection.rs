@@ -1,6 +1,6 @@
 //! An accepted connection: its handshake, then one request after another.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use crate::config::{ErrorLog, ListenAddress, Listener, Server, ServerId};
 use crate::http::error::{HeadError, Refusal};
 use crate::http::h1::framing;
 use crate::http::h1::parse::{HeadLimits, MAX_FIELDS, Status, parse_request};
+use crate::http::h2::meter::PREFACE;
 use crate::http::head::{FieldId, RequestHead, Version};
 use crate::http::headers::ConnectionOptions;
 use crate::net::addr::ClientAddr;
@@ -22,12 +23,13 @@ use crate::tls;
 use super::exchange::{BodySource, ResponseSink};
 use super::gateway::Gateway;
 use super::h1::{H1Body, H1Sink, RequestKind};
+use super::h2::front;
 use super::handshake::{self, Accepted};
 use super::input::Input;
 use super::log;
 use super::measure;
 use super::preamble;
-use super::request::{Answer, Captured, ClientConnection, Request, Target};
+use super::request::{ClientConnection, Request};
 use super::respond;
 use super::route;
 use super::serve::{Entry, Served, serve};
@@ -97,7 +99,7 @@ async fn serve_registered(
         let read = Box::pin(preamble::read(&mut socket, timeout)).await;
         match read {
             Ok((header, rest)) => {
-                connection.proxy_header = Some(Box::new(header));
+                connection.proxy_header = Some(Rc::new(header));
                 received = rest;
             }
             Err((level, message)) => {
@@ -185,7 +187,7 @@ async fn serve_registered(
             Rc::new(listener.address.clone())
         },
         worker,
-        registration,
+        registration: Rc::new(registration),
         // Moved: a connection outlives many configurations and holds one.
         view,
         index,
@@ -240,14 +242,14 @@ fn by_local_address(
 }
 
 /// A connection past its handshake.
-struct HttpConnection {
-    worker: Rc<Worker>,
-    registration: Registration,
-    view: Rc<View>,
+pub(super) struct HttpConnection {
+    pub(super) worker: Rc<Worker>,
+    pub(super) registration: Rc<Registration>,
+    pub(super) view: Rc<View>,
     address: Rc<ListenAddress>,
     /// Of the listener, in the configuration that `view` shows.
-    index: usize,
-    connection: ClientConnection,
+    pub(super) index: usize,
+    pub(super) connection: ClientConnection,
     /// The Host of the last request and the block that it led to under `view`:
     /// most clients name the same one again.
     routed: Option<(Box<[u8]>, ServerId)>,
@@ -270,12 +272,22 @@ enum Next {
     /// The end in the middle of a response: without a close_notify, so that
     /// the client can tell it from a response that is over.
     CutOff,
+    /// Another protocol, from here on.
+    Http2,
 }
 
 impl HttpConnection {
     /// Until the connection is to be closed: how long to linger, or `None` to
     /// break it off.
     async fn serve_requests(&mut self, transport: &mut Transport) -> Option<Linger> {
+        let alpn = self
+            .connection
+            .tls
+            .as_ref()
+            .and_then(|it| it.alpn.as_deref());
+        if alpn == Some(b"h2") {
+            return Box::pin(front::serve(self, transport)).await;
+        }
         let mut head = RequestHead::default();
         let mut idle = None;
         loop {
@@ -283,6 +295,7 @@ impl HttpConnection {
                 Next::Request => self.connection.requests += 1,
                 Next::Close(linger) => return Some(linger),
                 Next::CutOff => return None,
+                Next::Http2 => return Box::pin(front::serve(self, transport)).await,
             }
         }
     }
@@ -296,8 +309,10 @@ impl HttpConnection {
         idle: &mut Option<Idle>,
     ) -> Next {
         let read = self.read_head(transport, head, *idle).await;
-        if matches!(read, Read::Closed) {
-            return Next::Close(Linger::NONE);
+        match read {
+            Read::Closed => return Next::Close(Linger::NONE),
+            Read::Http2 => return Next::Http2,
+            _ => {}
         }
         // After the wait: the request belongs to what is published now.
         let still_listed = self.follow_reload();
@@ -313,7 +328,7 @@ impl HttpConnection {
             Read::Head => (Ok(()), head.len),
             Read::Refused(error) => (Err(error.status()), transport.input.plain().len()),
             Read::TimedOut => (Err(408), transport.input.plain().len()),
-            Read::Closed => return Next::Close(Linger::NONE),
+            Read::Closed | Read::Http2 => return Next::Close(Linger::NONE),
             Read::Failed(error) => {
                 transport.alert(&error).await;
                 self.log(
@@ -335,7 +350,7 @@ impl HttpConnection {
         let server = self.route(&view, listener, host).unwrap_or(default);
         let options = ConnectionOptions::of(&head.fields, bytes);
         let wants_more = match head.version {
-            Version::Http11 => !options.close,
+            Version::Http11 | Version::Http2 => !options.close,
             Version::Http10 => options.keep_alive,
         };
         let framing = parsed.and_then(|()| {
@@ -356,30 +371,12 @@ impl HttpConnection {
             method: head.method_id,
             version: head.version,
         };
-        let mut request = Request {
-            worker: &self.worker,
-            view: &view,
-            connection: &self.connection,
-            listener,
-            server,
-            location: &server.root,
-            head,
-            buffer,
-            base,
-            target: Target::default(),
-            captured: Captured::default(),
-            values: RefCell::default(),
-            depth: Cell::default(),
-            received,
-            length: length as u64,
-            destination: None,
-            upstream_certificate: None,
-            attempts: Default::default(),
-            answer: Answer::default(),
-            limited: Default::default(),
-            named_client: None,
-            id: OnceCell::new(),
-        };
+        let mut request = Request::arrived(
+            (&self.worker, &view, &self.connection),
+            (listener, server),
+            (head, buffer, base),
+            (received, length as u64),
+        );
         let (rx, tx) = transport.split();
         let mut sink = H1Sink::new(tx, kind, wants_more && still_listed);
         let refused = self.connection.tls.is_none()
@@ -463,9 +460,18 @@ impl HttpConnection {
             }
             None => transport.rx_deadline().arm(header_timeout),
         }
+        let mut may_be_http2 = idle.is_none() && self.speaks_h2c();
         let mut refused = false;
         loop {
-            if !transport.input.plain().is_empty() {
+            if may_be_http2 {
+                let plain = transport.input.plain();
+                let compared = plain.len().min(PREFACE.len());
+                may_be_http2 = plain.get(..compared) == PREFACE.get(..compared);
+                if may_be_http2 && compared == PREFACE.len() {
+                    return Read::Http2;
+                }
+            }
+            if !may_be_http2 && !transport.input.plain().is_empty() {
                 self.registration.enter(Phase::Reading);
                 if waiting.take().is_some() {
                     // From the first byte on the whole head has its time, and
@@ -507,18 +513,27 @@ impl HttpConnection {
     }
 
     /// What holds for a head, and the time that it has.
-    fn head_limits(&self) -> Option<(HeadLimits, Duration)> {
+    pub(super) fn head_limits(&self) -> Option<(HeadLimits, Duration)> {
+        let (listener, _) = self.listener(&self.view)?;
+        head_limits(&self.view, listener, &self.connection)
+    }
+
+    /// The block whose certificate was used, or else the listener's first.
+    pub(super) fn server(&self) -> Option<&Server> {
         let (_, default) = self.listener(&self.view)?;
         let tls = self.connection.tls.as_ref();
         let named = tls.and_then(|tls| self.view.gateway.server(tls.server));
-        let limits = &named.map_or(default, |server| &**server).connection;
-        let (count, size) = limits.large_client_header_buffers;
-        let head_limits = HeadLimits {
-            line: size.max(limits.client_header_buffer_size),
-            total: (count * size).max(limits.client_header_buffer_size),
-            fields: limits.max_headers.min(MAX_FIELDS),
-        };
-        Some((head_limits, limits.client_header_timeout))
+        Some(named.map_or(default, |server| &**server))
+    }
+
+    /// Whether HTTP/2 may come without TLS and without being asked for.
+    fn speaks_h2c(&self) -> bool {
+        self.connection.tls.is_none()
+            && self
+                .listener(&self.view)
+                .is_some_and(|(listener, default)| {
+                    !listener.ssl && (listener.http2 || default.connection.http2.enabled)
+                })
     }
 
     fn log_reading(&self, what: std::fmt::Arguments<'_>) {
@@ -534,7 +549,7 @@ impl HttpConnection {
     /// Moves to the configuration that is published now. Whether its listener
     /// is still part of it; `None` if the client may not stay: its policy has
     /// changed, or its certificate has expired or been revoked.
-    fn follow_reload(&mut self) -> Option<bool> {
+    pub(super) fn follow_reload(&mut self) -> Option<bool> {
         let view = self.worker.view();
         if Rc::ptr_eq(&view, &self.view) {
             return Some(true);
@@ -543,7 +558,7 @@ impl HttpConnection {
             return Some(false);
         };
         let listener = view.gateway.config.listeners.get(index)?;
-        if let Some(tls) = &mut self.connection.tls {
+        if let Some(tls) = self.connection.tls.as_mut().map(Rc::make_mut) {
             let name = tls.server_name.as_deref();
             let server = name.map_or(listener.hosts.default, |name| {
                 listener.hosts.find(name.as_bytes())
@@ -606,7 +621,7 @@ impl HttpConnection {
         Some((listener, view.gateway.server(listener.hosts.default)?))
     }
 
-    fn log(&self, server: &Server, level: Level, message: std::fmt::Arguments<'_>) {
+    pub(super) fn log(&self, server: &Server, level: Level, message: std::fmt::Arguments<'_>) {
         let who = (
             self.connection.serial,
             log::client_of(&self.connection),
@@ -622,6 +637,24 @@ impl HttpConnection {
     }
 }
 
+/// What holds for a head on this connection, and the time that it has.
+pub(super) fn head_limits(
+    view: &View,
+    listener: &Listener,
+    connection: &ClientConnection,
+) -> Option<(HeadLimits, Duration)> {
+    let tls = connection.tls.as_ref();
+    let chosen = tls.map_or(listener.hosts.default, |tls| tls.server);
+    let limits = &view.gateway.server(chosen)?.connection;
+    let (count, size) = limits.large_client_header_buffers;
+    let head_limits = HeadLimits {
+        line: size.max(limits.client_header_buffer_size),
+        total: (count * size).max(limits.client_header_buffer_size),
+        fields: limits.max_headers.min(MAX_FIELDS),
+    };
+    Some((head_limits, limits.client_header_timeout))
+}
+
 /// How waiting for a request ended.
 enum Read {
     Head,
@@ -629,6 +662,8 @@ enum Read {
     TimedOut,
     /// Without a request, and without anything to say about it.
     Closed,
+    /// With the preface of HTTP/2 instead, which has not been taken.
+    Http2,
     Failed(TransportError),
 }
 

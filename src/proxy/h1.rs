@@ -251,17 +251,7 @@ impl BodySource for H1Body<'_> {
     }
 
     fn demand_rate(&mut self, rate: u64, after: Duration) {
-        // Another location does not begin to count anew.
-        let (read, waited) = self
-            .min_rate
-            .as_ref()
-            .map_or((0, Duration::ZERO), |known| (known.read, known.waited));
-        self.min_rate = Some(Box::new(MinRate {
-            rate,
-            after,
-            read,
-            waited,
-        }));
+        self.min_rate = Some(MinRate::new(rate, after, self.min_rate.as_deref()));
     }
 
     async fn next(&mut self) -> Result<Option<Piece>, BodyError> {
@@ -345,7 +335,7 @@ impl BodySource for H1Body<'_> {
 
 /// `client_body_min_rate`. Only the time spent waiting for the client counts,
 /// not what a backend takes to swallow what has come.
-struct MinRate {
+pub(super) struct MinRate {
     /// Bytes per second.
     rate: u64,
     after: Duration,
@@ -354,8 +344,19 @@ struct MinRate {
 }
 
 impl MinRate {
+    /// Another location does not begin to count anew: `before` is what held.
+    pub(super) fn new(rate: u64, after: Duration, before: Option<&Self>) -> Box<Self> {
+        let (read, waited) = before.map_or((0, Duration::ZERO), |it| (it.read, it.waited));
+        Box::new(Self {
+            rate,
+            after,
+            read,
+            waited,
+        })
+    }
+
     /// Counts a read; whether it was too little for the time that all took.
-    fn is_missed(&mut self, read: usize, waited: Duration) -> bool {
+    pub(super) fn is_missed(&mut self, read: usize, waited: Duration) -> bool {
         self.read = self.read.saturating_add(read as u64);
         self.waited += waited;
         let due = self.waited.as_secs_f64() * self.rate as f64;

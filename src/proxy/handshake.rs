@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::tls::ciphers::openssl_name;
 use crate::tls::client_auth::{Refusal, RefusalReason, take_refusal};
 use crate::tls::client_hello::{self, Offer};
 use crate::tls::resumption::{self, Source};
+use crate::tls::server::TlsHost;
 use crate::tls::server_hello;
 use crate::tls::session::{Established, Handshake, HandshakeError};
 
@@ -31,7 +33,7 @@ pub(crate) struct Accepted {
     /// `None`: HTTP without TLS, to be told so or (`ssl_permissive`) to be
     /// served. Otherwise the client is one
     /// that its server block lets in.
-    pub(crate) tls: Option<Box<TlsFacts>>,
+    pub(crate) tls: Option<Rc<TlsFacts>>,
     /// What the session was resumed by, if it was.
     pub(crate) resumed_by: Option<Source>,
 }
@@ -146,7 +148,13 @@ pub(crate) async fn accept(
             chosen.set(server);
             // No configuration: unrecognized_name, before anything is said.
             let host = gateway.tls_host(server).filter(|host| !host.rejects);
-            host.map(|host| host.config.clone())
+            let http2 = |host: &TlsHost| {
+                let server = gateway.server(server);
+                let offered =
+                    listener.http2 || server.is_some_and(|it| it.connection.http2.enabled);
+                Arc::clone(if offered { &host.http2 } else { &host.config })
+            };
+            host.map(http2)
         });
         // Before anything is awaited: the next handshake would overwrite it.
         let refusal = take_refusal();
@@ -172,7 +180,7 @@ pub(crate) async fn accept(
                     let admitted = admit(socket, gateway, chosen.get(), established, offer, rest);
                     let mut accepted = admitted.await?;
                     if let (Some(tls), Some(id)) = (&mut accepted.tls, session_id) {
-                        tls.session_id = hexadecimal_session_id(tls.protocol, &id);
+                        Rc::make_mut(tls).session_id = hexadecimal_session_id(tls.protocol, &id);
                     }
                     return Ok(Accepted {
                         resumed_by,
@@ -248,7 +256,7 @@ async fn admit(
     }
     let admitted = admitted.map(|client| (client, None)).or_else(|refusal| {
         let tolerated = host.client_auth.tolerate(refusal, chain);
-        tolerated.map(|unverified| (None, Some(Box::new(unverified))))
+        tolerated.map(|unverified| (None, Some(Rc::new(unverified))))
     });
     let protocol = tls::protocol_name(established.version);
     if let Some(offer) = &mut offer
@@ -268,7 +276,7 @@ async fn admit(
                 server,
                 policy: *host.client_auth.digest(),
                 demands: *host.client_auth.demands(),
-                client,
+                client: client.map(Rc::new),
                 unverified,
                 protocol,
                 cipher: openssl_name(established.suite.suite()),
@@ -281,7 +289,7 @@ async fn admit(
             };
             Ok(Accepted {
                 transport,
-                tls: Some(Box::new(facts)),
+                tls: Some(Rc::new(facts)),
                 resumed_by: None,
             })
         }

@@ -25,7 +25,6 @@ mod freshness;
 pub mod gateway;
 mod gzip;
 mod h1;
-#[allow(dead_code, reason = "the connections over it are the next commits")]
 mod h2;
 mod handshake;
 mod health;

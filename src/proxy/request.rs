@@ -26,26 +26,27 @@ use super::pool::LinkFacts;
 use super::recover::InternalRedirect;
 use super::worker::{View, Worker};
 
-/// A client connection, as its requests see it.
-#[derive(Debug)]
+/// A client connection, as its requests see it. Streams have a copy each.
+#[derive(Debug, Clone)]
 pub(crate) struct ClientConnection {
     /// Process-wide, from 1.
     pub(crate) serial: u64,
     pub(crate) client: ClientAddr,
     /// What came in front of everything else, where the listener wants it.
-    pub(crate) proxy_header: Option<Box<proxy_protocol::Header>>,
+    pub(crate) proxy_header: Option<Rc<proxy_protocol::Header>>,
     /// What the client connected to; asked for only when needed, because it
     /// costs a system call.
     pub(crate) local: OnceCell<Option<SocketAddr>>,
-    /// Boxed: the task of every connection has room for it, and several times.
-    pub(crate) tls: Option<Box<TlsFacts>>,
+    /// Not in place: the task of every connection has room for it, and several
+    /// times; and the streams of a connection share it.
+    pub(crate) tls: Option<Rc<TlsFacts>>,
     /// Requests served before the present one.
     pub(crate) requests: u64,
     pub(crate) opened: Instant,
 }
 
 /// What the handshake established.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct TlsFacts {
     /// The name in SNI.
     pub(crate) server_name: Option<Box<str>>,
@@ -58,10 +59,10 @@ pub(crate) struct TlsFacts {
     /// That policy with its CRLs.
     pub(crate) demands: [u8; 32],
     /// The proof of the client's identity, if it gave one.
-    pub(crate) client: Option<VerifiedClient>,
+    pub(crate) client: Option<Rc<VerifiedClient>>,
     /// A client that did not meet the policy and is here all the same; then
     /// there is no `client`.
-    pub(crate) unverified: Option<Box<UnverifiedClient>>,
+    pub(crate) unverified: Option<Rc<UnverifiedClient>>,
     pub(crate) protocol: &'static str,
     /// OpenSSL's name.
     pub(crate) cipher: &'static str,
@@ -248,6 +249,40 @@ pub(crate) struct Answer {
 }
 
 impl<'a> Request<'a> {
+    /// One that has just arrived: `head` lies in `buffer` from `base` on, and
+    /// `length` is its bytes.
+    pub(crate) fn arrived(
+        (worker, view, connection): (&'a Worker, &'a View, &'a ClientConnection),
+        (listener, server): (&'a Listener, &'a Server),
+        (head, buffer, base): (&'a RequestHead, Buffer, usize),
+        (received, length): (Instant, u64),
+    ) -> Self {
+        Self {
+            worker,
+            view,
+            connection,
+            listener,
+            server,
+            location: &server.root,
+            head,
+            buffer,
+            base,
+            target: Target::default(),
+            captured: Captured::default(),
+            values: RefCell::default(),
+            depth: Cell::default(),
+            received,
+            length,
+            destination: None,
+            upstream_certificate: None,
+            attempts: SmallVec::default(),
+            answer: Answer::default(),
+            limited: Limited::default(),
+            named_client: None,
+            id: OnceCell::new(),
+        }
+    }
+
     /// The bytes that the head's spans point into.
     pub(crate) fn head_bytes(&self) -> &[u8] {
         self.buffer.get(self.base..).unwrap_or_default()

@@ -423,7 +423,7 @@ fn identify(request: &Request<'_>) -> Result<(), Failure> {
 /// said only to some clients is not said to others first.
 fn authorize(request: &Request<'_>, location: &Location) -> Result<(), Failure> {
     let tls = request.connection.tls.as_ref();
-    let client = tls.and_then(|tls| tls.client.as_ref());
+    let client = tls.and_then(|tls| tls.client.as_deref());
     if location.client_required && client.is_none() {
         log::request_error(
             request,

@@ -159,7 +159,12 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         Variable::ServerProtocol => out.put(match head.version {
             Version::Http10 => b"HTTP/1.0",
             Version::Http11 => b"HTTP/1.1",
+            Version::Http2 => b"HTTP/2.0",
         }),
+        Variable::Http2 if head.version == Version::Http2 => {
+            out.put(if tls.is_some() { b"h2" } else { b"h2c" });
+        }
+        Variable::Http2 => {}
         Variable::SslAlpnProtocol => {
             out.put(tls.and_then(|tls| tls.alpn.as_deref()).unwrap_or_default())
         }

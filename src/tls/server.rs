@@ -37,6 +37,8 @@ use crate::config::{Located, SessionCache, Tls, TlsVersions};
 pub struct TlsHost {
     /// For rustls.
     pub config: Arc<ServerConfig>,
+    /// The same where HTTP/2 is offered too.
+    pub http2: Arc<ServerConfig>,
     /// Judges clients at resumption and makes the proof of their identity.
     pub client_auth: Arc<ClientAuth>,
     /// The URIs that every certificate of the block names: who this server is
@@ -213,8 +215,12 @@ pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost,
         config.ticketer = Arc::new(ticketer);
     }
 
+    let mut http2 = config.clone();
+    http2.alpn_protocols.insert(0, b"h2".to_vec());
+
     Ok(TlsHost {
         config: Arc::new(config),
+        http2: Arc::new(http2),
         client_auth,
         uris,
         certificates,

@@ -319,6 +319,11 @@ impl Connection {
         self.tls().handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
+    /// What both sides agreed to speak (ALPN).
+    pub(crate) fn protocol(&self) -> Option<&[u8]> {
+        self.tls().alpn_protocol()
+    }
+
     /// The protocol version.
     pub(crate) fn version(&self) -> rustls::ProtocolVersion {
         self.tls()
@@ -488,6 +493,13 @@ impl TlsClient {
     /// The same settings without any session to resume.
     pub(crate) fn without_sessions(&self) -> Self {
         self.changed(|config| config.resumption = Resumption::disabled())
+    }
+
+    /// The same settings with these protocols offered (ALPN).
+    pub(crate) fn speaking(&self, protocols: &[&str]) -> Self {
+        self.changed(|config| {
+            config.alpn_protocols = protocols.iter().map(|it| it.as_bytes().to_vec()).collect();
+        })
     }
 
     fn changed(&self, change: impl FnOnce(&mut ClientConfig)) -> Self {

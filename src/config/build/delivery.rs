@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::filters::bytes;
 use super::inheritance::Inheritance;
 use super::response::add_header;
-use super::values::{flag, invalid_value, milliseconds, set, size};
+use super::values::{flag, invalid_value, milliseconds, refuse, set, size};
 use super::{Builder, Result};
 use crate::config::model::{AddHeader, Delivery};
 use crate::config::syntax::Directive;
@@ -28,6 +28,7 @@ pub(super) struct DeliverySettings {
     early_hints: Option<Vec<Template>>,
     trailers: Option<Vec<AddHeader>>,
     trailer_inheritance: Option<Inheritance>,
+    http2_chunk_size: Option<usize>,
 }
 
 impl DeliverySettings {
@@ -65,6 +66,13 @@ impl DeliverySettings {
             b"add_trailer_inherit" => {
                 set(&mut self.trailer_inheritance, d, Inheritance::parse(d)?)?;
             }
+            b"http2_chunk_size" => {
+                let value = size(d, 0)?;
+                if value == 0 {
+                    return Err(refuse(d, "the http2 chunk size cannot be zero"));
+                }
+                set(&mut self.http2_chunk_size, d, value)?;
+            }
             _ => return Ok(false),
         }
         Ok(true)
@@ -74,7 +82,7 @@ impl DeliverySettings {
         super::scope::inherit!(
             self, outer;
             chunked_transfer_encoding, client_body_buffer_size, client_body_min_rate, limit_rate,
-            limit_rate_after, keepalive_time, early_hints, trailer_inheritance
+            limit_rate_after, keepalive_time, early_hints, trailer_inheritance, http2_chunk_size
         );
         let inheritance = self.trailer_inheritance.unwrap_or(Inheritance::On);
         inheritance.apply(&mut self.trailers, &outer.trailers);
@@ -93,6 +101,7 @@ impl DeliverySettings {
             keepalive_time: self.keepalive_time.unwrap_or(HOUR),
             early_hints: self.early_hints.clone().unwrap_or_default().into(),
             trailers: self.trailers.clone().unwrap_or_default().into(),
+            http2_chunk_size: self.http2_chunk_size.unwrap_or(usize::MAX),
         }
     }
 }

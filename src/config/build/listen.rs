@@ -20,6 +20,7 @@ const DEFAULT_BACKLOG: i32 = 511;
 #[derive(Debug, Clone, Copy, Default)]
 struct ListenOptions {
     ssl: bool,
+    http2: bool,
     proxy_protocol: bool,
     default_server: bool,
     backlog: Option<i32>,
@@ -166,6 +167,7 @@ impl Listeners {
             }
             draft.options = ListenOptions {
                 ssl: draft.options.ssl,
+                http2: draft.options.http2,
                 proxy_protocol: draft.options.proxy_protocol,
                 ..options
             };
@@ -180,10 +182,12 @@ impl Listeners {
             draft.default_server = Some(server);
         }
         let adds_ssl = options.ssl && !draft.options.ssl;
+        let adds_http2 = options.http2 && !draft.options.http2;
         let adds_header = options.proxy_protocol && !draft.options.proxy_protocol;
         draft.options.ssl |= options.ssl;
+        draft.options.http2 |= options.http2;
         draft.options.proxy_protocol |= options.proxy_protocol;
-        if adds_ssl || adds_header {
+        if adds_ssl || adds_http2 || adds_header {
             // Nginx too: one `ssl` makes the address TLS for all its servers.
             let text = format!("protocol options redefined for {address}");
             builder.warn(&d.position, text);
@@ -223,6 +227,7 @@ impl Listeners {
                 Ok(Listener {
                     address: draft.address,
                     ssl: draft.options.ssl,
+                    http2: draft.options.http2,
                     proxy_protocol: draft.options.proxy_protocol,
                     backlog: draft.options.backlog.unwrap_or(DEFAULT_BACKLOG),
                     reuseport: draft.options.reuseport,
@@ -402,7 +407,7 @@ fn options(builder: &mut Builder<'_>, d: &Directive) -> Result<ListenOptions> {
                 let text = "the \"listen ... http2\" directive is deprecated, \
                             use the \"http2\" directive instead";
                 builder.warn(&d.position, text);
-                not_offered(builder, d);
+                options.http2 = true;
             }
             (b"quic" | b"multipath", None) | (b"accept_filter", Some(_)) => {
                 return Err(not_implemented(d, word));
@@ -411,14 +416,6 @@ fn options(builder: &mut Builder<'_>, d: &Directive) -> Result<ListenOptions> {
         }
     }
     Ok(options)
-}
-
-/// Says, once, what becomes of a wish for HTTP/2.
-pub(super) fn not_offered(builder: &mut Builder<'_>, d: &Directive) {
-    let text = "HTTP/2 is not offered in this version: clients are served by HTTP/1.1";
-    if !builder.remarks.iter().any(|remark| remark.text == text) {
-        builder.warn(&d.position, text);
-    }
 }
 
 fn tuning(builder: &mut Builder<'_>, d: &Directive, word: &[u8], reason: &str) {

@@ -56,6 +56,7 @@ const fn block(
 }
 
 const ONE: (usize, usize) = (1, 1);
+const OBSOLETE: &str = "obsolete in Nginx too, which warns of it in the same words";
 
 pub(super) const ROWS: &[Row] = &[
     // The main context and events.
@@ -210,8 +211,34 @@ pub(super) const ROWS: &[Row] = &[
     flag(
         "http2",
         HS,
-        "`on` is accepted with a warning: clients are served by HTTP/1.1",
+        "HTTP/2 by ALPN, and without TLS by prior knowledge",
     ),
+    words(
+        "http2_max_concurrent_streams",
+        HS,
+        ONE,
+        "requests at a time on one HTTP/2 connection",
+    ),
+    words(
+        "http2_body_preread_size",
+        HS,
+        ONE,
+        "bytes of a body that a client may send before they are taken; at least 16k",
+    ),
+    words(
+        "http2_chunk_size",
+        HSL,
+        ONE,
+        "largest DATA frame of a response; by default the largest that the client takes",
+    ),
+    words("http2_recv_timeout", HS, ONE, OBSOLETE),
+    words("http2_idle_timeout", HS, ONE, OBSOLETE),
+    words("http2_max_requests", HS, ONE, OBSOLETE),
+    words("http2_max_field_size", HS, ONE, OBSOLETE),
+    words("http2_max_header_size", HS, ONE, OBSOLETE),
+    words("http2_max_concurrent_pushes", HS, ONE, OBSOLETE),
+    words("http2_push", HSL, ONE, OBSOLETE),
+    flag("http2_push_preload", HSL, OBSOLETE),
     flag(
         "merge_slashes",
         HS,

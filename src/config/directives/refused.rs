@@ -119,20 +119,11 @@ pub(super) const GROUPS: &[Group] = &[
     ),
     group(LATER, L, "random_index"),
     group(LATER, SL, "mirror_request_body"),
-    group(REMOVED, HSL, "http2_push"),
-    group(
-        LATER,
-        HS,
-        "\
-         http2_body_preread_size http2_chunk_size http2_max_concurrent_pushes \
-         http2_max_concurrent_streams http2_recv_buffer_size http2_streams_index_size",
-    ),
     group(
         REMOVED,
         HS,
         "\
-         http2_idle_timeout http2_max_field_size http2_max_header_size http2_max_requests \
-         http2_recv_timeout http2_pool_size spdy_chunk_size spdy_headers_comp",
+         spdy_chunk_size spdy_headers_comp",
     ),
     group(
         LATER,

@@ -214,6 +214,18 @@ pub(super) const GROUPS: &[Group] = &[
         "ssl_buffer_size",
     ),
     group(
+        "each connection has buffers of its own",
+        H,
+        ONE,
+        "http2_recv_buffer_size",
+    ),
+    group(
+        "memory is not pooled by connection",
+        HS,
+        ONE,
+        "http2_pool_size http2_streams_index_size",
+    ),
+    group(
         "certificates are read when the configuration is loaded",
         HS,
         SOME,
@@ -248,6 +260,6 @@ pub(super) const GROUPS: &[Group] = &[
         &["off"],
         FOREIGN,
         HSL,
-        "msie_refresh ssi proxy_store userid http2_push_preload",
+        "msie_refresh ssi proxy_store userid",
     ),
 ];

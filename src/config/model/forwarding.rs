@@ -186,6 +186,9 @@ pub struct Delivery {
     pub early_hints: Box<[Template]>,
     /// `add_trailer`.
     pub trailers: Box<[AddHeader]>,
+    /// `http2_chunk_size`, bytes. Default whatever a client takes, 16 KiB at
+    /// the least; Nginx's 8 KiB would be twice the frames.
+    pub http2_chunk_size: usize,
 }
 
 /// `expires`.

@@ -107,7 +107,7 @@ pub(super) fn write_head(
 /// Whether the client asked to speak another protocol and the backend was told
 /// (RFC 9110 §7.8). Only then is a 101 an answer.
 pub(super) fn asks_for_upgrade(request: &Request<'_>, proxy: &Proxy) -> bool {
-    let asked = request.head.version == Version::Http11
+    let asked = request.head.version != Version::Http10
         && request
             .head
             .field(request.head_bytes(), FieldId::Upgrade)

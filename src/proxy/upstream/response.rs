@@ -106,7 +106,7 @@ pub(super) async fn respond<S: ResponseSink>(
     let framing = if is_cut { Kind::Empty } else { framing };
     let options = ConnectionOptions::of(&head.fields, input);
     let persistent = match head.version {
-        Version::Http11 => !options.close,
+        Version::Http11 | Version::Http2 => !options.close,
         Version::Http10 => options.keep_alive,
     };
     send_response_head(request, proxy, &head, &options, framing, input, sink);

@@ -102,6 +102,15 @@ fn example(name: &str) -> Option<&'static str> {
         "large_client_header_buffers" => "4 8k",
         "keepalive_requests" | "keepalive" | "ssl_verify_depth" => "3",
         "server_tokens" => "build",
+        "http2_push" => "/style.css",
+        "http2_max_concurrent_pushes" | "http2_max_concurrent_streams" | "http2_max_requests" => {
+            "3"
+        }
+        "http2_idle_timeout" | "http2_recv_timeout" => "3m",
+        "http2_max_field_size"
+        | "http2_max_header_size"
+        | "http2_body_preread_size"
+        | "http2_chunk_size" => "8k",
         "default_type" => "text/html",
         "add_header" | "add_trailer" | "proxy_set_header" => "A b",
         "allow" | "deny" => "10.0.0.0/8",

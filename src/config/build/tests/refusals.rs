@@ -312,16 +312,36 @@ fn a_client_rule_that_is_none_is_refused_with_its_place() {
 }
 
 #[test]
-fn a_wish_for_http2_is_granted_by_half_and_said_once() {
+fn what_nginx_calls_deprecated_or_obsolete_of_http2_is_said_in_its_words() {
     let config = load(
-        "events {} http { server { listen 443 http2; listen 444 http2; } \
-         server { listen 445; http2 on; } }",
+        "events {} http { http2_push off; http2_idle_timeout 3m; \
+         server { listen 443 http2; listen 444 http2; } server { listen 445; http2 on; } }",
     )
     .unwrap();
     let said = |words: &str| {
         let remarks = config.remarks.iter();
-        remarks.filter(|remark| remark.text.contains(words)).count()
+        remarks.filter(|remark| remark.text == words).count()
     };
-    assert_eq!(said("HTTP/2 is not offered"), 1);
-    assert_eq!(said("\"listen ... http2\" directive is deprecated"), 2);
+    assert_eq!(
+        said(
+            "the \"listen ... http2\" directive is deprecated, \
+             use the \"http2\" directive instead"
+        ),
+        2
+    );
+    assert_eq!(said("the \"http2_push\" directive is obsolete, ignored"), 1);
+    assert_eq!(
+        said(
+            "the \"http2_idle_timeout\" directive is obsolete, \
+             use the \"keepalive_timeout\" directive instead"
+        ),
+        1
+    );
+    let offered = config.listeners.iter().map(|listener| listener.http2);
+    assert_eq!(offered.collect::<Vec<_>>(), [true, true, false]);
+    let offered = config
+        .servers
+        .iter()
+        .map(|server| server.connection.http2.enabled);
+    assert_eq!(offered.collect::<Vec<_>>(), [false, true]);
 }
