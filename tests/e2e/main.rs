@@ -68,6 +68,7 @@ mod server_certificates;
 mod sessions;
 mod slow_peers;
 mod smuggling;
+mod soak;
 mod stapling;
 mod takeover;
 mod tls;

@@ -73,6 +73,22 @@ fn the_package_is_whole_and_the_same_bytes_every_time() {
         file.contains(".B proxy_pass\nhonoured; in location"),
         "{file}"
     );
+    let bill = fs::read(installed.join("usr/share/doc/ringwall/sbom.cdx.json")).expect("a bill");
+    let bill: serde_json::Value = serde_json::from_slice(&bill).expect("JSON");
+    let components = bill["components"].as_array().expect("a list");
+    let has = |name: &str| {
+        let found = components.iter().find(|c| c["name"] == name);
+        found.inspect(|c| {
+            assert_eq!(c["hashes"][0]["alg"], "SHA-256", "{c}");
+            assert!(c["licenses"][0]["expression"].is_string(), "{c}");
+        });
+        found.is_some()
+    };
+    assert!(has("rustls") && has("monoio") && has("aws-lc-sys"));
+    assert!(
+        !has("criterion") && !has("clap_derive"),
+        "not in the binary"
+    );
     let control = fs::read_to_string(installed.join("DEBIAN/control")).expect("control");
     let version = env!("CARGO_PKG_VERSION");
     assert!(
