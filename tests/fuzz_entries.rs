@@ -53,6 +53,11 @@ fn a_configuration_is_built_or_refused_with_its_place() {
 }
 
 #[test]
+fn frames_are_counted_the_same_however_cut_and_requests_agree_with_http1() {
+    on_every_file("tests/fuzz/seeds/h2_frames", targets::h2_frames);
+}
+
+#[test]
 fn framing_agrees_with_a_slow_reading_of_the_rules() {
     on_every_file("tests/fuzz/seeds/h1_framing", targets::h1_framing);
 }

@@ -8,7 +8,7 @@
 //! wrong. What it leaves open is judged here, by the rules for HTTP/1.1: nothing
 //! gets past one version that the other refuses.
 
-use ::http::header;
+use ::http::header::{self, HeaderName};
 use ::http::request::Parts;
 
 use crate::http::error::HeadError;
@@ -83,6 +83,9 @@ pub fn lay(
         if *name == header::HOST || *name == header::COOKIE {
             continue;
         }
+        if is_of_connection(name) {
+            return Err(HeadError::InvalidFieldName);
+        }
         writer.field(name.as_str().as_bytes(), value.as_bytes(), limits, head)?;
     }
     if let Some(upgrade) = upgrade {
@@ -93,6 +96,20 @@ pub fn lay(
     writer.put(b"\r\n")?;
     head.len = writer.length;
     Ok(head.len)
+}
+
+/// Fields that say how a message ends or what its connection is for
+/// (RFC 9113 §8.2.2). The protocol core resets the stream for them; smuggling
+/// lives on them, so it is not left to that alone.
+fn is_of_connection(name: &HeaderName) -> bool {
+    matches!(
+        FieldId::of(name.as_str().as_bytes()),
+        FieldId::Connection
+            | FieldId::KeepAlive
+            | FieldId::ProxyConnection
+            | FieldId::TransferEncoding
+            | FieldId::Upgrade
+    )
 }
 
 /// `: ` and CRLF.
@@ -297,6 +314,14 @@ mod tests {
             (Request::connect("a.test:443"), HeadError::MethodNotAllowed),
             (get().method("TRACE"), HeadError::MethodNotAllowed),
             (get().method("get"), HeadError::InvalidMethod),
+            (
+                get().header("connection", "close"),
+                HeadError::InvalidFieldName,
+            ),
+            (
+                get().header("transfer-encoding", "chunked"),
+                HeadError::InvalidFieldName,
+            ),
             (get().header("a", " b"), HeadError::InvalidFieldValue),
             (get().header("a", "b\t"), HeadError::InvalidFieldValue),
             (get().header("a", "b".repeat(200)), HeadError::FieldTooLong),
