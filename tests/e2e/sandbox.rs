@@ -89,6 +89,9 @@ fn a_file_outside_the_configured_folders_is_not_sent() {
         assert_eq!(get(&ringwall, "/a").text(), "hello");
         assert_eq!(get(&ringwall, "/out/secret").status, status, "{landlock}");
         assert_eq!(get(&ringwall, "/a").text(), "hello");
+        if landlock == "on" {
+            ringwall.complaint_with(&["/out/secret", "(13: Permission denied)", "\"landlock\""]);
+        }
     }
 }
 

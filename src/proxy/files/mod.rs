@@ -225,10 +225,17 @@ fn failed(request: &Request<'_>, call: &str, path: &[u8], errno: Errno) -> Failu
     };
     if status != 404 || request.location.log_not_found {
         let path = String::from_utf8_lossy(path);
+        // Where permissions look right, this is why.
+        let landlock = errno == Errno::ACCESS && request.view.gateway.config.core.landlock;
+        let hint = if landlock {
+            "; links that lead out of \"root\" are not followed, see \"landlock\""
+        } else {
+            ""
+        };
         log::request_error(
             request,
             level,
-            format_args!("{call} \"{path}\" failed {}", Described(errno)),
+            format_args!("{call} \"{path}\" failed {}{hint}", Described(errno)),
         );
     }
     Failure::Status(status)
