@@ -640,9 +640,12 @@ pub enum LogEscape {
     None,
 }
 
-/// `proxy_pass` and its family.
+/// `proxy_pass` or `grpc_pass` and its family. Where a directive is named
+/// `proxy_…`, the one of the other family is meant as well.
 #[derive(Debug, Clone)]
 pub struct Proxy {
+    /// By which directives.
+    pub family: ProxyFamily,
     /// Where to; `None` where variables in the URL say so for each request.
     pub upstream: Option<UpstreamId>,
     /// The whole URL, where it has variables.
@@ -663,7 +666,7 @@ pub struct Proxy {
     pub set_headers: Vec<SetHeader>,
     /// `proxy_client_identity`. Default `off`.
     pub client_identity: Option<ClientIdentity>,
-    /// `proxy_http_version`. Default 1.1.
+    /// `proxy_http_version`. Default 1.1; 2 for `grpc_pass`.
     pub http_version: ProxyHttpVersion,
     /// `proxy_connect_timeout`. Default 60 s.
     pub connect_timeout: Duration,
@@ -685,6 +688,8 @@ pub struct Proxy {
 pub struct ProxyTls {
     /// Index into [`Config::proxy_tls`].
     pub id: usize,
+    /// By which directives.
+    pub family: ProxyFamily,
     /// `proxy_ssl_certificate` and `proxy_ssl_certificate_key`, which a PKCS#12
     /// store does without.
     pub certificate: Option<CertificateAndKey>,
@@ -714,7 +719,8 @@ pub struct ProxyTls {
     pub ciphersuites: Option<Located<String>>,
     /// `proxy_ssl_session_reuse`. Default on.
     pub session_reuse: bool,
-    /// `proxy_ssl_alpn`: offered to the backend. Default none.
+    /// `proxy_ssl_alpn`: offered to the backend. Default none, or `h2` where
+    /// that is spoken.
     pub alpn: Vec<Box<[u8]>>,
 }
 
@@ -785,6 +791,39 @@ impl IdentityForm {
 pub enum ProxyHttpVersion {
     Http10,
     Http11,
+    Http2,
+}
+
+/// By which directives a backend is described.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyFamily {
+    /// `proxy_*`.
+    Proxy,
+    /// `grpc_*`: HTTP/2, with the request's body and the trailers as they come.
+    Grpc,
+}
+
+impl ProxyFamily {
+    /// What the names of its directives begin with.
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::Proxy => "proxy_",
+            Self::Grpc => "grpc_",
+        }
+    }
+
+    /// The rest of the name of a directive that is one of this family's.
+    pub fn own(self, name: &[u8]) -> Option<&[u8]> {
+        name.strip_prefix(self.prefix().as_bytes())
+    }
+
+    /// The schemes of its URLs, without TLS and with.
+    pub(crate) const fn schemes(self) -> [&'static [u8]; 2] {
+        match self {
+            Self::Proxy => [b"http://", b"https://"],
+            Self::Grpc => [b"grpc://", b"grpcs://"],
+        }
+    }
 }
 
 /// An `upstream` block, or the addresses of a host named by `proxy_pass`.

@@ -1,11 +1,13 @@
-//! Where a request goes whose `proxy_pass` has variables
+//! Where a request goes whose `proxy_pass` or `grpc_pass` has variables
 //! (`ngx_http_proxy_eval`, `ngx_http_upstream_resolve_handler`).
 
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::config::{Template, Upstream, UpstreamAddress, UpstreamPeer, UrlTarget, pass_url};
+use crate::config::{
+    ProxyFamily, Template, Upstream, UpstreamAddress, UpstreamPeer, UrlTarget, pass_url,
+};
 use crate::net::deadlines::Deadline;
 use crate::net::resolver::ResolveError;
 use crate::telemetry::error_log::Level;
@@ -55,11 +57,13 @@ impl Deref for Place<'_> {
 /// The status for the client; the log has been told. Cancelling it is safe.
 pub(crate) async fn find<'v>(
     request: &mut Request<'v>,
+    family: ProxyFamily,
     url: &Template,
 ) -> Result<Place<'v>, Failure> {
     let view = request.view;
     let value = expand_to_vec(url, request);
-    let parsed = pass_url::parse(&value, &view.gateway.config.upstream_names);
+    let names = &view.gateway.config.upstream_names;
+    let parsed = pass_url::parse(&value, family, names);
     let parsed = parsed.map_err(|message| {
         log::request_error(request, Level::Error, format_args!("{message}"));
         Failure::Status(500)

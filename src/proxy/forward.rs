@@ -46,6 +46,44 @@ impl Failure {
     }
 }
 
+/// How one peer is spoken to, and what is kept of a request meanwhile. A type
+/// and not a value, so that the way of most has no room for what others need.
+pub(crate) trait Way: Default {
+    /// Asks one peer. Cancelling it cuts both exchanges off.
+    fn try_peer<B: BodySource, S: ResponseSink>(
+        request: &mut Request<'_>,
+        proxy: &Proxy,
+        target: &Target<'_>,
+        way: &mut Self,
+        body: &mut B,
+        sink: &mut S,
+    ) -> impl Future<Output = Result<(), Trouble>>;
+
+    /// Whether nothing is lost that another peer would need.
+    fn may_repeat(&self) -> bool;
+}
+
+/// HTTP/1.x: a connection for each request.
+#[derive(Debug, Default)]
+pub(crate) struct Separate;
+
+impl Way for Separate {
+    fn try_peer<B: BodySource, S: ResponseSink>(
+        request: &mut Request<'_>,
+        proxy: &Proxy,
+        target: &Target<'_>,
+        _: &mut Self,
+        body: &mut B,
+        sink: &mut S,
+    ) -> impl Future<Output = Result<(), Trouble>> {
+        try_peer(request, proxy, target, body, sink)
+    }
+
+    fn may_repeat(&self) -> bool {
+        true
+    }
+}
+
 /// Sends the request to one of the upstream's peers and its answer to the
 /// client; tries another peer where that cannot do harm.
 ///
@@ -56,7 +94,7 @@ impl Failure {
 ///
 /// # Errors
 /// See [`Failure`]. Cancelling it cuts both exchanges off.
-pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
+pub(crate) async fn forward<W: Way, B: BodySource, S: ResponseSink>(
     request: &mut Request<'_>,
     proxy: &Proxy,
     body: &mut B,
@@ -66,7 +104,7 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
     request.destination = None;
     let place = match (&proxy.url, proxy.upstream) {
         // Boxed: rare, and every other request would have room for it.
-        (Some(url), _) => Box::pin(destination::find(request, url)).await?,
+        (Some(url), _) => Box::pin(destination::find(request, proxy.family, url)).await?,
         (None, Some(id)) => match request.view.upstream(id) {
             Some(upstream) => Place::Known(upstream),
             None => return Err(Failure::Status(502)),
@@ -92,7 +130,7 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
         Failure::Status(error.status())
     })?;
     let next = &proxy.next_upstream;
-    let repeatable = is_repeatable(request, proxy, body);
+    let mut way = W::default();
     let local = link::local_address(request, proxy);
     let mut selection = upstream.group.select(request, next.tries);
     let began = Instant::now();
@@ -106,6 +144,7 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
         };
         request.answer.sticky_cookie = lease.set_cookie(request);
         let peer = &Rc::clone(lease.peer());
+        let repeatable = is_repeatable(request, proxy, body);
         let measured = upstream.metrics.begin(lease.index());
         // While there is somebody else to ask, the answers that are listed
         // are not taken.
@@ -122,7 +161,7 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
             unwelcome,
             reach: Reach::Any,
         };
-        let tried = try_peer(request, proxy, &target, body, sink).await;
+        let tried = W::try_peer(request, proxy, &target, &mut way, body, sink).await;
         let Err(trouble) = tried else { return Ok(()) };
         let Some(reason) = trouble.reason else {
             return Err(trouble.failure);
@@ -138,7 +177,7 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
                 format_args!("upstream server temporarily disabled"),
             );
         }
-        let may_repeat = repeatable || !trouble.sent;
+        let may_repeat = way.may_repeat() && (repeatable || !trouble.sent);
         if !(may_repeat && next.conditions.contains(reason) && selection.may_go_on() && in_time()) {
             return Err(trouble.failure);
         }
@@ -147,7 +186,7 @@ pub(crate) async fn forward<B: BodySource, S: ResponseSink>(
 
 /// Whether the request may be sent again when a peer may have seen it: by its
 /// method, and while its body can be read once more, if it has one.
-fn is_repeatable<B: BodySource>(request: &Request<'_>, proxy: &Proxy, body: &B) -> bool {
+pub(super) fn is_repeatable<B: BodySource>(request: &Request<'_>, proxy: &Proxy, body: &B) -> bool {
     is_repeatable_by_method(request, proxy)
         && (sent_size(proxy, body) == BodySize::None || body.is_repeatable())
 }
@@ -237,7 +276,7 @@ fn sent_size(proxy: &Proxy, body: &impl BodySource) -> BodySize {
 
 /// What went wrong with one peer.
 #[derive(Debug, Clone, Copy)]
-struct Trouble {
+pub(crate) struct Trouble {
     failure: Failure,
     /// What the peer did; `None` where it is not to blame, or where it is too
     /// late to ask another.
@@ -248,12 +287,41 @@ struct Trouble {
 
 impl Trouble {
     /// Before there was an answer; `status` is what the client is told.
-    fn of_peer(request: &mut Request<'_>, status: u16, reason: Conditions, sent: bool) -> Self {
+    pub(super) fn of_peer(
+        request: &mut Request<'_>,
+        status: u16,
+        reason: Conditions,
+        sent: bool,
+    ) -> Self {
         record(request, |attempt| attempt.status = Some(status));
         Self {
             failure: Failure::Status(status),
             reason: Some(reason),
             sent,
+        }
+    }
+
+    /// What became of an exchange; tells the log what it has not been told.
+    pub(super) fn of(
+        broken: Broken,
+        request: &mut Request<'_>,
+        peer: &UpstreamPeer,
+        sink: &impl ResponseSink,
+    ) -> Self {
+        let is_unprocessed = broken.is_unprocessed();
+        match broken {
+            Broken::Untouched(cause) => {
+                let status = cause.report(request, peer);
+                Self::of_peer(request, status, reason_of(status), !is_unprocessed)
+            }
+            Broken::Unanswered(status, reason) => Self::of_peer(request, status, reason, true),
+            Broken::Unwelcome(status) => {
+                Self::of_peer(request, status, Conditions::of_status(status), true)
+            }
+            Broken::Upstream => Self::at_last(Failure::unless_committed(sink, Some(502))),
+            Broken::Client(status) => Self::at_last(Failure::unless_committed(sink, status)),
+            Broken::Elsewhere(failure) => Self::at_last(failure),
+            Broken::Tunnel => Self::at_last(Failure::Aborted),
         }
     }
 
@@ -267,7 +335,7 @@ impl Trouble {
 }
 
 /// The reason that a status of our own stands for.
-fn reason_of(status: u16) -> Conditions {
+pub(super) fn reason_of(status: u16) -> Conditions {
     if status == 504 {
         Conditions::TIMEOUT
     } else {
@@ -277,16 +345,16 @@ fn reason_of(status: u16) -> Conditions {
 
 /// One peer of an upstream.
 #[derive(Debug, Clone, Copy)]
-struct Target<'t> {
-    upstream: &'t UpstreamState,
-    peer: &'t Rc<UpstreamPeer>,
+pub(crate) struct Target<'t> {
+    pub(super) upstream: &'t UpstreamState,
+    pub(super) peer: &'t Rc<UpstreamPeer>,
     /// `None` without TLS.
-    secure: Option<&'t Secure<'t>>,
+    pub(super) secure: Option<&'t Secure<'t>>,
     /// Where to connect from, if that is said.
-    local: Option<SocketAddr>,
+    pub(super) local: Option<SocketAddr>,
     /// An answer with one of these statuses does not reach the client.
-    unwelcome: Conditions,
-    reach: Reach,
+    pub(super) unwelcome: Conditions,
+    pub(super) reach: Reach,
 }
 
 /// One peer: over a pooled connection if there is one, and over a fresh one
@@ -358,20 +426,7 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
         if !sink.is_committed() {
             sink.discard();
         }
-        return Err(match broken {
-            Broken::Untouched(cause) => {
-                let status = cause.report(request, peer);
-                Trouble::of_peer(request, status, reason_of(status), true)
-            }
-            Broken::Unanswered(status, reason) => Trouble::of_peer(request, status, reason, true),
-            Broken::Unwelcome(status) => {
-                Trouble::of_peer(request, status, Conditions::of_status(status), true)
-            }
-            Broken::Upstream => Trouble::at_last(Failure::unless_committed(sink, Some(502))),
-            Broken::Client(status) => Trouble::at_last(Failure::unless_committed(sink, status)),
-            Broken::Elsewhere(failure) => Trouble::at_last(failure),
-            Broken::Tunnel => Trouble::at_last(Failure::Aborted),
-        });
+        return Err(Trouble::of(broken, request, peer, sink));
     }
 }
 
@@ -391,7 +446,7 @@ fn take_pooled(target: &Target<'_>, now: Instant) -> Option<Box<Connection>> {
 
 /// A new connection. On failure the log has been told, and the result is the
 /// status for the client.
-async fn connect(
+pub(super) async fn connect(
     request: &Request<'_>,
     proxy: &Proxy,
     target: &Target<'_>,

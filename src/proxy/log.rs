@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::config::{AccessLog, ErrorLog, LogEscape, Part, Template, UpstreamPeer};
+use crate::config::{AccessLog, ErrorLog, LogEscape, Part, ProxyFamily, Template, UpstreamPeer};
 use crate::http::head::FieldId;
 use crate::telemetry::access_log::{escape_default, escape_json};
 use crate::telemetry::error_log::{Context, Level, Text};
@@ -135,13 +135,15 @@ pub(crate) fn upstream_error(
         std::fmt::from_fn(move |f| {
             let proxy = route::proxy(request.location);
             let secure = proxy.is_some_and(|proxy| request.is_proxied_securely(proxy));
-            write!(
-                f,
-                "{}://{}{}",
-                if secure { "https" } else { "http" },
-                peer.address,
-                String::from_utf8_lossy(path)
-            )
+            let family = proxy.map_or(ProxyFamily::Proxy, |proxy| proxy.family);
+            let scheme = match (family, secure) {
+                (ProxyFamily::Proxy, false) => "http",
+                (ProxyFamily::Proxy, true) => "https",
+                (ProxyFamily::Grpc, false) => "grpc",
+                (ProxyFamily::Grpc, true) => "grpcs",
+            };
+            let path = String::from_utf8_lossy(path);
+            write!(f, "{scheme}://{}{path}", peer.address)
         })
     });
     let host = request.authority();

@@ -195,7 +195,9 @@ impl UpstreamCells {
 
     /// What is looked at now and then.
     pub(crate) fn sample(&self, state: &UpstreamState, now: Instant) {
-        self.upstream.idle.set(state.pool.len() as u64);
+        self.upstream
+            .idle
+            .set((state.pool.len() + state.streams.len()) as u64);
         for (index, peer) in self.peers.iter().enumerate() {
             peer.benched.set(state.group.is_benched(index, now).into());
         }

@@ -46,7 +46,26 @@ pub(crate) struct TlsKey {
 pub(crate) type TlsKeyRef<'a> = (&'a [u8; 32], &'a str);
 
 impl Key {
-    fn serves(
+    pub(crate) fn new(
+        address: &UpstreamAddress,
+        tls: Option<TlsKeyRef<'_>>,
+        local: Option<SocketAddr>,
+    ) -> Self {
+        let tls = tls.map(|(identity, name)| {
+            Box::new(TlsKey {
+                identity: *identity,
+                name: name.into(),
+            })
+        });
+        Self {
+            address: address.clone(),
+            tls,
+            local,
+        }
+    }
+
+    /// Whether what was made for this serves that.
+    pub(crate) fn serves(
         &self,
         address: &UpstreamAddress,
         tls: Option<TlsKeyRef<'_>>,
@@ -91,6 +110,11 @@ impl Connection {
         self
     }
 
+    /// What it consists of, for what is not one request at a time.
+    pub(crate) fn into_parts(self) -> (Transport, Key, Option<LinkFacts>) {
+        (self.transport, self.key, self.facts)
+    }
+
     /// Counts a request against `keepalive_requests`.
     pub(crate) fn count_request(&mut self) {
         self.requests += 1;
@@ -99,11 +123,26 @@ impl Connection {
 
 /// How much is kept, and for how long.
 #[derive(Debug, Clone, Copy)]
-struct Limits {
-    idle: usize,
-    requests: u64,
-    timeout: Duration,
-    lifetime: Duration,
+pub(crate) struct Limits {
+    /// `keepalive`: connections without a request.
+    pub(crate) idle: usize,
+    /// `keepalive_requests`, of each connection.
+    pub(crate) requests: u64,
+    /// `keepalive_timeout`: without a request.
+    pub(crate) timeout: Duration,
+    /// `keepalive_time`: at all.
+    pub(crate) lifetime: Duration,
+}
+
+impl Limits {
+    pub(crate) fn of(upstream: &Upstream) -> Self {
+        Self {
+            idle: upstream.keepalive,
+            requests: upstream.keepalive_requests,
+            timeout: upstream.keepalive_timeout,
+            lifetime: upstream.keepalive_time,
+        }
+    }
 }
 
 /// The idle connections of one upstream on one worker.
@@ -116,14 +155,8 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn new(upstream: &Upstream) -> Self {
-        let limits = Limits {
-            idle: upstream.keepalive,
-            requests: upstream.keepalive_requests,
-            timeout: upstream.keepalive_timeout,
-            lifetime: upstream.keepalive_time,
-        };
         Self {
-            limits,
+            limits: Limits::of(upstream),
             idle: RefCell::default(),
         }
     }

@@ -4,7 +4,7 @@
 //! Each phase either hands on to the next or settles the answer. What each
 //! can still tell the client is noted where it stands.
 
-use crate::config::{Handler, Location, Server, VerifyClient};
+use crate::config::{Handler, Location, ProxyHttpVersion, Server, VerifyClient};
 use crate::telemetry::error_log::Level;
 use crate::tls::authorization::judge;
 
@@ -12,7 +12,7 @@ use super::access;
 use super::cors;
 use super::exchange::{BodySize, BodySource, ResponseSink};
 use super::files::{self, Content};
-use super::forward::{Failure, forward};
+use super::forward::{Failure, Separate, forward};
 use super::gzip::Filtered;
 use super::limits;
 use super::log;
@@ -25,6 +25,7 @@ use super::respond;
 use super::rewrite::{self, Outcome, Tried};
 use super::route::{self, Route};
 use super::status;
+use super::upstream::h2::Kept;
 
 /// How serving ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,7 +255,11 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
             );
             return Err(Failure::Status(400));
         }
-        Handler::Proxy(proxy) => forward(request, proxy, body, sink).await?,
+        // Boxed: large, and every other request would have room for it.
+        Handler::Proxy(proxy) if proxy.http_version == ProxyHttpVersion::Http2 => {
+            Box::pin(forward::<Kept, _, _>(request, proxy, body, sink)).await?;
+        }
+        Handler::Proxy(proxy) => forward::<Separate, _, _>(request, proxy, body, sink).await?,
         // Boxed: large, and every other request would have room for it.
         Handler::Relay(relay) => Box::pin(relay::relay(request, relay, body, sink)).await?,
         Handler::Health(health) => status::answer(request, health, sink).await?,

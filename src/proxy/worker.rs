@@ -27,6 +27,7 @@ use super::health::Checks;
 use super::measure::{self, UpstreamCells, ViewMetrics};
 use super::pool::Pool;
 use super::status;
+use super::streams::StreamPool;
 use super::upstream::certificates::Certificates;
 
 /// Connections of the process, for `$connection` and the error log's `*N`.
@@ -77,6 +78,8 @@ pub(crate) struct UpstreamState {
     pub(crate) config: Arc<Upstream>,
     pub(crate) group: Rc<Group>,
     pub(crate) pool: Pool,
+    /// For those that are spoken to by HTTP/2.
+    pub(crate) streams: StreamPool,
     pub(crate) metrics: UpstreamCells,
 }
 
@@ -133,6 +136,7 @@ impl Worker {
             self.last_sweep.set(now);
             for upstream in &view.upstreams {
                 upstream.pool.sweep(now);
+                upstream.streams.sweep(now);
                 upstream.metrics.sample(upstream, now);
             }
             view.certificates.borrow_mut().sweep(now);
@@ -167,6 +171,7 @@ impl Worker {
         deadlines::expire_idle();
         for upstream in &self.view().upstreams {
             upstream.pool.clear();
+            upstream.streams.clear();
         }
     }
 
@@ -291,6 +296,7 @@ impl UpstreamState {
             id: UpstreamId::MAX,
             group: Group::new(&config, GroupState::new(config.peers.len())),
             pool: Pool::new(&config),
+            streams: StreamPool::new(&config),
             metrics: UpstreamCells::default(),
             config,
         }
@@ -307,14 +313,17 @@ impl View {
         let upstreams = gateway.config.upstreams.iter().enumerate();
         let upstreams = upstreams.map(|(id, config)| {
             let pool = Pool::new(config);
+            let streams = StreamPool::new(config);
             if let Some(old) = old.get(&*config.name) {
                 pool.inherit(&old.pool, config);
+                streams.inherit(&old.streams, config);
             }
             UpstreamState {
                 id,
                 config: Arc::clone(config),
                 group: Group::new(config, gateway.registry.join(id, config)),
                 pool,
+                streams,
                 metrics: UpstreamCells::new(metrics, config),
             }
         });

@@ -50,7 +50,7 @@ pub fn build(
     loader: &mut Loader,
 ) -> Result<(Arc<UpstreamTls>, Vec<String>), TlsError> {
     let suites = Suites {
-        prefix: "proxy_",
+        prefix: tls.family.prefix(),
         ciphers: &tls.ciphers,
         protocols: tls.protocols,
         ciphersuites: tls.ciphersuites.as_ref(),

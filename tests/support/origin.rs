@@ -314,6 +314,14 @@ impl Peer {
         })
     }
 
+    /// Reads so many bytes of whatever protocol.
+    pub(crate) fn take(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        while self.buffer.len() < count {
+            self.fill()?;
+        }
+        Ok(self.buffer.drain(..count).collect())
+    }
+
     /// Reads the body that a head announced.
     pub(crate) fn body(&mut self, request: &Request) -> io::Result<Vec<u8>> {
         if request.header("transfer-encoding").is_some() {

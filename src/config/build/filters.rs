@@ -47,37 +47,43 @@ enum Redirects {
 }
 
 impl FilterSettings {
-    /// Takes a directive; `false` when it is not one of these.
-    pub(super) fn apply(&mut self, builder: &mut Builder<'_>, d: &Directive) -> Result<bool> {
-        match &*d.name.value {
-            b"proxy_method" => set(&mut self.method, d, template(builder, d, 0)?)?,
-            b"proxy_set_body" => set(&mut self.body, d, template(builder, d, 0)?)?,
-            b"proxy_pass_request_headers" => set(&mut self.pass_request_headers, d, flag(d)?)?,
-            b"proxy_pass_request_body" => set(&mut self.pass_request_body, d, flag(d)?)?,
-            b"proxy_request_buffering" => set(&mut self.request_buffering, d, flag(d)?)?,
-            b"proxy_buffering" => set(&mut self.buffering, d, flag(d)?)?,
-            b"proxy_buffers" => set(&mut self.buffers, d, buffers(d)?)?,
-            b"proxy_buffer_size" => {
+    /// Takes a directive by its name in the family; `false` when it is not one of
+    /// these.
+    pub(super) fn apply(
+        &mut self,
+        builder: &mut Builder<'_>,
+        name: &[u8],
+        d: &Directive,
+    ) -> Result<bool> {
+        match name {
+            b"method" => set(&mut self.method, d, template(builder, d, 0)?)?,
+            b"set_body" => set(&mut self.body, d, template(builder, d, 0)?)?,
+            b"pass_request_headers" => set(&mut self.pass_request_headers, d, flag(d)?)?,
+            b"pass_request_body" => set(&mut self.pass_request_body, d, flag(d)?)?,
+            b"request_buffering" => set(&mut self.request_buffering, d, flag(d)?)?,
+            b"buffering" => set(&mut self.buffering, d, flag(d)?)?,
+            b"buffers" => set(&mut self.buffers, d, buffers(d)?)?,
+            b"buffer_size" => {
                 let value = size(d, 0)?;
                 if value == 0 {
                     return Err(invalid_value(d));
                 }
                 set(&mut self.buffer_size, d, value)?;
             }
-            b"proxy_ignore_client_abort" => set(&mut self.ignore_client_abort, d, flag(d)?)?,
-            b"proxy_intercept_errors" => set(&mut self.intercept_errors, d, flag(d)?)?,
-            b"proxy_limit_rate" => set(&mut self.limit_rate, d, bytes(builder, d)?)?,
-            b"proxy_hide_header" => self.hide.get_or_insert_default().push(d.arg(0).into()),
-            b"proxy_pass_header" => self.pass.get_or_insert_default().push(d.arg(0).into()),
-            b"proxy_ignore_headers" => ignore(self.ignored.get_or_insert_default(), d)?,
-            b"proxy_redirect" => self.redirect(builder, d)?,
-            b"proxy_cookie_domain" => {
+            b"ignore_client_abort" => set(&mut self.ignore_client_abort, d, flag(d)?)?,
+            b"intercept_errors" => set(&mut self.intercept_errors, d, flag(d)?)?,
+            b"limit_rate" => set(&mut self.limit_rate, d, bytes(builder, d)?)?,
+            b"hide_header" => self.hide.get_or_insert_default().push(d.arg(0).into()),
+            b"pass_header" => self.pass.get_or_insert_default().push(d.arg(0).into()),
+            b"ignore_headers" => ignore(self.ignored.get_or_insert_default(), d)?,
+            b"redirect" => self.redirect(builder, d)?,
+            b"cookie_domain" => {
                 rules(&mut self.cookie_domains, builder, d, RewritePattern::Domain)?;
             }
-            b"proxy_cookie_path" => {
+            b"cookie_path" => {
                 rules(&mut self.cookie_paths, builder, d, RewritePattern::Prefix)?;
             }
-            b"proxy_cookie_flags" => self.cookie_flags(builder, d)?,
+            b"cookie_flags" => self.cookie_flags(builder, d)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -134,6 +140,23 @@ impl FilterSettings {
             redirects: redirects.into(),
             cookies: any.then(|| Box::new(cookies)),
         }
+    }
+
+    /// The same with a `grpc_pass`, which leaves most of it alone.
+    pub(super) fn build_grpc(&self) -> ProxyFilters {
+        const NOT_HIDDEN: &[u8] = b"X-Pad";
+        let mut filters = self.build(None);
+        filters.request_buffering = false;
+        filters.buffering.on = false;
+        let hide = self.hide.as_deref().unwrap_or_default();
+        if !hide
+            .iter()
+            .any(|name| name.eq_ignore_ascii_case(NOT_HIDDEN))
+        {
+            let shown = std::mem::take(&mut filters.hidden.shown).into_iter();
+            filters.hidden.shown = shown.chain([NOT_HIDDEN.into()]).collect();
+        }
+        filters
     }
 
     /// What is passed wins over what is hidden, wherever either was said.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::upstream::split_parameter;
 use super::values::{invalid_parameter, refuse, refuse_directive, set};
 use super::{Builder, Result};
-use crate::config::model::{HealthCheck, Proxy, StatusSet};
+use crate::config::model::{HealthCheck, Proxy, ProxyHttpVersion, StatusSet};
 use crate::config::syntax::Directive;
 use crate::config::units;
 
@@ -71,6 +71,10 @@ pub(super) fn check(
         let what = "needs a \"proxy_pass\" without variables in its location";
         return Err(refuse_directive(d, what));
     };
+    if proxy.http_version == ProxyHttpVersion::Http2 {
+        let what = "of HTTP/2 backends is not implemented in this version";
+        return Err(refuse_directive(d, what));
+    }
     if proxy.tls.is_some() {
         let what = "of TLS backends is not implemented in this version";
         return Err(refuse_directive(d, what));

@@ -17,12 +17,18 @@ pub(super) struct LinkSettings {
 }
 
 impl LinkSettings {
-    /// Takes a directive; `false` when it is not one of these.
-    pub(super) fn apply(&mut self, builder: &mut Builder<'_>, d: &Directive) -> Result<bool> {
-        match &*d.name.value {
-            b"proxy_bind" => set(&mut self.bind, d, bind(builder, d)?)?,
-            b"proxy_socket_keepalive" => set(&mut self.socket_keepalive, d, flag(d)?)?,
-            b"proxy_protocol" => {
+    /// Takes a directive by its name in the family; `false` when it is not one of
+    /// these.
+    pub(super) fn apply(
+        &mut self,
+        builder: &mut Builder<'_>,
+        name: &[u8],
+        d: &Directive,
+    ) -> Result<bool> {
+        match name {
+            b"bind" => set(&mut self.bind, d, bind(builder, d)?)?,
+            b"socket_keepalive" => set(&mut self.socket_keepalive, d, flag(d)?)?,
+            b"protocol" => {
                 let version = match d.arg(0) {
                     b"off" => None,
                     b"on" | b"v1" => Some(ProxyProtocol::V1),

@@ -9,7 +9,8 @@ use super::scope::Scope;
 use super::values::{refuse, refuse_directive};
 use super::{Builder, Result, health, logs, relay, rewrite};
 use crate::config::model::{
-    Handler, LimitExcept, Location, Locations, Position, Return, RootKind, ServerTokens,
+    Handler, LimitExcept, Location, Locations, Position, ProxyFamily, Return, RootKind,
+    ServerTokens,
 };
 use crate::config::script::{Step, TryFiles};
 use crate::config::syntax::Directive;
@@ -160,7 +161,7 @@ pub(super) struct Inherited<'a> {
     name: &'a str,
     path: &'a [u8],
     kind: LocationKind<'a>,
-    /// Its `proxy_pass`.
+    /// Its `proxy_pass` or `grpc_pass`.
     pass: Option<&'a Directive>,
 }
 
@@ -171,7 +172,8 @@ struct Contents<'a> {
     /// In file order, because that is what they mean.
     steps: Vec<&'a Directive>,
     nested: Vec<&'a Directive>,
-    pass: Option<&'a Directive>,
+    /// `proxy_pass` and `grpc_pass`.
+    passes: Vec<&'a Directive>,
     limit_except: Option<&'a Directive>,
     health_checks: Vec<&'a Directive>,
     internal: bool,
@@ -196,8 +198,15 @@ impl<'a> Contents<'a> {
                 b"location" => contents.nested.push(inner),
                 b"set" | b"rewrite" | b"break" | b"return" | b"if" => contents.steps.push(inner),
                 // Of several handlers the last one said is used.
-                b"proxy_pass" => {
-                    super::values::set(&mut contents.pass, inner, inner)?;
+                b"proxy_pass" | b"grpc_pass" => {
+                    let said = contents
+                        .passes
+                        .iter()
+                        .any(|said| said.name.value == inner.name.value);
+                    if said {
+                        return Err(refuse_directive(inner, "is duplicate"));
+                    }
+                    contents.passes.push(inner);
                     contents.monitor = None;
                 }
                 b"json_relay" => super::values::set(&mut contents.relay, inner, inner)?,
@@ -231,6 +240,11 @@ impl<'a> Contents<'a> {
         Ok(contents)
     }
 
+    /// Of several the last one said is used, as of all that may answer.
+    fn pass(&self) -> Option<&'a Directive> {
+        self.passes.last().copied()
+    }
+
     /// What answers, and what is done before.
     fn handler(
         &mut self,
@@ -239,7 +253,7 @@ impl<'a> Contents<'a> {
     ) -> Result<(Handler, Vec<Step>)> {
         if let Some(d) = self.relay {
             // Its own path is all that a call is made by.
-            if inherited.path.is_empty() || self.pass.is_some() {
+            if inherited.path.is_empty() || self.pass().is_some() {
                 let what = "needs a location of a path, without \"proxy_pass\"";
                 return Err(refuse_directive(d, what));
             }
@@ -248,7 +262,7 @@ impl<'a> Contents<'a> {
         } else if let Some(d) = self.relay_allow.first() {
             return Err(refuse_directive(d, "has no \"json_relay\" beside it"));
         }
-        let handler = match (self.monitor.take(), self.pass.or(inherited.pass)) {
+        let handler = match (self.monitor.take(), self.pass().or(inherited.pass)) {
             (Some(monitor), _) => monitor,
             (None, Some(pass)) => proxy_to(builder, pass, &self.scope, &inherited.kind)?,
             (None, None) => Handler::Files,
@@ -264,7 +278,7 @@ impl<'a> Contents<'a> {
         let within = Inherited {
             // The URI part of an own `proxy_pass` has been refused if there is
             // no path for it to replace; inside an `if` there never is.
-            pass: self.pass.or(inherited.pass),
+            pass: self.pass().or(inherited.pass),
             ..*inherited
         };
         let mut steps = Vec::new();
@@ -310,7 +324,11 @@ fn proxy_to(
     scope: &Scope,
     kind: &LocationKind<'_>,
 ) -> Result<Handler> {
-    let proxy = proxy::build(builder, pass, &scope.proxy, &scope.proxy_tls, kind)?;
+    let family = match &*pass.name.value {
+        b"grpc_pass" => ProxyFamily::Grpc,
+        _ => ProxyFamily::Proxy,
+    };
+    let proxy = proxy::build(builder, pass, family, scope.backend(family), kind)?;
     Ok(Handler::Proxy(Box::new(proxy)))
 }
 
@@ -337,7 +355,7 @@ fn build(
     let limit_except = match contents.limit_except {
         Some(limits) => {
             let within = Inherited {
-                pass: contents.pass,
+                pass: contents.pass(),
                 ..inherited
             };
             Some(limit_except(builder, limits, &contents.scope, &within)?)
@@ -348,8 +366,8 @@ fn build(
     location.script = steps.into();
     location.limit_except = limit_except;
     location.internal = contents.internal;
+    location.auto_redirect = contents.pass().is_some() && path.ends_with(b"/");
     location.try_files = contents.try_files;
-    location.auto_redirect = contents.pass.is_some() && path.ends_with(b"/");
     location.name = name.into();
     location.prefix = path.into();
     location.nested = build_all(builder, &contents.nested, &contents.scope, Some(head))?;
@@ -365,7 +383,7 @@ pub(super) fn build_unnamed(
     inherited: &Inherited<'_>,
 ) -> Result<(Arc<Location>, Vec<Step>)> {
     let mut contents = Contents::read(builder, d, outer, None)?;
-    let kind = match contents.pass {
+    let kind = match contents.pass() {
         Some(_) => LocationKind::Other,
         None => inherited.kind,
     };

@@ -1,26 +1,42 @@
-//! The URL of a `proxy_pass` with variables, read when they have values: by
-//! the same rules as at load (`ngx_http_proxy_eval`).
+//! The URL of a `proxy_pass` or `grpc_pass` with variables, read when they have
+//! values: by the same rules as at load (`ngx_http_proxy_eval`,
+//! `ngx_http_grpc_eval`).
 
-use super::upstream::{HTTP_PORT, HTTPS_PORT};
+use super::upstream::{HTTP_PORT, HTTPS_PORT, NO_PORT};
 use super::url::{self, Target, Url, strip_prefix_any_case};
-use crate::config::model::{ParsedUrl, UpstreamNames, UrlTarget};
+use crate::config::model::{ParsedUrl, ProxyFamily, UpstreamNames, UrlTarget};
 
 /// Takes the URL apart and looks its host up among the upstreams.
 ///
 /// # Errors
 /// What is wrong with it, in Nginx's words.
-pub(crate) fn parse(value: &[u8], names: &UpstreamNames) -> Result<ParsedUrl, String> {
-    let secure = strip_prefix_any_case(value, b"https://");
-    let Some(rest) = secure.or_else(|| strip_prefix_any_case(value, b"http://")) else {
+pub(crate) fn parse(
+    value: &[u8],
+    family: ProxyFamily,
+    names: &UpstreamNames,
+) -> Result<ParsedUrl, String> {
+    let [plain, secure] = family.schemes();
+    let secure = strip_prefix_any_case(value, secure);
+    let rest = secure.or_else(|| strip_prefix_any_case(value, plain));
+    let is_grpc = family == ProxyFamily::Grpc;
+    let Some(rest) = rest.or_else(|| is_grpc.then_some(value)) else {
         let value = String::from_utf8_lossy(value);
         return Err(format!("invalid URL prefix in \"{value}\""));
     };
     let secure = secure.is_some();
-    let default_port = if secure { HTTPS_PORT } else { HTTP_PORT };
-    let Url { target, uri } = url::parse(rest).map_err(|what| {
+    let default_port = match (family, secure) {
+        (ProxyFamily::Proxy, true) => HTTPS_PORT,
+        (ProxyFamily::Proxy, false) => HTTP_PORT,
+        (ProxyFamily::Grpc, _) => NO_PORT,
+    };
+    let refuse = |what: &str| {
         let rest = String::from_utf8_lossy(rest);
         format!("{what} in upstream \"{rest}\"")
-    })?;
+    };
+    let Url { target, uri } = url::parse(rest).map_err(refuse)?;
+    if is_grpc && uri.is_some() {
+        return Err(refuse("invalid host"));
+    }
     let uri = uri.map(|uri| match uri.first() {
         Some(b'?') => [b"/", uri].concat(),
         _ => uri.to_vec(),
@@ -38,6 +54,7 @@ pub(crate) fn parse(value: &[u8], names: &UpstreamNames) -> Result<ParsedUrl, St
             let known = block.or_else(|| names.implicit.get(&format!("{lower}:{number}")));
             let target = match (known, url::parse_address(host)) {
                 (Some(id), _) => UrlTarget::Upstream(*id),
+                _ if number == NO_PORT => return Err(refuse("no port")),
                 (None, Some(ip)) => UrlTarget::Inet((ip, number).into()),
                 (None, None) => UrlTarget::Name(lower.trim_end_matches('.').to_owned(), number),
             };
@@ -91,7 +108,7 @@ mod tests {
             ),
             ("http://B.test./", UrlTarget::Name("b.test".into(), 80)),
         ] {
-            let parsed = parse(url.as_bytes(), &names()).unwrap();
+            let parsed = parse(url.as_bytes(), ProxyFamily::Proxy, &names()).unwrap();
             assert_eq!(parsed.target, target, "{url}");
         }
     }
@@ -104,9 +121,44 @@ mod tests {
             ("https://A:443?x", "A", 443, Some("/?x")),
             ("http://unix:/s:/y", "localhost", 0, Some("/y")),
         ] {
-            let parsed = parse(url.as_bytes(), &names()).unwrap();
+            let parsed = parse(url.as_bytes(), ProxyFamily::Proxy, &names()).unwrap();
             assert_eq!((&*parsed.host, parsed.port), (host, port), "{url}");
             assert_eq!(parsed.uri.as_deref(), uri.map(str::as_bytes), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_grpc_url_needs_no_scheme_but_a_port_and_no_path() {
+        for (url, target, secure, host) in [
+            ("App", UrlTarget::Upstream(1), false, "App"),
+            ("grpcs://app", UrlTarget::Upstream(1), true, "app"),
+            ("A.test:80", UrlTarget::Upstream(2), false, "A.test:80"),
+            ("grpc://unix:/s", UrlTarget::Upstream(3), false, "localhost"),
+            (
+                "GRPCS://b:443",
+                UrlTarget::Name("b".into(), 443),
+                true,
+                "b:443",
+            ),
+            (
+                "[::1]:81",
+                UrlTarget::Inet("[::1]:81".parse().unwrap()),
+                false,
+                "[::1]:81",
+            ),
+        ] {
+            let parsed = parse(url.as_bytes(), ProxyFamily::Grpc, &names()).unwrap();
+            assert_eq!((parsed.target, parsed.secure), (target, secure), "{url}");
+            assert_eq!(&*parsed.host, host, "{url}");
+        }
+        for (url, message) in [
+            ("b.test", "no port in upstream \"b.test\""),
+            ("grpcs://127.0.0.1", "no port in upstream \"127.0.0.1\""),
+            ("grpc://app/x", "invalid host in upstream \"app/x\""),
+            ("", "no host in upstream \"\""),
+        ] {
+            let refused = parse(url.as_bytes(), ProxyFamily::Grpc, &names());
+            assert_eq!(refused, Err(message.into()), "{url}");
         }
     }
 
@@ -120,7 +172,7 @@ mod tests {
             ("http://a:x", "invalid port in upstream \"a:x\""),
         ] {
             assert_eq!(
-                parse(url.as_bytes(), &names()),
+                parse(url.as_bytes(), ProxyFamily::Proxy, &names()),
                 Err(message.into()),
                 "{url}"
             );
@@ -130,7 +182,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_url_is_too_odd_to_be_taken_apart(url in proptest::collection::vec(any::<u8>(), 0..40)) {
-            let _ = parse(&[b"http://", &url[..]].concat(), &names());
+            let _ = parse(&[b"http://", &url[..]].concat(), ProxyFamily::Proxy, &names());
+            let _ = parse(&url, ProxyFamily::Grpc, &names());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `proxy_pass` and its family.
+//! `proxy_pass`, `grpc_pass` and their families.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use super::filters::{FilterSettings, default_redirect};
 use super::link::LinkSettings;
 use super::proxy_tls::ProxyTlsSettings;
 use super::response::{field_name, field_value};
-use super::upstream::{self, HTTP_PORT, HTTPS_PORT};
+use super::upstream::{self, HTTP_PORT, HTTPS_PORT, NO_PORT};
 use super::url::{self, Target, Url, strip_prefix_any_case};
-use super::values::{has_variable, milliseconds, refuse, refuse_directive, set, small_number};
+use super::values::{has_variable, milliseconds, refuse, set, small_number};
 use super::{Builder, Result};
 use crate::config::model::{
-    ClientIdentity, Conditions, IdentityForm, IgnoredFields, NextUpstream, Proxy, ProxyFilters,
-    ProxyHttpVersion, ProxyTls, RewriteRule, SetHeader, UpstreamId,
+    ClientIdentity, Conditions, IdentityForm, IgnoredFields, NextUpstream, Proxy, ProxyFamily,
+    ProxyFilters, ProxyHttpVersion, ProxyTls, RewriteRule, SetHeader, UpstreamId,
 };
 use crate::config::syntax::Directive;
 use crate::config::template::{Part, Template, Variable};
@@ -39,42 +39,51 @@ pub(super) struct ProxySettings {
 }
 
 impl ProxySettings {
-    /// Takes a directive; `false` when it is not one of these.
-    pub(super) fn apply(&mut self, builder: &mut Builder<'_>, d: &Directive) -> Result<bool> {
-        match &*d.name.value {
-            b"proxy_set_header" => {
+    /// Takes a directive of the family; `false` when it is not one of these.
+    pub(super) fn apply(
+        &mut self,
+        builder: &mut Builder<'_>,
+        family: ProxyFamily,
+        d: &Directive,
+    ) -> Result<bool> {
+        let Some(name) = family.own(&d.name.value) else {
+            return Ok(false);
+        };
+        match name {
+            b"set_header" => {
                 let header = SetHeader {
                     name: field_name(d)?,
                     value: field_value(builder, d)?,
                 };
                 self.set_headers.get_or_insert_default().push(header);
             }
-            b"proxy_client_identity" => {
+            b"client_identity" => {
                 set(&mut self.client_identity, d, client_identity(d)?)?;
             }
-            b"proxy_http_version" => {
+            b"http_version" => {
                 let value = match d.arg(0) {
                     b"1.0" => ProxyHttpVersion::Http10,
                     b"1.1" => ProxyHttpVersion::Http11,
-                    b"2" => {
-                        let what = "does not implement \"2\" in this version";
-                        return Err(refuse_directive(d, what));
-                    }
+                    b"2" => ProxyHttpVersion::Http2,
                     _ => return Err(refuse(d, format!("invalid value \"{}\"", d.text(0)))),
                 };
                 set(&mut self.http_version, d, value)?;
             }
-            b"proxy_connect_timeout" => set(&mut self.connect_timeout, d, milliseconds(d)?)?,
-            b"proxy_read_timeout" => set(&mut self.read_timeout, d, milliseconds(d)?)?,
-            b"proxy_send_timeout" => set(&mut self.send_timeout, d, milliseconds(d)?)?,
-            b"proxy_next_upstream" => set(&mut self.next_upstream, d, conditions(d)?)?,
-            b"proxy_next_upstream_tries" => {
+            b"connect_timeout" => set(&mut self.connect_timeout, d, milliseconds(d)?)?,
+            b"read_timeout" => set(&mut self.read_timeout, d, milliseconds(d)?)?,
+            b"send_timeout" => set(&mut self.send_timeout, d, milliseconds(d)?)?,
+            b"next_upstream" => set(&mut self.next_upstream, d, conditions(d)?)?,
+            b"next_upstream_tries" => {
                 set(&mut self.next_upstream_tries, d, small_number(d)?)?;
             }
-            b"proxy_next_upstream_timeout" => {
+            b"next_upstream_timeout" => {
                 set(&mut self.next_upstream_timeout, d, milliseconds(d)?)?;
             }
-            _ => return Ok(self.link.apply(builder, d)? || self.filters.apply(builder, d)?),
+            _ => {
+                return Ok(
+                    self.link.apply(builder, name, d)? || self.filters.apply(builder, name, d)?
+                );
+            }
         }
         Ok(true)
     }
@@ -122,18 +131,26 @@ impl ProxySettings {
     }
 }
 
-/// `proxy_pass URL` of a location whose other settings are known.
+/// `proxy_pass URL` or `grpc_pass URL` of a location whose other settings are
+/// known.
 pub(super) fn build(
     builder: &mut Builder<'_>,
     d: &Directive,
-    settings: &ProxySettings,
-    tls: &ProxyTlsSettings,
+    family: ProxyFamily,
+    (settings, tls): (&ProxySettings, &ProxyTlsSettings),
     location: &LocationKind<'_>,
 ) -> Result<Proxy> {
-    let pass = if has_variable(d.arg(0)) {
-        variable_url(builder, d, settings)?
-    } else {
-        fixed_url(builder, d, location)?
+    let pass = match (has_variable(d.arg(0)), family) {
+        (true, _) => variable_url(builder, d, family, settings)?,
+        (false, ProxyFamily::Proxy) => fixed_url(builder, d, location)?,
+        (false, ProxyFamily::Grpc) => grpc_url(builder, d)?,
+    };
+    let (http_version, filters) = match family {
+        ProxyFamily::Proxy => (
+            settings.http_version.unwrap_or(ProxyHttpVersion::Http11),
+            settings.filters.build(pass.redirect.as_ref()),
+        ),
+        ProxyFamily::Grpc => (ProxyHttpVersion::Http2, settings.filters.build_grpc()),
     };
     let client_identity = settings.client_identity.flatten();
     let set_headers = settings.all_set_headers();
@@ -151,10 +168,11 @@ pub(super) fn build(
         return Err(refuse(d, message));
     }
     let tls = match pass.may_be_secure {
-        true => Some(tls.finish(builder, d)?),
+        true => Some(tls.finish(builder, family, http_version, d)?),
         false => None,
     };
     Ok(Proxy {
+        family,
         tls,
         client_identity,
         upstream: pass.upstream,
@@ -163,12 +181,12 @@ pub(super) fn build(
         port: pass.port,
         uri: pass.uri,
         set_headers,
-        http_version: settings.http_version.unwrap_or(ProxyHttpVersion::Http11),
+        http_version,
         connect_timeout: settings.connect_timeout.unwrap_or(DEFAULT_TIMEOUT),
         read_timeout: settings.read_timeout.unwrap_or(DEFAULT_TIMEOUT),
         send_timeout: settings.send_timeout.unwrap_or(DEFAULT_TIMEOUT),
         link: settings.link.finish(),
-        filters: settings.filters.build(pass.redirect.as_ref()),
+        filters,
         next_upstream: settings.next_upstream(),
     })
 }
@@ -186,7 +204,13 @@ struct Pass {
 }
 
 /// With variables all is decided for each request (`ngx_http_proxy_eval`).
-fn variable_url(builder: &Builder<'_>, d: &Directive, settings: &ProxySettings) -> Result<Pass> {
+fn variable_url(
+    builder: &Builder<'_>,
+    d: &Directive,
+    family: ProxyFamily,
+    settings: &ProxySettings,
+) -> Result<Pass> {
+    let [plain, _] = family.schemes();
     if settings.filters.says_default_redirect() {
         let message = "\"proxy_redirect default\" cannot be used with \"proxy_pass\" directive \
                        with variables";
@@ -198,7 +222,7 @@ fn variable_url(builder: &Builder<'_>, d: &Directive, settings: &ProxySettings) 
         host: String::new(),
         port: 0,
         uri: None,
-        may_be_secure: strip_prefix_any_case(d.arg(0), b"http://").is_none(),
+        may_be_secure: strip_prefix_any_case(d.arg(0), plain).is_none(),
         redirect: None,
     })
 }
@@ -253,6 +277,43 @@ fn fixed_url(
     })
 }
 
+/// The URL of a `grpc_pass`: the scheme may be missing, a port may not, and
+/// there is no path in it.
+fn grpc_url(builder: &mut Builder<'_>, d: &Directive) -> Result<Pass> {
+    let value = d.arg(0);
+    let [plain, secure] = ProxyFamily::Grpc.schemes();
+    let behind_secure = strip_prefix_any_case(value, secure);
+    let rest = behind_secure
+        .or_else(|| strip_prefix_any_case(value, plain))
+        .unwrap_or(value);
+    let refuse_url = |what: &str| {
+        let rest = String::from_utf8_lossy(rest);
+        refuse(d, format!("{what} in upstream \"{rest}\""))
+    };
+    let Url { target, uri } = url::parse(rest).map_err(refuse_url)?;
+    if uri.is_some() {
+        return Err(refuse_url("invalid host"));
+    }
+    let upstream = upstream::for_target(builder, d, &target, NO_PORT)?;
+    let (host, port) = match &target {
+        Target::Unix(_) => ("localhost".to_owned(), NO_PORT),
+        Target::Host { host, port: None } => ((*host).to_owned(), NO_PORT),
+        Target::Host {
+            host,
+            port: Some(port),
+        } => (format!("{host}:{port}"), *port),
+    };
+    Ok(Pass {
+        upstream: Some(upstream),
+        url: None,
+        host,
+        port,
+        uri: None,
+        may_be_secure: behind_secure.is_some(),
+        redirect: None,
+    })
+}
+
 /// `proxy_next_upstream CONDITION…`; `off` outweighs what stands beside it.
 fn conditions(d: &Directive) -> Result<Conditions> {
     let mut all = Conditions::NONE;
@@ -296,6 +357,7 @@ pub(super) fn for_relay(
         ..settings.filters.build(None)
     };
     Proxy {
+        family: ProxyFamily::Proxy,
         link: settings.link.finish(),
         tls,
         client_identity: settings.client_identity.flatten(),

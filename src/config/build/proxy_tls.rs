@@ -1,4 +1,4 @@
-//! The `proxy_ssl_*` directives.
+//! The `proxy_ssl_*` and `grpc_ssl_*` directives.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,7 +13,8 @@ use super::values::{
 use super::{Builder, Result};
 use crate::config::error::Error;
 use crate::config::model::{
-    CertificateAndKey, Located, ProxyTls, TlsVersions, TrustSource, fixed_folder,
+    CertificateAndKey, Located, ProxyFamily, ProxyHttpVersion, ProxyTls, TlsVersions, TrustSource,
+    fixed_folder,
 };
 use crate::config::named_certificate::{CertificateCache, NamedCertificate};
 use crate::config::pem_source::PemSource;
@@ -46,44 +47,49 @@ pub(super) struct ProxyTlsSettings {
     ciphers: Option<Located<String>>,
     ciphersuites: Option<Located<String>>,
     session_reuse: Option<bool>,
-    alpn: Option<Vec<Box<[u8]>>>,
+    alpn: Option<Located<Vec<Box<[u8]>>>>,
 }
 
 impl ProxyTlsSettings {
-    /// Takes a directive; `false` when it is not one of these.
-    pub(super) fn apply(&mut self, builder: &mut Builder<'_>, d: &Directive) -> Result<bool> {
-        match &*d.name.value {
-            b"proxy_ssl_certificate" => {
+    /// Takes a directive of the family; `false` when it is not one of these.
+    pub(super) fn apply(
+        &mut self,
+        builder: &mut Builder<'_>,
+        family: ProxyFamily,
+        d: &Directive,
+    ) -> Result<bool> {
+        match family.own(&d.name.value).unwrap_or_default() {
+            b"ssl_certificate" => {
                 set(&mut self.certificate, d, source(builder, d)?)?;
             }
-            b"proxy_ssl_certificate_key" => set(&mut self.key, d, source(builder, d)?)?,
-            b"proxy_ssl_certificate_cache" => {
+            b"ssl_certificate_key" => set(&mut self.key, d, source(builder, d)?)?,
+            b"ssl_certificate_cache" => {
                 set(&mut self.certificate_cache, d, certificate_cache(d)?)?;
             }
-            b"proxy_ssl_password_file" => set(&mut self.password_file, d, file(builder, d))?,
-            b"proxy_ssl_trusted_certificate" => {
+            b"ssl_password_file" => set(&mut self.password_file, d, file(builder, d))?,
+            b"ssl_trusted_certificate" => {
                 let source = match d.arg(0) {
                     b"system" => TrustSource::System,
                     _ => TrustSource::Pem(pem(builder, d)?.value),
                 };
                 set(&mut self.trusted_certificate, d, located(d, source))?;
             }
-            b"proxy_ssl_crl" => set(&mut self.crl, d, file(builder, d))?,
-            b"proxy_ssl_verify" => set(&mut self.verify, d, located(d, flag(d)?))?,
-            b"proxy_ssl_verify_depth" => set(&mut self.verify_depth, d, small_number(d)?)?,
-            b"proxy_ssl_name" => {
+            b"ssl_crl" => set(&mut self.crl, d, file(builder, d))?,
+            b"ssl_verify" => set(&mut self.verify, d, located(d, flag(d)?))?,
+            b"ssl_verify_depth" => set(&mut self.verify_depth, d, small_number(d)?)?,
+            b"ssl_name" => {
                 let name = builder.template(d.arg(0), &d.position)?;
                 set(&mut self.name, d, name)?;
             }
-            b"proxy_ssl_server_name" => set(&mut self.server_name, d, flag(d)?)?,
-            b"proxy_ssl_protocols" => {
+            b"ssl_server_name" => set(&mut self.server_name, d, flag(d)?)?,
+            b"ssl_protocols" => {
                 let value = protocols(builder, d)?;
                 set(&mut self.protocols, d, value)?;
             }
-            b"proxy_ssl_ciphers" => {
+            b"ssl_ciphers" => {
                 set(&mut self.ciphers, d, located(d, d.text(0).into_owned()))?;
             }
-            b"proxy_ssl_conf_command" => {
+            b"ssl_conf_command" => {
                 if !d.arg(0).eq_ignore_ascii_case(b"Ciphersuites") {
                     let what = format!("with \"{}\" is not implemented", d.text(0));
                     return Err(refuse_directive(d, &format!("{what} in this version")));
@@ -91,8 +97,8 @@ impl ProxyTlsSettings {
                 // Commands are run in order, so the last one holds.
                 self.ciphersuites = Some(located(d, d.text(1).into_owned()));
             }
-            b"proxy_ssl_session_reuse" => set(&mut self.session_reuse, d, flag(d)?)?,
-            b"proxy_ssl_alpn" => set(&mut self.alpn, d, alpn(d)?)?,
+            b"ssl_session_reuse" => set(&mut self.session_reuse, d, flag(d)?)?,
+            b"ssl_alpn" => set(&mut self.alpn, d, located(d, alpn(d)?))?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -111,13 +117,15 @@ impl ProxyTlsSettings {
     fn certificate(
         &self,
         certificate: Located<Source>,
+        prefix: &str,
         builder: &Builder<'_>,
     ) -> Result<(Option<CertificateAndKey>, Option<NamedCertificate>)> {
         let position = certificate.position.clone();
         let key = self.key.clone().flatten();
         let without_key = |shown: &dyn fmt::Display| {
-            let message =
-                format!("no \"proxy_ssl_certificate_key\" is defined for certificate \"{shown}\"");
+            let message = format!(
+                "no \"{prefix}ssl_certificate_key\" is defined for certificate \"{shown}\""
+            );
             Error::at(&position, message)
         };
         let (certificate, key) = match (certificate.value, key.map(|key| (key.value, key.position)))
@@ -168,26 +176,37 @@ impl ProxyTlsSettings {
         Ok((None, Some(named)))
     }
 
-    /// The settings of a location whose `proxy_pass` says `https://`.
-    pub(super) fn finish(&self, builder: &mut Builder<'_>, d: &Directive) -> Result<Arc<ProxyTls>> {
+    /// The settings of a location whose `proxy_pass` says `https://`, to speak
+    /// this version.
+    pub(super) fn finish(
+        &self,
+        builder: &mut Builder<'_>,
+        family: ProxyFamily,
+        version: ProxyHttpVersion,
+        d: &Directive,
+    ) -> Result<Arc<ProxyTls>> {
+        let prefix = family.prefix();
         let (certificate, named) = match self.certificate.clone().flatten() {
             None => (None, None),
-            Some(certificate) => self.certificate(certificate, builder)?,
+            Some(certificate) => self.certificate(certificate, prefix, builder)?,
         };
         let verify = self.verify.clone().unwrap_or_else(|| located(d, false));
         if verify.value && self.trusted_certificate.is_none() {
-            let message = "no proxy_ssl_trusted_certificate for proxy_ssl_verify";
+            let message = format!("no {prefix}ssl_trusted_certificate for {prefix}ssl_verify");
             return Err(Error::at(&verify.position, message));
         }
         if !verify.value && !builder.proxy_tls.iter().any(|other| !other.verify.value) {
             builder.warn(
                 &d.position,
-                "\"proxy_ssl_verify\" is off: whoever answers at this backend's address \
-                 is believed",
+                format!(
+                    "\"{prefix}ssl_verify\" is off: whoever answers at this backend's address \
+                     is believed"
+                ),
             );
         }
         let settings = Arc::new(ProxyTls {
             id: builder.proxy_tls.len(),
+            family,
             certificate,
             named,
             password_file: self.password_file.clone(),
@@ -209,10 +228,28 @@ impl ProxyTlsSettings {
                 .unwrap_or_else(|| located(d, DEFAULT_CIPHERS.to_owned())),
             ciphersuites: self.ciphersuites.clone(),
             session_reuse: self.session_reuse.unwrap_or(true),
-            alpn: self.alpn.clone().unwrap_or_default(),
+            alpn: self.alpn(version)?,
         });
         builder.proxy_tls.push(Arc::clone(&settings));
         Ok(settings)
+    }
+
+    /// What is offered to a backend that is spoken to by this version, and by no
+    /// other, whichever it chooses.
+    fn alpn(&self, version: ProxyHttpVersion) -> Result<Vec<Box<[u8]>>> {
+        const H2: &[u8] = b"h2";
+        let speaks_h2 = version == ProxyHttpVersion::Http2;
+        let Some(said) = &self.alpn else {
+            return Ok(speaks_h2.then(|| H2.into()).into_iter().collect());
+        };
+        if said.value.iter().all(|name| (**name == *H2) == speaks_h2) {
+            return Ok(said.value.clone());
+        }
+        let message = format!(
+            "\"proxy_ssl_alpn\" offers what \"proxy_http_version {}\" does not speak",
+            if speaks_h2 { "2" } else { "1.1" }
+        );
+        Err(Error::at(&said.position, message))
     }
 }
 
@@ -293,16 +330,12 @@ fn certificate_cache(d: &Directive) -> Result<Option<CertificateCache>> {
     }
 }
 
-/// Protocols to offer. Backends are spoken to by HTTP/1.x alone.
+/// Protocols to offer.
 fn alpn(d: &Directive) -> Result<Vec<Box<[u8]>>> {
     let mut names: Vec<Box<[u8]>> = Vec::new();
     for word in &d.args {
         match &*word.value {
-            b"http/1.1" | b"http/1.0" => names.push(word.value.to_vec().into()),
-            b"h2" => {
-                let what = "with \"h2\" is not implemented in this version";
-                return Err(refuse_directive(d, what));
-            }
+            b"h2" | b"http/1.1" | b"http/1.0" => names.push(word.value.to_vec().into()),
             _ => return Err(refuse(d, format!("invalid protocol \"{}\"", word.text()))),
         }
     }

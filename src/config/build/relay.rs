@@ -8,7 +8,7 @@ use super::upstream::{self, HTTP_PORT, HTTPS_PORT, split_parameter};
 use super::url::{self, Target, Url, strip_prefix_any_case};
 use super::values::{invalid_parameter, refuse, refuse_directive};
 use super::{Builder, Result};
-use crate::config::model::{Health, Relay, RelayRule, RelayTarget};
+use crate::config::model::{Health, ProxyFamily, ProxyHttpVersion, Relay, RelayRule, RelayTarget};
 use crate::config::syntax::Directive;
 
 /// `json_relay URL` in a location with these `json_relay_allow`s.
@@ -55,7 +55,12 @@ pub(super) fn build(
         default.rules.push(RelayRule::default());
     }
     let tls = match secure {
-        Some(_) => Some(scope.proxy_tls.finish(builder, d)?),
+        Some(_) => Some(scope.proxy_tls.finish(
+            builder,
+            ProxyFamily::Proxy,
+            ProxyHttpVersion::Http11,
+            d,
+        )?),
         None => None,
     };
     let first = targets.first().map_or(0, |target| target.upstream);

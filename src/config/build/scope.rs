@@ -15,6 +15,7 @@ use super::response::Response;
 use super::routing::Routing;
 use super::tls::TlsSettings;
 use super::{Builder, Result};
+use crate::config::model::ProxyFamily;
 use crate::config::syntax::Directive;
 
 /// Copies every field that the inner block leaves unsaid.
@@ -41,6 +42,8 @@ pub(super) struct Scope {
     pub(super) response: Response,
     pub(super) proxy: ProxySettings,
     pub(super) proxy_tls: ProxyTlsSettings,
+    pub(super) grpc: ProxySettings,
+    pub(super) grpc_tls: ProxyTlsSettings,
     pub(super) routing: Routing,
     pub(super) cors: CorsSettings,
     pub(super) tls: TlsSettings,
@@ -58,11 +61,21 @@ impl Scope {
             || self.real_ip.apply(builder, d)?
             || self.names.apply(builder, d)?
             || self.response.apply(builder, d)?
-            || self.proxy.apply(builder, d)?
-            || self.proxy_tls.apply(builder, d)?
+            || self.proxy.apply(builder, ProxyFamily::Proxy, d)?
+            || self.proxy_tls.apply(builder, ProxyFamily::Proxy, d)?
+            || self.grpc.apply(builder, ProxyFamily::Grpc, d)?
+            || self.grpc_tls.apply(builder, ProxyFamily::Grpc, d)?
             || self.routing.apply(builder, d)?
             || self.cors.apply(builder, d)?
             || self.tls.apply(builder, d)?)
+    }
+
+    /// What holds for the backends of one family.
+    pub(super) fn backend(&self, family: ProxyFamily) -> (&ProxySettings, &ProxyTlsSettings) {
+        match family {
+            ProxyFamily::Proxy => (&self.proxy, &self.proxy_tls),
+            ProxyFamily::Grpc => (&self.grpc, &self.grpc_tls),
+        }
     }
 
     pub(super) fn inherit(&mut self, outer: &Self) {
@@ -77,6 +90,8 @@ impl Scope {
         self.response.inherit(&outer.response);
         self.proxy.inherit(&outer.proxy);
         self.proxy_tls.inherit(&outer.proxy_tls);
+        self.grpc.inherit(&outer.grpc);
+        self.grpc_tls.inherit(&outer.grpc_tls);
         self.routing.inherit(&outer.routing);
         self.cors.inherit(&outer.cors);
         self.tls.inherit(&outer.tls);

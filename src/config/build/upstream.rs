@@ -22,6 +22,8 @@ use crate::config::units;
 pub(super) const HTTP_PORT: u16 = 80;
 /// The port of an `https://` URL without one.
 pub(super) const HTTPS_PORT: u16 = 443;
+/// In its place where a URL must say its port.
+pub(super) const NO_PORT: u16 = 0;
 
 /// `keepalive` where it is not given, as in Nginx since 1.29.7.
 const DEFAULT_KEEPALIVE: usize = 32;
@@ -226,7 +228,7 @@ fn route(d: &Directive, value: &[u8]) -> Result<Box<str>> {
     }
 }
 
-/// The upstream for what stands behind `http://` or `https://`: a block of that name, or the
+/// The upstream for what stands behind the scheme: a block of that name, or the
 /// host itself.
 pub(super) fn for_target(
     builder: &mut Builder<'_>,
@@ -243,6 +245,9 @@ pub(super) fn for_target(
                 (Some(_), Some(port)) => {
                     let message = format!("upstream \"{host}\" may not have port {port}");
                     return Err(refuse(d, message));
+                }
+                (None, None) if default_port == NO_PORT => {
+                    return Err(refuse(d, format!("no port in upstream \"{host}\"")));
                 }
                 (None, _) => format!("{host}:{}", port.unwrap_or(default_port)),
             }

@@ -184,7 +184,6 @@ pub(super) const GROUPS: &[Group] = &[
         L.with(LIF),
         "fastcgi_pass uwsgi_pass scgi_pass memcached_pass",
     ),
-    group(LATER, L.with(LIF), "grpc_pass"),
     idle(H, "fastcgi_cache_path uwsgi_cache_path scgi_cache_path"),
     idle(L, "fastcgi_split_path_info"),
     idle(HSL, FASTCGI),
@@ -329,12 +328,4 @@ const MEMCACHED: &str = "\
          memcached_socket_keepalive";
 
 const GRPC: &str = "\
-         grpc_allow_upstream grpc_bind grpc_buffer_size grpc_connect_timeout grpc_hide_header \
-         grpc_ignore_headers grpc_intercept_errors grpc_next_upstream \
-         grpc_next_upstream_timeout grpc_next_upstream_tries grpc_pass_header \
-         grpc_read_timeout grpc_request_dynamic grpc_send_timeout grpc_set_header \
-         grpc_socket_keepalive grpc_ssl_certificate grpc_ssl_certificate_cache \
-         grpc_ssl_certificate_key grpc_ssl_ciphers grpc_ssl_conf_command grpc_ssl_crl \
-         grpc_ssl_key_log grpc_ssl_name grpc_ssl_password_file grpc_ssl_protocols \
-         grpc_ssl_server_name grpc_ssl_session_reuse grpc_ssl_trusted_certificate \
-         grpc_ssl_verify grpc_ssl_verify_depth";
+         grpc_allow_upstream grpc_request_dynamic grpc_ssl_key_log";

@@ -1,6 +1,8 @@
-//! One request and one response over one upstream connection.
+//! One request and one response over one upstream connection, or over one
+//! stream of it.
 
 pub(super) mod certificates;
+pub(super) mod h2;
 mod request;
 mod response;
 pub(super) mod secure;
@@ -25,6 +27,7 @@ use super::pool::Connection;
 use super::request::{Attempt, Request};
 use super::transport::{Rx, TransportError, Tx};
 use super::variables::expand_to_vec;
+use h2::Failed;
 pub(super) use request::sent_method;
 use response::Answered;
 
@@ -60,11 +63,17 @@ pub(super) enum Broken {
 }
 
 impl Broken {
+    /// Whether the backend says that it has not looked at the request.
+    pub(super) fn is_unprocessed(&self) -> bool {
+        matches!(self, Self::Untouched(Cause::Stream(failed)) if failed.is_unprocessed())
+    }
+
     /// Whether this is what happens on a connection that the backend has
     /// closed while it was idle.
     pub(super) fn is_stale_connection(&self) -> bool {
         match self {
             Self::Untouched(Cause::Closed) => true,
+            Self::Untouched(Cause::Stream(failed)) => failed.is_over(),
             Self::Untouched(Cause::Send(error) | Cause::Receive(error)) => {
                 matches!(error, TransportError::Io(_))
             }
@@ -84,6 +93,8 @@ pub(super) enum Cause {
     Send(TransportError),
     Receive(TransportError),
     Closed,
+    /// Over HTTP/2. Boxed: it would make room in every task.
+    Stream(Box<Failed>),
 }
 
 impl Cause {
@@ -100,6 +111,11 @@ impl Cause {
             Self::Receive(error) => upstream_failed(request, peer, error, "recv()", HEAD_PHASE),
             Self::Closed => {
                 closed_early(request, peer, HEAD_PHASE);
+                502
+            }
+            Self::Stream(failed) => {
+                let message = format_args!("{failed} while {HEAD_PHASE}");
+                log::upstream_error(request, Level::Error, Some(peer), message);
                 502
             }
         }
@@ -181,22 +197,22 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
             let sent = all_sent.get();
             conclude(request, proxy, peer, answered?, sent, upstream, client).await
         }
-        Err(None) => {
-            log::upstream_error(
-                request,
-                Level::Info,
-                Some(peer),
-                format_args!(
-                    "client prematurely closed connection, so upstream connection is closed too"
-                ),
-            );
-            Err(Broken::Client(None))
-        }
+        Err(None) => Err(client_gone(request, peer)),
         Err(Some(error)) => {
             body_failed(request, &error);
             Err(Broken::Client(error.status()))
         }
     }
+}
+
+fn client_gone(request: &Request<'_>, peer: &UpstreamPeer) -> Broken {
+    log::upstream_error(
+        request,
+        Level::Info,
+        Some(peer),
+        format_args!("client prematurely closed connection, so upstream connection is closed too"),
+    );
+    Broken::Client(None)
 }
 
 /// Tells the log why a request's body did not come.

@@ -13,9 +13,7 @@ use crate::proxy::output::Output;
 use crate::proxy::request::Request;
 use crate::proxy::variables::{expand, expand_to_vec};
 
-/// Writes the request's head as the backend gets it: what the configuration
-/// sets, then what the client sent, less what is between the client and us,
-/// what Connection names, and every copy of what we set ourselves.
+/// Writes the request's head as an HTTP/1.x backend gets it.
 ///
 /// `false` if `proxy_method` makes no method of it.
 pub(super) fn write_head(
@@ -24,8 +22,22 @@ pub(super) fn write_head(
     size: BodySize,
     out: &mut Output,
 ) -> bool {
-    let bytes = request.head_bytes();
-    let head = request.head;
+    if !write_method(request, proxy, out) {
+        return false;
+    }
+    out.put(b" ");
+    write_target(request, proxy, out);
+    out.put(match proxy.http_version {
+        ProxyHttpVersion::Http10 => b" HTTP/1.0\r\n",
+        ProxyHttpVersion::Http11 | ProxyHttpVersion::Http2 => b" HTTP/1.1\r\n",
+    });
+    write_fields(request, proxy, size, out);
+    out.put(b"\r\n");
+    true
+}
+
+/// The method; `false` if `proxy_method` makes none.
+pub(super) fn write_method(request: &Request<'_>, proxy: &Proxy, out: &mut impl Sink) -> bool {
     match &proxy.filters.method {
         Some(method) => {
             let method = expand_to_vec(method, request);
@@ -36,12 +48,47 @@ pub(super) fn write_head(
         }
         None => out.put(request.method_name()),
     }
-    out.put(b" ");
-    write_target(request, proxy, out);
-    out.put(match proxy.http_version {
-        ProxyHttpVersion::Http10 => b" HTTP/1.0\r\n",
-        ProxyHttpVersion::Http11 => b" HTTP/1.1\r\n",
-    });
+    true
+}
+
+/// Where a request's fields go: the lines of an HTTP/1.x head, or the fields of
+/// an HTTP/2 one.
+pub(super) trait Fields {
+    /// Adds a field.
+    fn field(&mut self, name: &[u8], value: &[u8]);
+
+    /// Adds whole lines of them.
+    fn lines(&mut self, lines: &str);
+
+    /// The body's end is not known beforehand.
+    fn unknown_length(&mut self);
+}
+
+impl Fields for Output {
+    fn field(&mut self, name: &[u8], value: &[u8]) {
+        encode::field(self, name, value);
+    }
+
+    fn lines(&mut self, lines: &str) {
+        self.put(lines.as_bytes());
+    }
+
+    fn unknown_length(&mut self) {
+        encode::field(self, b"Transfer-Encoding", b"chunked");
+    }
+}
+
+/// The fields as the backend gets them: what the configuration sets, then what
+/// the client sent, less what is between the client and us, what Connection
+/// names, and every copy of what we set ourselves.
+pub(super) fn write_fields(
+    request: &Request<'_>,
+    proxy: &Proxy,
+    size: BodySize,
+    out: &mut impl Fields,
+) {
+    let bytes = request.head_bytes();
+    let head = request.head;
     for header in &proxy.set_headers {
         // Framing is ours to say, whatever the configuration says of it.
         if matches!(
@@ -56,11 +103,11 @@ pub(super) fn write_head(
         && let Some(tls) = &request.connection.tls
         && let Some(client) = &tls.client
     {
-        out.put(client.fields(form, &tls.own_uris).as_bytes());
+        out.lines(&client.fields(form, &tls.own_uris));
     }
     match size {
-        BodySize::Known(length) => encode::field_decimal(out, b"Content-Length", length),
-        BodySize::Unknown => encode::field(out, b"Transfer-Encoding", b"chunked"),
+        BodySize::Known(length) => length_field(length, out),
+        BodySize::Unknown => out.unknown_length(),
         BodySize::None | BodySize::Announced(_) => {
             // A method that expects a body says that there is none
             // (RFC 9110 §8.6), if the client did.
@@ -69,13 +116,12 @@ pub(super) fn write_head(
                 .iter()
                 .any(|field| field.id == FieldId::ContentLength);
             if said && !is_unset(&proxy.set_headers, FieldId::ContentLength) {
-                encode::field_decimal(out, b"Content-Length", 0);
+                length_field(0, out);
             }
         }
     }
     if !proxy.filters.pass_request_headers {
-        out.put(b"\r\n");
-        return true;
+        return;
     }
     let options = ConnectionOptions::of(&head.fields, bytes);
     let limits = request.limits();
@@ -97,11 +143,14 @@ pub(super) fn write_head(
             && !request.view.gateway.asserts(name)
             && !options.names(name, |_| false);
         if forwarded {
-            encode::field(out, name, field.value.of(bytes));
+            out.field(name, field.value.of(bytes));
         }
     }
-    out.put(b"\r\n");
-    true
+}
+
+fn length_field(length: u64, out: &mut impl Fields) {
+    let mut digits = itoa::Buffer::new();
+    out.field(b"Content-Length", digits.format(length).as_bytes());
 }
 
 /// Whether the client asked to speak another protocol and the backend was told
@@ -134,17 +183,17 @@ pub(in crate::proxy) fn sent_method(request: &Request<'_>, proxy: &Proxy) -> Met
     }
 }
 
-fn write_set_header(name: &[u8], value: &Template, request: &Request<'_>, out: &mut Output) {
+fn write_set_header(name: &[u8], value: &Template, request: &Request<'_>, out: &mut impl Fields) {
     // Whether there is a value shows only when it has been written, so a
     // literal is asked first and the rest goes by way of a small vector.
     match &*value.parts {
         [] => {}
-        [Part::Literal(literal)] => encode::field(out, name, literal),
+        [Part::Literal(literal)] => out.field(name, literal),
         _ => {
             let mut evaluated = SmallVec::<[u8; 256]>::new();
             expand(value, request, &mut SmallSink(&mut evaluated));
             if !evaluated.is_empty() && encode::is_field_value(&evaluated) {
-                encode::field(out, name, &evaluated);
+                out.field(name, &evaluated);
             }
         }
     }
@@ -162,7 +211,7 @@ impl Sink for SmallSink<'_> {
 /// client sent, as long as nothing has changed it; otherwise that part in place
 /// of the location's prefix and the rest of the path, escaped again where it was
 /// decoded. One that variables have made is sent as it is.
-fn write_target(request: &Request<'_>, proxy: &Proxy, out: &mut Output) {
+pub(super) fn write_target(request: &Request<'_>, proxy: &Proxy, out: &mut impl Sink) {
     if let Some(destination) = &request.destination
         && let Some(uri) = &destination.uri
     {

@@ -36,7 +36,7 @@ const USUAL_HEAD: usize = 16 << 10;
 /// with some of its body.
 const LARGEST_HEAD: usize = 64 << 10;
 
-fn head_limits(proxy: &Proxy) -> HeadLimits {
+pub(super) fn head_limits(proxy: &Proxy) -> HeadLimits {
     let bytes = proxy.filters.buffering.head;
     let bytes = bytes.clamp(USUAL_HEAD, LARGEST_HEAD);
     HeadLimits {
@@ -61,7 +61,7 @@ fn buffers(proxy: &Proxy, head: &ResponseHead, bytes: &[u8]) -> Option<usize> {
 }
 
 /// Interim responses (1xx) that a backend may send before the final one.
-const MAX_INTERIM: usize = 16;
+pub(super) const MAX_INTERIM: usize = 16;
 
 /// What the backend answered with.
 pub(super) enum Answered {
@@ -156,7 +156,11 @@ pub(super) async fn respond<S: ResponseSink>(
     }))
 }
 
-fn client_failed(request: &Request<'_>, peer: &UpstreamPeer, error: &TransportError) -> Broken {
+pub(super) fn client_failed(
+    request: &Request<'_>,
+    peer: &UpstreamPeer,
+    error: &TransportError,
+) -> Broken {
     let message: &dyn fmt::Display = match error {
         TransportError::TimedOut => &"client timed out (110: Connection timed out)",
         error => &fmt::from_fn(move |f| write!(f, "send() {error}")),
@@ -172,7 +176,7 @@ fn client_failed(request: &Request<'_>, peer: &UpstreamPeer, error: &TransportEr
 
 /// Whether something else is to answer than this response: the location that
 /// the backend names, or the page for an error that the configuration has.
-fn elsewhere(
+pub(super) fn elsewhere(
     request: &mut Request<'_>,
     proxy: &Proxy,
     head: &ResponseHead,
@@ -230,7 +234,7 @@ fn elsewhere(
 }
 
 /// `early_hints`.
-fn passes_early_hints(request: &Request<'_>) -> bool {
+pub(super) fn passes_early_hints(request: &Request<'_>) -> bool {
     let mut words = request.location.delivery.early_hints.iter();
     words.any(|word| {
         let word = expand_to_vec(word, request);
@@ -238,7 +242,7 @@ fn passes_early_hints(request: &Request<'_>) -> bool {
     })
 }
 
-async fn send_early_hints<S: ResponseSink>(
+pub(super) async fn send_early_hints<S: ResponseSink>(
     proxy: &Proxy,
     head: &ResponseHead,
     bytes: &[u8],
@@ -335,7 +339,7 @@ async fn receive_head<S: ResponseSink>(
 
 /// Writes our response head: what we say, then what the backend said, less
 /// what was between it and us.
-fn send_response_head<S: ResponseSink>(
+pub(super) fn send_response_head<S: ResponseSink>(
     request: &mut Request<'_>,
     proxy: &Proxy,
     head: &ResponseHead,
@@ -448,7 +452,7 @@ fn send_fields<S: ResponseSink>(
     answers::add_headers_after(request, sink, status, &replaceable, last_modified);
 }
 
-fn is_hidden_by_default(id: FieldId, name: &[u8]) -> bool {
+pub(super) fn is_hidden_by_default(id: FieldId, name: &[u8]) -> bool {
     match id {
         FieldId::Server | FieldId::Date | FieldId::XPad => true,
         FieldId::XAccel => HiddenFields::BY_DEFAULT

@@ -141,6 +141,7 @@ fn example(name: &str) -> Option<&'static str> {
         "proxy_next_upstream_timeout" => "2s",
         "proxy_next_upstream" => "error timeout http_503",
         "proxy_pass" => "http://backend",
+        "grpc_pass" => "grpc://backend:1",
         "proxy_client_identity" => "xfcc cert",
         "proxy_http_version" => "1.0",
         "proxy_redirect" => "default",
@@ -204,7 +205,8 @@ fn example(name: &str) -> Option<&'static str> {
         "ssl_session_cache" => "none",
         "ssl_stapling_responder" => "http://responder",
         "metrics" | "stub_status" => "",
-        _ => return None,
+        // Each is what the one of the other family is.
+        _ => return example(&format!("proxy_{}", name.strip_prefix("grpc_")?)),
     })
 }
 

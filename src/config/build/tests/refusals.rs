@@ -173,10 +173,7 @@ fn refusals_inside_a_server_are_worded_as_in_nginx() {
             "proxy_ssl_certificate_cache off max=1;",
             "invalid parameter \"off\"",
         ),
-        (
-            "proxy_ssl_alpn h2;",
-            "\"proxy_ssl_alpn\" directive with \"h2\" is not implemented in this version",
-        ),
+        ("proxy_ssl_alpn h3;", "invalid protocol \"h3\""),
         (
             "proxy_ssl_protocols TLSv1;",
             "\"proxy_ssl_protocols\" directive names no version that is offered: TLSv1.2, TLSv1.3",

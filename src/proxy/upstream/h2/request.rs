@@ -1,0 +1,238 @@
+//! A request's head as an HTTP/2 backend gets it (RFC 9113 §8.3.1).
+
+use std::fmt;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue, TE};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method as HttpMethod, Uri, Version};
+
+use crate::config::{Proxy, ProxyFamily};
+use crate::http::head::{FieldId, Method};
+use crate::http::headers::{is_hop_by_hop, list_members};
+use crate::proxy::exchange::BodySize;
+use crate::proxy::request::Request;
+use crate::proxy::upstream::request::{
+    Fields, sent_method, write_fields, write_method, write_target,
+};
+
+const TRAILERS: &[u8] = b"trailers";
+
+/// Why a request cannot be put into HTTP/2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unsendable {
+    /// `proxy_method` makes no method.
+    Method,
+    /// A tunnel, which this is not the place for.
+    Tunnel,
+    /// The target has bytes that no URI has.
+    Target,
+    /// Host, as configured, is no authority.
+    Authority,
+    /// There are more fields than a head can hold.
+    TooLarge,
+}
+
+impl Unsendable {
+    /// What the client is told.
+    pub(super) fn status(self) -> u16 {
+        match self {
+            Self::Method | Self::Authority => 500,
+            Self::Tunnel => 501,
+            Self::Target => 400,
+            Self::TooLarge => 494,
+        }
+    }
+}
+
+impl fmt::Display for Unsendable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Method => "invalid method in \"proxy_method\"",
+            Self::Tunnel => "CONNECT cannot be sent to an HTTP/2 upstream",
+            Self::Target => "the request's target cannot be sent to an HTTP/2 upstream",
+            Self::Authority => "the upstream's \"Host\" is no \":authority\"",
+            Self::TooLarge => "request header is too large to be sent to upstream",
+        })
+    }
+}
+
+/// The head of this request. What `proxy_set_header` says of Host is its
+/// `:authority`; the fields that HTTP/2 does not have are left out (§8.2.2).
+pub(super) fn head(
+    request: &Request<'_>,
+    proxy: &Proxy,
+    size: BodySize,
+    is_secure: bool,
+) -> Result<http::Request<()>, Unsendable> {
+    if sent_method(request, proxy) == Method::Connect {
+        return Err(Unsendable::Tunnel);
+    }
+    let mut method = Vec::new();
+    if !write_method(request, proxy, &mut method) {
+        return Err(Unsendable::Method);
+    }
+    let method = HttpMethod::from_bytes(&method).map_err(|_| Unsendable::Method)?;
+    let mut target = Vec::new();
+    write_target(request, proxy, &mut target);
+    let target = PathAndQuery::try_from(escaped(target)).map_err(|_| Unsendable::Target)?;
+    let mut out = Head::default();
+    write_fields(request, proxy, size, &mut out);
+    if proxy.family == ProxyFamily::Grpc && takes_trailers(request) && !out.fields.contains_key(TE)
+    {
+        out.fields.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if out.is_overflown {
+        return Err(Unsendable::TooLarge);
+    }
+    let authority = out
+        .authority
+        .unwrap_or_else(|| proxy.host.as_bytes().to_vec());
+    let authority = Authority::try_from(&*authority).map_err(|_| Unsendable::Authority)?;
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(if is_secure {
+        Scheme::HTTPS
+    } else {
+        Scheme::HTTP
+    });
+    uri.authority = Some(authority);
+    uri.path_and_query = Some(target);
+    let uri = Uri::from_parts(uri).map_err(|_| Unsendable::Target)?;
+    let mut head = http::Request::new(());
+    *head.version_mut() = Version::HTTP_2;
+    *head.method_mut() = method;
+    *head.uri_mut() = uri;
+    *head.headers_mut() = out.fields;
+    Ok(head)
+}
+
+/// How long the client said that its body is, whatever has been read of it.
+pub(super) fn size_as_sent(request: &Request<'_>) -> BodySize {
+    let length = request
+        .head
+        .field(request.head_bytes(), FieldId::ContentLength)
+        .and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
+    length.map_or(BodySize::Unknown, BodySize::Known)
+}
+
+/// Whether the client says that it knows what to do with trailers
+/// (`$grpc_internal_trailers`).
+fn takes_trailers(request: &Request<'_>) -> bool {
+    let bytes = request.head_bytes();
+    let mut said = request.head.fields_of(bytes, FieldId::Te);
+    said.any(says_trailers)
+}
+
+fn says_trailers(value: &[u8]) -> bool {
+    list_members(value).any(|member| member.eq_ignore_ascii_case(TRAILERS))
+}
+
+/// Bytes that no URI has (RFC 3986) are what they would have been sent as by a
+/// client that knows; as they are, the peer would have to refuse them.
+fn escaped(target: Vec<u8>) -> Vec<u8> {
+    let is_odd = |byte: &u8| {
+        !byte.is_ascii_graphic() || matches!(byte, b'#' | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`')
+    };
+    if !target.iter().any(is_odd) {
+        return target;
+    }
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
+    let mut escaped = Vec::with_capacity(target.len() + 16);
+    for byte in target {
+        if is_odd(&byte) {
+            escaped.extend([b'%', digit(byte >> 4), digit(byte & 0xf)]);
+        } else {
+            escaped.push(byte);
+        }
+    }
+    escaped
+}
+
+/// The fields of a head, Host apart.
+#[derive(Default)]
+struct Head {
+    authority: Option<Vec<u8>>,
+    fields: HeaderMap,
+    is_overflown: bool,
+}
+
+impl Fields for Head {
+    fn field(&mut self, name: &[u8], value: &[u8]) {
+        match FieldId::of(name) {
+            FieldId::Host => {
+                self.authority = Some(value.to_vec());
+                return;
+            }
+            // In HTTP/2 it says just this.
+            FieldId::Te if says_trailers(value) => {
+                self.fields.insert(TE, HeaderValue::from_static("trailers"));
+                return;
+            }
+            id if is_hop_by_hop(id) => return,
+            _ => {}
+        }
+        let name = HeaderName::from_bytes(name);
+        // What has come so far holds no control characters.
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) {
+            self.is_overflown |= self.fields.try_append(name, value).is_err();
+        }
+    }
+
+    fn lines(&mut self, lines: &str) {
+        for (name, value) in lines.lines().filter_map(|line| line.split_once(": ")) {
+            self.field(name.as_bytes(), value.as_bytes());
+        }
+    }
+
+    /// END_STREAM says where it ends.
+    fn unknown_length(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_http2_does_not_have_is_left_out() {
+        let mut head = Head::default();
+        for (name, value) in [
+            ("Host", "a.test:81"),
+            ("Connection", "close, x"),
+            ("Keep-Alive", "5"),
+            ("Proxy-Connection", "x"),
+            ("Transfer-Encoding", "chunked"),
+            ("Upgrade", "h2c"),
+            ("TE", "deflate"),
+            ("X-Name", "v"),
+            ("x-name", "w"),
+        ] {
+            head.field(name.as_bytes(), value.as_bytes());
+        }
+        assert_eq!(head.authority.as_deref(), Some(&b"a.test:81"[..]));
+        let names: Vec<_> = head
+            .fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), value))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                ("x-name", &"v".parse().unwrap()),
+                ("x-name", &"w".parse().unwrap())
+            ]
+        );
+        head.field(b"TE", b"gzip, Trailers");
+        assert_eq!(head.fields[TE], "trailers");
+    }
+
+    proptest! {
+        #[test]
+        fn every_target_can_be_sent(path in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let target = escaped([b"/".as_slice(), &path].concat());
+            let parsed = PathAndQuery::try_from(target.as_slice());
+            let parsed = parsed.unwrap();
+            prop_assert_eq!(parsed.as_str().as_bytes(), target);
+        }
+    }
+}
