@@ -330,7 +330,7 @@ impl HttpConnection {
             Read::TimedOut => (Err(408), transport.input.plain().len()),
             Read::Closed | Read::Http2 => return Next::Close(Linger::NONE),
             Read::Failed(error) => {
-                transport.alert(&error).await;
+                Box::pin(transport.alert(&error)).await;
                 self.log(
                     default,
                     Level::Info,
@@ -405,7 +405,9 @@ impl HttpConnection {
             Err(status) => {
                 // Where the next request would begin is unknown.
                 sink.close_after();
-                let _ = respond::error(&mut request, status, &mut sink).await;
+                // Boxed, as the alert is: rare, and every connection's task would
+                // have room for them.
+                let _ = Box::pin(respond::error(&mut request, status, &mut sink)).await;
                 request.answer.body_bytes = sink.body_bytes();
                 Next::Close(Linger::after_request(&request.location.parting, true))
             }
