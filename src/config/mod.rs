@@ -22,6 +22,7 @@ mod mime;
 mod model;
 mod named_certificate;
 mod pem_source;
+mod referers;
 mod regexes;
 mod script;
 mod server_names;
@@ -44,6 +45,7 @@ pub use mime::MimeTypes;
 pub use model::*;
 pub use named_certificate::{CertificateCache, NamedCertificate};
 pub use pem_source::{PemSource, Secret};
+pub use referers::Referers;
 pub use regexes::{Groups, Pattern, TooManySteps};
 pub use script::{
     Assignable, Candidate, Condition, ErrorPage, ErrorStatus, FileTest, If, Otherwise, Rewrite,

@@ -19,6 +19,7 @@ use super::limits::{LimitZone, Limits};
 use super::mime::MimeTypes;
 use super::named_certificate::NamedCertificate;
 use super::pem_source::PemSource;
+use super::referers::Referers;
 use super::regexes::Pattern;
 use super::script::{ErrorPage, Step, TryFiles};
 use super::server_names::ServerNames;
@@ -401,6 +402,8 @@ pub struct Location {
     pub client_required: bool,
     /// `set_real_ip_from` and its kin; `None` where nobody's word counts.
     pub real_ip: Option<Box<RealIp>>,
+    /// `valid_referers`; `None` where nobody says.
+    pub referers: Option<Arc<Referers>>,
     /// `limit_req` and `limit_conn`; `None` where nothing is limited.
     pub limits: Option<Box<Limits>>,
     /// `allow`, `deny`, `auth_basic`; `None` where everybody is let in.

@@ -123,6 +123,14 @@ impl ServerNames {
         })
     }
 
+    /// The server that this name was given to; `None` where only the default is
+    /// left.
+    pub fn named(&self, host: &[u8]) -> Option<ServerId> {
+        let mut buffer = [0; MAX_NAME];
+        let name = normalise(host, &mut buffer)?;
+        self.lookup_normalised(name).map(|found| found.server)
+    }
+
     fn lookup_normalised(&self, name: &[u8]) -> Option<FoundServer<'_>> {
         if let Ok(name) = std::str::from_utf8(name)
             && let Some(&server) = self.lookup_plain(name)

@@ -102,6 +102,8 @@ pub enum Variable {
     ProxyProtocolServerPort,
     /// `$proxy_protocol_tlv_NAME`: what else the header says.
     ProxyProtocolTlv(Box<str>),
+    /// `$invalid_referer`: empty or `1`.
+    InvalidReferer,
     /// `$realip_remote_addr`: the peer, whomever it spoke for.
     RealipRemoteAddr,
     /// `$realip_remote_port`.
@@ -469,6 +471,7 @@ impl Variable {
             "msec" => Self::Msec,
             "nginx_version" => Self::NginxVersion,
             "pid" => Self::Pid,
+            "invalid_referer" => Self::InvalidReferer,
             "pipe" => Self::Pipe,
             "proxy_add_x_forwarded_for" => Self::ProxyAddXForwardedFor,
             "proxy_host" => Self::ProxyHost,

@@ -125,6 +125,7 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
                 out.put(&value);
             }
         }
+        Variable::InvalidReferer => put_invalid_referer(request, out),
         Variable::RealipRemoteAddr => put_client(out, request.connection.client),
         Variable::RealipRemotePort => put_port(request.connection.client, out),
         Variable::RemoteAddr => put_client(out, request.client()),
@@ -602,6 +603,19 @@ fn put_names(names: Option<&[Box<str>]>, out: &mut impl Sink) {
             }
             out.put(piece.as_bytes());
         }
+    }
+}
+
+/// Empty where the configuration has nothing to say about it.
+fn put_invalid_referer(request: &Request<'_>, out: &mut impl Sink) {
+    let Some(referers) = &request.location.referers else {
+        return;
+    };
+    let hosts = &request.listener.hosts;
+    let is_ours = |host: &[u8]| hosts.named(host) == Some(request.server.id);
+    let referer = request.head.find(request.head_bytes(), b"Referer").next();
+    if !referers.accept(referer, is_ours) {
+        out.put(b"1");
     }
 }
 

@@ -14,6 +14,7 @@ mod authorization;
 mod balancing;
 mod bodies;
 mod buffering;
+mod callers;
 mod certificate_error_pages;
 mod certificate_sources;
 mod clients;

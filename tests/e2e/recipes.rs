@@ -821,3 +821,53 @@ server {
     assert_eq!(sent.text(), "what was asked for");
     assert_eq!(both.get("/protected/file.txt").status, 404);
 }
+
+#[test]
+fn pictures_that_only_ones_own_pages_may_show() {
+    let mut both = Both::start(
+        r#"
+server {
+    listen 127.0.0.1:@PORT@;
+    server_name test.example .ours.test;
+    location /pictures/ {
+        valid_referers none blocked server_names *.friend.test www.partner.* shop.test/deals/
+                       ~\.google\.;
+        if ($invalid_referer) { return 403; }
+        proxy_pass http://@BACKEND@;
+    }
+    location /strict/ {
+        valid_referers friend.test;
+        if ($invalid_referer) { return 403; }
+        proxy_pass http://@BACKEND@;
+    }
+    location / { return 200 "unasked: $invalid_referer"; }
+}
+"#,
+        &[],
+    );
+    assert_eq!(both.get("/x").text(), "unasked: ");
+    for (referer, allowed) in [
+        ("", true),
+        ("http://test.example/page", true),
+        ("https://a.ours.test:8443/", true),
+        ("http://OURS.test", true),
+        ("http://a.friend.test/x", true),
+        ("http://friend.test/x", false),
+        ("http://www.partner.org/", true),
+        ("http://shop.test/deals/7", true),
+        ("http://shop.test/other", false),
+        ("http://www.google.com/search", true),
+        ("http://evil.test/?www.GOOGLE.com", true),
+        ("http://evil.test/", false),
+        ("something that is no address", true),
+        ("ftp://friend.test/of/old", true),
+    ] {
+        let field = match referer {
+            "" => String::new(),
+            referer => format!("Referer: {referer}\r\n"),
+        };
+        let answer = both.get_with("/pictures/a.png", &field);
+        assert_eq!(answer.status, if allowed { 200 } else { 403 }, "{referer}");
+        both.get_with("/strict/a.png", &field);
+    }
+}

@@ -472,6 +472,7 @@ pub(super) fn finish(
         client_rules: scope.authorization.rules.clone(),
         client_required: scope.authorization.required.unwrap_or(false),
         real_ip: scope.real_ip.finish(),
+        referers: scope.referers.build(),
         limits: scope.limits.finish(),
         access: scope.access.finish(builder),
         cors: scope.cors.finish(),

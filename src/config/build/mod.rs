@@ -31,6 +31,7 @@ pub(crate) mod pass_url;
 mod proxy;
 mod proxy_tls;
 mod real_ip;
+mod referers;
 mod relay;
 mod resolver;
 mod responder;

@@ -10,6 +10,7 @@ use super::limits::LimitSettings;
 use super::proxy::ProxySettings;
 use super::proxy_tls::ProxyTlsSettings;
 use super::real_ip::RealIpSettings;
+use super::referers::RefererSettings;
 use super::resolver::Names;
 use super::response::Response;
 use super::routing::Routing;
@@ -39,6 +40,7 @@ pub(super) struct Scope {
     pub(super) limits: LimitSettings,
     pub(super) real_ip: RealIpSettings,
     pub(super) names: Names,
+    pub(super) referers: RefererSettings,
     pub(super) response: Response,
     pub(super) proxy: ProxySettings,
     pub(super) proxy_tls: ProxyTlsSettings,
@@ -60,6 +62,7 @@ impl Scope {
             || self.limits.apply(builder, d)?
             || self.real_ip.apply(builder, d)?
             || self.names.apply(builder, d)?
+            || self.referers.apply(builder, d)?
             || self.response.apply(builder, d)?
             || self.proxy.apply(builder, ProxyFamily::Proxy, d)?
             || self.proxy_tls.apply(builder, ProxyFamily::Proxy, d)?
@@ -87,6 +90,7 @@ impl Scope {
         self.limits.inherit(&outer.limits);
         self.real_ip.inherit(&outer.real_ip);
         self.names.inherit(&outer.names);
+        self.referers.inherit(&outer.referers);
         self.response.inherit(&outer.response);
         self.proxy.inherit(&outer.proxy);
         self.proxy_tls.inherit(&outer.proxy_tls);

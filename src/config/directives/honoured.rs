@@ -375,6 +375,12 @@ pub(super) const ROWS: &[Row] = &[
         ONE,
         "`all` or `any` of address, password and subrequest must agree",
     ),
+    words(
+        "valid_referers",
+        S.with(L),
+        (1, MANY),
+        "`none`, `blocked`, `server_names`, hosts and expressions: else `$invalid_referer` is 1",
+    ),
     // Whom a request is from.
     words(
         "set_real_ip_from",

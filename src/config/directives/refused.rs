@@ -101,10 +101,9 @@ pub(super) const GROUPS: &[Group] = &[
         LATER,
         HSL,
         "\
-         secure_link secure_link_md5 referer_hash_bucket_size referer_hash_max_size",
+         secure_link secure_link_md5",
     ),
     group(LATER, L, "secure_link_secret"),
-    group(LATER, SL, "valid_referers"),
     // Headers, compression, files.
     group(
         LATER,

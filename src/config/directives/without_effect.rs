@@ -11,6 +11,7 @@ const M: Contexts = Contexts::MAIN;
 const E: Contexts = Contexts::EVENTS;
 const H: Contexts = Contexts::HTTP;
 const HS: Contexts = H.with(Contexts::SERVER);
+const SL: Contexts = Contexts::SERVER.with(Contexts::LOCATION);
 const HSL: Contexts = HS.with(Contexts::LOCATION);
 
 const ONE: Arguments = Arguments::Words(1, 1);
@@ -135,6 +136,12 @@ pub(super) const GROUPS: &[Group] = &[
         "\
          server_names_hash_bucket_size server_names_hash_max_size variables_hash_bucket_size \
          variables_hash_max_size map_hash_bucket_size map_hash_max_size",
+    ),
+    group(
+        TABLES,
+        SL,
+        ONE,
+        "referer_hash_bucket_size referer_hash_max_size",
     ),
     group(
         TABLES,

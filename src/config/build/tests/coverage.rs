@@ -146,6 +146,7 @@ fn example(name: &str) -> Option<&'static str> {
         "proxy_http_version" => "1.0",
         "proxy_redirect" => "default",
         "expires" => "30d",
+        "valid_referers" => "none blocked server_names *.example.org a.example/b ~a",
         "add_header_inherit" | "add_trailer_inherit" => "merge",
         "lingering_close" => "always",
         "max_headers" => "100",
