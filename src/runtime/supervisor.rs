@@ -284,6 +284,7 @@ impl Supervisor {
                 self.upgrade = Some(upgrade);
             }
             Err(error) => {
+                self.restore_pid_file();
                 self.log(
                     Level::Alert,
                     format_args!(
@@ -292,7 +293,6 @@ impl Supervisor {
                         describe(&error)
                     ),
                 );
-                self.restore_pid_file();
             }
         }
     }
@@ -312,11 +312,12 @@ impl Supervisor {
                 Some(End::Replaced)
             }
             Outcome::Failed => {
+                // Before it is said: who reads that may signal by the file.
+                self.restore_pid_file();
                 self.log(
                     Level::Alert,
                     format_args!("new binary process {pid} has failed, this one serves on"),
                 );
-                self.restore_pid_file();
                 None
             }
         }
