@@ -1,6 +1,7 @@
 //! Other people's clients, resuming: each proves who it is once and is known
 //! again on its next connection, over both versions of TLS.
 
+use crate::support::java;
 use crate::support::pki::Pki;
 use crate::support::ringwall::{CERTIFICATES, HOST, MUTUAL, Ringwall, Site, http};
 use crate::support::tools;
@@ -161,37 +162,20 @@ function call(agent) {
 #[test]
 fn javas_http_client_resumes_with_a_pkcs12_keystore() {
     let mut ringwall = server();
-    tools::shell(
-        ringwall.site.path(),
-        "openssl pkcs12 -export -in client.crt -inkey client.key -out client.p12 -passout pass:secret",
-    )
-    .expect_ok();
+    java::store(ringwall.site.path(), "client");
     let source = ringwall.site.write(
         "Client.java",
-        r#"
+        &java::with_stores(
+            r#"
 import java.io.*;
 import java.net.URI;
 import java.net.http.*;
-import java.security.KeyStore;
-import java.security.cert.CertificateFactory;
 import javax.net.ssl.*;
 
 class Client {
     public static void main(String[] none) throws Exception {
-        KeyStore keys = KeyStore.getInstance("PKCS12");
-        try (InputStream in = new FileInputStream("client.p12")) { keys.load(in, "secret".toCharArray()); }
-        KeyManagerFactory mine = KeyManagerFactory.getInstance(KeyManagerFactory.getDefaultAlgorithm());
-        mine.init(keys, "secret".toCharArray());
-        KeyStore roots = KeyStore.getInstance("PKCS12");
-        roots.load(null, null);
-        try (InputStream in = new FileInputStream("ca.crt")) {
-            roots.setCertificateEntry("ca", CertificateFactory.getInstance("X.509").generateCertificate(in));
-        }
-        TrustManagerFactory theirs = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
-        theirs.init(roots);
         for (String version : new String[] { "TLSv1.3", "TLSv1.2" }) {
-            SSLContext context = SSLContext.getInstance(version);
-            context.init(mine.getKeyManagers(), theirs.getTrustManagers(), null);
+            SSLContext context = Stores.context(version, "client.p12");
             HttpClient client = HttpClient.newBuilder().sslContext(context).build();
             HttpRequest request = HttpRequest.newBuilder(URI.create("https://localhost:@TLS@/")).build();
             for (int round = 0; round < 2; round++) {
@@ -201,6 +185,7 @@ class Client {
     }
 }
 "#,
+        ),
     );
     let source = source.to_str().expect("UTF-8");
     let text = tools::run(ringwall.site.path(), "java", &[source]).expect_ok();

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use crate::support::client::{Connection, TlsClient};
 use crate::support::eventually;
+use crate::support::java;
 use crate::support::origin::{Origin, ok};
-use crate::support::pki::{Authority, OpenSsl, Pki};
+use crate::support::pki::{Authority, Pki};
 use crate::support::ringwall::{HOST, Ringwall, Site, http, is_listening};
 use crate::support::tools::{self, Background};
 
@@ -113,35 +114,19 @@ fn a_backend_that_is_slow_to_answer_ends_at_proxy_read_timeout() {
 #[test]
 fn a_java_server_that_demands_a_certificate_is_served() {
     let (mut site, _pki) = Site::with_pki();
-    let openssl = OpenSsl::in_dir(site.path());
-    openssl.run(
-        "pkcs12 -export -in server.crt -inkey server.key -out server.p12 -passout pass:secret",
-    );
+    java::store(site.path(), "server");
     let source = site.write(
         "Server.java",
-        r#"
+        &java::with_stores(
+            r#"
 import com.sun.net.httpserver.*;
 import java.io.*;
 import java.net.InetSocketAddress;
-import java.security.KeyStore;
-import java.security.cert.CertificateFactory;
 import javax.net.ssl.*;
 
 class Server {
     public static void main(String[] none) throws Exception {
-        KeyStore keys = KeyStore.getInstance("PKCS12");
-        try (InputStream in = new FileInputStream("server.p12")) { keys.load(in, "secret".toCharArray()); }
-        KeyManagerFactory mine = KeyManagerFactory.getInstance(KeyManagerFactory.getDefaultAlgorithm());
-        mine.init(keys, "secret".toCharArray());
-        KeyStore roots = KeyStore.getInstance("PKCS12");
-        roots.load(null, null);
-        try (InputStream in = new FileInputStream("ca.crt")) {
-            roots.setCertificateEntry("ca", CertificateFactory.getInstance("X.509").generateCertificate(in));
-        }
-        TrustManagerFactory theirs = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
-        theirs.init(roots);
-        SSLContext context = SSLContext.getInstance("TLS");
-        context.init(mine.getKeyManagers(), theirs.getTrustManagers(), null);
+        SSLContext context = Stores.context("TLS", "server.p12");
         HttpsServer server = HttpsServer.create(new InetSocketAddress("127.0.0.1", @UP@), 0);
         server.setHttpsConfigurator(new HttpsConfigurator(context) {
             public void configure(HttpsParameters parameters) {
@@ -162,6 +147,7 @@ class Server {
     }
 }
 "#,
+        ),
     );
     let _java = started(
         &mut site,
@@ -232,27 +218,13 @@ const WEB_CLIENT: &str = r#"
 import java.io.*;
 import java.net.URI;
 import java.net.http.*;
-import java.security.KeyStore;
-import java.security.cert.CertificateFactory;
 import java.util.concurrent.CompletableFuture;
 import java.util.stream.*;
 import javax.net.ssl.*;
 
 class Caller {
     static HttpClient client(boolean shows) throws Exception {
-        KeyStore keys = KeyStore.getInstance("PKCS12");
-        try (InputStream in = new FileInputStream("caller.p12")) { keys.load(in, "secret".toCharArray()); }
-        KeyManagerFactory mine = KeyManagerFactory.getInstance(KeyManagerFactory.getDefaultAlgorithm());
-        mine.init(keys, "secret".toCharArray());
-        KeyStore roots = KeyStore.getInstance("PKCS12");
-        roots.load(null, null);
-        try (InputStream in = new FileInputStream("ca.crt")) {
-            roots.setCertificateEntry("ca", CertificateFactory.getInstance("X.509").generateCertificate(in));
-        }
-        TrustManagerFactory theirs = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
-        theirs.init(roots);
-        SSLContext context = SSLContext.getInstance("TLS");
-        context.init(shows ? mine.getKeyManagers() : null, theirs.getTrustManagers(), null);
+        SSLContext context = Stores.context("TLS", shows ? "client.p12" : null);
         // WebClient asks for HTTP/2 and takes HTTP/1.1.
         return HttpClient.newBuilder().sslContext(context).build();
     }
@@ -291,10 +263,7 @@ class Caller {
 fn a_java_caller_with_a_pkcs12_store_reaches_an_api_through_the_relay() {
     let (mut site, _pki) = Site::with_pki();
     let _node = node(&mut site);
-    let openssl = OpenSsl::in_dir(site.path());
-    openssl.run(
-        "pkcs12 -export -in client.crt -inkey client.key -out caller.p12 -passout pass:secret",
-    );
+    java::store(site.path(), "client");
     let configuration = http(&format!(
         "server {{ listen 127.0.0.1:@TLS@ ssl; server_name test.example;
          ssl_certificate @DIR@/server.crt; ssl_certificate_key @DIR@/server.key;
@@ -304,7 +273,11 @@ fn a_java_caller_with_a_pkcs12_store_reaches_an_api_through_the_relay() {
     let ringwall = site.start(&configuration);
     let port = ringwall.address("TLS").port();
     let source = ringwall.site.path().join("Caller.java");
-    fs::write(&source, WEB_CLIENT.replace("@TLS@", &port.to_string())).expect("writable");
+    fs::write(
+        &source,
+        java::with_stores(WEB_CLIENT).replace("@TLS@", &port.to_string()),
+    )
+    .expect("writable");
     let hosts = ringwall.site.path().join("hosts");
     fs::write(&hosts, "127.0.0.1 test.example\n").expect("writable");
     let hosts = format!("-Djdk.net.hosts.file={}", hosts.display());

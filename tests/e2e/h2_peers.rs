@@ -1,5 +1,6 @@
 //! Other people's clients of HTTP/2: each as its users would have it.
 
+use crate::support::java;
 use crate::support::origin::{Origin, Request, ok};
 use crate::support::pki::Pki;
 use crate::support::ringwall::{CERTIFICATES, HOST, MUTUAL, Ringwall, Site, http};
@@ -234,36 +235,19 @@ function call(method, body) {
 #[test]
 fn java_connects_over_http2() {
     let (mut ringwall, _origin) = proxy();
-    tools::shell(
-        ringwall.site.path(),
-        "openssl pkcs12 -export -in client.crt -inkey client.key -out client.p12 -passout pass:secret",
-    )
-    .expect_ok();
+    java::store(ringwall.site.path(), "client");
     let source = ringwall.site.write(
         "Client.java",
-        r#"
+        &java::with_stores(
+            r#"
 import java.io.*;
 import java.net.URI;
 import java.net.http.*;
-import java.security.KeyStore;
-import java.security.cert.CertificateFactory;
 import javax.net.ssl.*;
 
 class Client {
     public static void main(String[] none) throws Exception {
-        KeyStore keys = KeyStore.getInstance("PKCS12");
-        try (InputStream in = new FileInputStream("client.p12")) { keys.load(in, "secret".toCharArray()); }
-        KeyManagerFactory mine = KeyManagerFactory.getInstance(KeyManagerFactory.getDefaultAlgorithm());
-        mine.init(keys, "secret".toCharArray());
-        KeyStore roots = KeyStore.getInstance("PKCS12");
-        roots.load(null, null);
-        try (InputStream in = new FileInputStream("ca.crt")) {
-            roots.setCertificateEntry("ca", CertificateFactory.getInstance("X.509").generateCertificate(in));
-        }
-        TrustManagerFactory theirs = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
-        theirs.init(roots);
-        SSLContext context = SSLContext.getInstance("TLS");
-        context.init(mine.getKeyManagers(), theirs.getTrustManagers(), null);
+        SSLContext context = Stores.context("TLS", "client.p12");
         HttpClient client = HttpClient.newBuilder().version(HttpClient.Version.HTTP_2).sslContext(context).build();
         URI uri = URI.create("https://localhost:@TLS@/");
         for (int round = 0; round < 2; round++) {
@@ -275,6 +259,7 @@ class Client {
     }
 }
 "#,
+        ),
     );
     let source = source.to_str().expect("UTF-8").to_owned();
     let said = tools::run(ringwall.site.path(), "java", &[&source]).expect_ok();

@@ -9,6 +9,7 @@ pub(crate) mod client;
 pub(crate) mod dns;
 pub(crate) mod frames;
 pub(crate) mod h2;
+pub(crate) mod java;
 pub(crate) mod nginx;
 pub(crate) mod origin;
 pub(crate) mod pki;
