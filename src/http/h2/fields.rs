@@ -12,6 +12,7 @@ use ::http::header::{self, HeaderName};
 use ::http::request::Parts;
 
 use crate::http::error::HeadError;
+use crate::http::h1::chunked::is_token;
 use crate::http::h1::parse::HeadLimits;
 use crate::http::head::{Field, FieldId, Method, RequestHead, Span, Version};
 use crate::http::uri::host_name;
@@ -83,7 +84,8 @@ pub fn lay(
         if *name == header::HOST || *name == header::COOKIE {
             continue;
         }
-        if is_of_connection(name) {
+        // The protocol core takes a quotation mark for part of a token.
+        if is_of_connection(name) || !name.as_str().bytes().all(is_token) {
             return Err(HeadError::InvalidFieldName);
         }
         writer.field(name.as_str().as_bytes(), value.as_bytes(), limits, head)?;
@@ -320,6 +322,11 @@ mod tests {
             ),
             (
                 get().header("transfer-encoding", "chunked"),
+                HeadError::InvalidFieldName,
+            ),
+            (
+                // As the protocol core makes it of what it has received.
+                get().header(HeaderName::from_lowercase(b"a\"b").unwrap(), "1"),
                 HeadError::InvalidFieldName,
             ),
             (get().header("a", " b"), HeadError::InvalidFieldValue),
