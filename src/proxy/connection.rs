@@ -251,8 +251,8 @@ pub(super) struct HttpConnection {
     pub(super) index: usize,
     pub(super) connection: ClientConnection,
     /// The Host of the last request and the block that it led to under `view`:
-    /// most clients name the same one again.
-    /// Boxed: every idle connection has room for it.
+    /// most clients name the same one again. Boxed: every idle connection has
+    /// room for it.
     routed: Option<Box<Routed>>,
 }
 
@@ -424,7 +424,7 @@ impl HttpConnection {
             Err(status) => {
                 // Where the next request would begin is unknown.
                 sink.close_after();
-                // Boxed, as the alert is: rare, and every connection's task would
+                // Boxed, as the alert is: rare, and every request's own box would
                 // have room for them.
                 let _ = Box::pin(respond::error(&mut request, status, &mut sink)).await;
                 request.answer.body_bytes = sink.body_bytes();
