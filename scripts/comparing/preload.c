@@ -10,9 +10,9 @@
  *   TLS_NO_RESUMPTION=1       forget the session before every handshake
  *   TLS_REPORT                file that gets one line of JSON at exit
  *
- * Counters are plain because scripts/compare runs wrk with one thread.
+ * Counters are plain because the load generators run with one thread.
  *
- *   cc -O2 -shared -fPIC compare-preload.c -o compare-preload.so -ldl
+ *   cc -O2 -shared -fPIC preload.c -o preload.so -ldl
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -41,7 +41,7 @@ static uint64_t now_us(void)
 
 static void die(const char *what)
 {
-    fprintf(stderr, "compare-preload: %s\n", what);
+    fprintf(stderr, "preload: %s\n", what);
     exit(3);
 }
 
