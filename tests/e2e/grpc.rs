@@ -2,14 +2,17 @@
 //! Debian's Nginx with the same configuration.
 
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 
 use crate::support::client::Connection;
-use crate::support::ringwall::{Site, whole};
+use crate::support::nginx::Nginx;
+use crate::support::ringwall::{CERTIFICATES, HOST, MUTUAL, Site, whole};
 use crate::support::tools::{self, Background};
 use crate::support::{eventually, find, local};
 
 /// `server PORT [STEM]` serves, with mutual TLS if STEM names certificates;
-/// `client ADDRESS METHOD [STEM]` makes calls and prints what came of each.
+/// `client ADDRESS METHOD [STEM]` makes calls and prints what came of each:
+/// `all` kinds, one method, or how each of `Failure/METHOD/METHOD` fails.
 const PEER: &str = r#"
 import grpc, sys, time, threading
 from concurrent import futures
@@ -41,6 +44,7 @@ def half(request, context):
     context.abort(grpc.StatusCode.DATA_LOSS, 'the rest is gone')
 
 def sleepy(request, context):
+    ended.clear()
     context.add_callback(ended.set)
     ended.wait(20)
     return b''
@@ -116,8 +120,9 @@ def main(role, place, *rest):
         channel = grpc.insecure_channel(place)
     if what == 'all':
         for line in calls(channel): print(*line, flush=True)
-    elif what == 'Failure':
-        print(failure(lambda: channel.unary_unary('/t.Peer/Sleepy')(b'', timeout=30)))
+    elif what.startswith('Failure'):
+        for method in what.split('/')[1:]:
+            print(method, failure(lambda: channel.unary_unary('/t.Peer/' + method)(b'', timeout=30)))
     else:
         print(channel.unary_unary('/t.Peer/' + what)(b'hi', timeout=30))
 
@@ -131,7 +136,7 @@ fn serve(site: &mut Site, stem: &str) -> Background {
     serve_at(&folder, &script, port, stem)
 }
 
-fn serve_at(folder: &std::path::Path, script: &str, port: u16, stem: &str) -> Background {
+fn serve_at(folder: &Path, script: &str, port: u16, stem: &str) -> Background {
     let mut arguments = vec![script.to_owned(), "server".to_owned(), port.to_string()];
     arguments.extend((!stem.is_empty()).then(|| stem.to_owned()));
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -181,4 +186,137 @@ fn trailers_and_answers_of_nothing_else_reach_http_1_clients_too() {
     let refused = by_http_1(address, "Missing", b"");
     assert!(refused.contains("grpc-status: 5\r\n"), "{refused}");
     assert!(refused.contains("grpc-message: no such thing"), "{refused}");
+}
+
+/// What a client of grpcio has to say of `method`, or of `all` kinds of calls,
+/// with the certificate `stem` if it names one.
+fn call(folder: &Path, address: SocketAddr, method: &str, stem: &str) -> String {
+    let address = address.to_string();
+    let mut arguments = vec!["peer.py", "client", &address, method];
+    arguments.extend((!stem.is_empty()).then_some(stem));
+    tools::run(folder, &tools::python("python3"), &arguments).expect_ok()
+}
+
+#[test]
+fn every_kind_of_call_is_answered_through_ringwall_as_by_the_server_itself() {
+    let (mut site, _pki) = Site::with_pki();
+    let _server = serve(&mut site, "");
+    let itself = local(site.port("GRPC"));
+    let location =
+        "http2 on; client_max_body_size 10m; location / { grpc_pass grpc://127.0.0.1:@GRPC@; }";
+    let ringwall = site.start(&whole(
+        "worker_processes 1;",
+        "",
+        &format!(
+            "server {{ listen 127.0.0.1:@HTTP@; {location} }}\n\
+             server {{ listen 127.0.0.1:@TLS@ ssl; {CERTIFICATES} {MUTUAL} {location} }}"
+        ),
+    ));
+    let folder = ringwall.site.path();
+    let expected = call(folder, itself, "all", "");
+    for said in [
+        "echo b'hello' word end b'\\x00\\xff'\n",
+        "large True\n",
+        "count 199\n",
+        "total b'2000000'\n",
+        "talk b'you said c'\n",
+        "missing NOT_FOUND",
+        "half DATA_LOSS",
+        "deadline DEADLINE_EXCEEDED\nafter deadline b'ended'\n",
+    ] {
+        assert!(expected.contains(said), "{said} in {expected}");
+    }
+    assert_eq!(call(folder, ringwall.address("HTTP"), "all", ""), expected);
+    let tls = ringwall.address("TLS");
+    assert_eq!(call(folder, tls, "all", "client"), expected);
+    let stranger = call(folder, tls, "Failure/Echo", "stranger");
+    assert!(stranger.starts_with("Echo UNAVAILABLE"), "{stranger}");
+}
+
+#[test]
+fn a_server_that_demands_a_client_certificate_is_called_with_the_configured_one() {
+    let (mut site, _pki) = Site::with_pki();
+    let _server = serve(&mut site, "server");
+    let itself = local(site.port("GRPC"));
+    let upstream = |stem: &str| {
+        format!(
+            "http2 on; client_max_body_size 10m; location / {{ grpc_pass grpcs://127.0.0.1:@GRPC@; grpc_ssl_name {HOST};\n\
+             grpc_ssl_server_name on; grpc_ssl_verify on;\n\
+             grpc_ssl_trusted_certificate @DIR@/ca.crt;\n\
+             grpc_ssl_certificate @DIR@/{stem}.crt; grpc_ssl_certificate_key @DIR@/{stem}.key; }}"
+        )
+    };
+    let (right, wrong) = (upstream("client"), upstream("stranger"));
+    let ringwall = site.start(&whole(
+        "worker_processes 1;",
+        "",
+        &format!(
+            "server {{ listen 127.0.0.1:@TLS@ ssl; {CERTIFICATES} {MUTUAL} {right} }}\n\
+             server {{ listen 127.0.0.1:@WRONG@; {wrong} }}"
+        ),
+    ));
+    let folder = ringwall.site.path();
+    let tls = ringwall.address("TLS");
+    let expected = call(folder, itself, "all", "client");
+    assert_eq!(call(folder, tls, "all", "client"), expected);
+    assert_eq!(call(folder, tls, "Who", "client"), "b'client.example'\n");
+    let refused = call(folder, ringwall.address("WRONG"), "Failure/Echo", "");
+    assert!(refused.starts_with("Echo UNAVAILABLE"), "{refused}");
+}
+
+#[test]
+fn calls_go_on_when_the_server_has_been_restarted() {
+    let mut site = Site::new();
+    let server = serve(&mut site, "");
+    let port = site.port("GRPC");
+    let ringwall = site.start(&whole(
+        "worker_processes 1;",
+        "",
+        "server { listen 127.0.0.1:@HTTP@; http2 on;\n\
+         location / { grpc_pass grpc://127.0.0.1:@GRPC@; } }",
+    ));
+    let (folder, address) = (ringwall.site.path(), ringwall.address("HTTP"));
+    assert_eq!(call(folder, address, "Echo", ""), "b'hi'\n");
+    drop(server);
+    let failed = call(folder, address, "Failure/Echo", "");
+    assert!(failed.starts_with("Echo UNAVAILABLE"), "{failed}");
+    let script = ringwall.site.file("peer.py").display().to_string();
+    let _server = serve_at(folder, &script, port, "");
+    assert_eq!(call(folder, address, "Echo", ""), "b'hi'\n");
+}
+
+#[test]
+fn what_fails_before_the_server_answers_is_said_as_nginx_says_it() {
+    let (mut site, _pki) = Site::with_pki();
+    let _server = serve(&mut site, "");
+    let content = |port: &str| {
+        format!(
+            "server {{ listen 127.0.0.1:{port} http2; grpc_read_timeout 500ms;\n\
+             location / {{ grpc_pass grpc://127.0.0.1:@GRPC@; }}\n\
+             location = /t.Peer/Echo {{ grpc_pass grpc://127.0.0.1:@NOBODY@; }}\n\
+             location = /t.Peer/Who {{ deny all; }}\n\
+             location = /t.Peer/Total {{ return 401; }}\n\
+             location = /t.Peer/Count {{ return 404; }}\n\
+             location = /t.Peer/Talk {{ return 429; }} }}"
+        )
+    };
+    let nginx = Nginx::start(&mut site, &content("@NGINX@"));
+    let ringwall = site.start(&whole("worker_processes 1;", "", &content("@HTTP@")));
+    let folder = ringwall.site.path();
+    let methods = "Failure/Sleepy/Echo/Who/Total/Count/Talk";
+    let of_nginx = call(folder, nginx.address(), methods, "");
+    for said in [
+        "Sleepy UNAVAILABLE",
+        "Echo UNAVAILABLE",
+        "Who PERMISSION_DENIED",
+        "Total UNAUTHENTICATED",
+        "Count UNIMPLEMENTED",
+        "Talk UNAVAILABLE",
+    ] {
+        assert!(of_nginx.contains(said), "{said} in {of_nginx}");
+    }
+    assert_eq!(
+        call(folder, ringwall.address("HTTP"), methods, ""),
+        of_nginx
+    );
 }
