@@ -2,4 +2,5 @@
 //! a request's fields mean, and what of a peer's frames is too much.
 
 pub mod fields;
+pub mod hpack;
 pub mod meter;
