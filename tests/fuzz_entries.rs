@@ -58,6 +58,11 @@ fn frames_are_counted_the_same_however_cut_and_requests_agree_with_http1() {
 }
 
 #[test]
+fn a_block_of_fields_is_the_same_when_it_is_encoded_again() {
+    on_every_file("tests/fuzz/seeds/hpack", targets::hpack);
+}
+
+#[test]
 fn framing_agrees_with_a_slow_reading_of_the_rules() {
     on_every_file("tests/fuzz/seeds/h1_framing", targets::h1_framing);
 }

@@ -1,4 +1,7 @@
-//! Other people's clients of HTTP/2: each as its users would have it.
+//! Other people's clients of HTTP/2: each as its users would have it; and other
+//! people's HPACK, against ours without a proxy around it.
+
+use ringwall::http::h2::hpack::{self, Decoder, Encoder};
 
 use crate::support::java;
 use crate::support::origin::{Origin, Request, ok};
@@ -194,6 +197,87 @@ print("kept")
     let script = script.to_str().expect("UTF-8").to_owned();
     let said = tools::run(ringwall.site.path(), &tools::python("python3"), &[&script]);
     assert_eq!(said.expect_ok(), "kept\n");
+}
+
+/// Blocks that the library writes, of random fields, some of which come again:
+/// each a line of the block, then one of the name and value of each field.
+const WRITES_BLOCKS: &str = r#"
+import random
+import hpack
+random.seed(7541)
+encoder = hpack.Encoder()
+names = [b":authority", b":path", b"date", b"x-custom", b"user-agent", b"cookie"]
+known = []
+for block in range(200):
+    fields = []
+    for _ in range(random.randint(0, 12)):
+        if known and random.random() < 0.6:
+            fields.append(random.choice(known))
+            continue
+        value = random.randbytes(random.randint(0, 80))
+        if random.random() < 0.5:
+            value = bytes(33 + byte % 94 for byte in value)
+        field = (random.choice(names), value, random.random() < 0.1)
+        known.append(field)
+        fields.append(field)
+    if random.random() < 0.1:
+        encoder.header_table_size = random.choice([0, 100, 1000, 4096])
+    fields = [(hpack.NeverIndexedHeaderTuple if secret else hpack.HeaderTuple)(name, value)
+              for name, value, secret in fields]
+    print(encoder.encode(fields, huffman=random.random() < 0.7).hex())
+    print(*[f"{name.hex()}:{value.hex()}" for name, value in fields])
+"#;
+
+/// Reads blocks and writes their fields, as above.
+const READS_BLOCKS: &str = r#"
+import hpack, sys
+decoder = hpack.Decoder()
+for block in open("blocks"):
+    fields = decoder.decode(bytes.fromhex(block), raw=True)
+    print(*[f"{name.hex()}:{value.hex()}" for name, value in fields])
+"#;
+
+#[test]
+fn python_hpack_writes_and_reads_fields_as_we_do() {
+    let mut site = Site::new();
+    let written = python(&mut site, "writes.py", WRITES_BLOCKS);
+    let lines: Vec<&str> = written.split('\n').collect();
+    let (mut decoder, mut encoder) = (Decoder::new(4096), Encoder::new());
+    let (mut blocks, mut expected) = (String::new(), String::new());
+    for (number, pair) in lines.chunks_exact(2).enumerate() {
+        // The peer may change its mind, too.
+        if number % 50 == 49 {
+            encoder.set_peer_max(4096 - number * 20);
+        }
+        let (mut fields, mut block) = (Vec::new(), Vec::new());
+        encoder.begin(&mut block);
+        let outcome = decoder.decode(&unhex(pair[0]), usize::MAX, |name, value, _| {
+            fields.push(format!("{}:{}", hex(name), hex(value)));
+            encoder.field(name, value, &mut block);
+        });
+        assert_eq!(outcome, Ok(hpack::Outcome::Whole), "block {number}");
+        assert_eq!(fields.join(" "), pair[1], "block {number}");
+        blocks += &format!("{}\n", hex(&block));
+        expected += &format!("{}\n", pair[1]);
+    }
+    assert_eq!(expected.lines().count(), 200);
+    site.write("blocks", &blocks);
+    assert_eq!(python(&mut site, "reads.py", READS_BLOCKS), expected);
+}
+
+fn python(site: &mut Site, name: &str, script: &str) -> String {
+    let script = site.write(name, script);
+    let script = script.to_str().expect("UTF-8").to_owned();
+    tools::run(site.path(), &tools::python("python3"), &[&script]).expect_ok()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).expect("digits");
+    (0..text.len()).step_by(2).map(byte).collect()
 }
 
 #[test]

