@@ -161,18 +161,29 @@ pub const SEGMENTS_EACH: usize = 4;
 /// How many unused segment buffers a worker keeps.
 const SEGMENTS_KEPT: usize = 32;
 
+/// What is left open round each payload of [`Segments`], in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Gaps {
+    /// For a record's header. 32 at the most.
+    pub head: usize,
+    /// For the header of a frame in the record, which is sealed with the
+    /// payload and takes as much of its room. 32 at the most.
+    pub lead: usize,
+    /// For a record's tag. 32 at the most.
+    pub tail: usize,
+}
+
 /// A bulk buffer that one `readv` fills with gaps left open.
 ///
-/// Payload `n` starts at `n × (head + SEGMENT_PAYLOAD + tail) + head`, so
-/// once each payload has been sealed where it lies, header before it and tag
-/// behind it, the records are contiguous and leave in one send. The
-/// alternative, reading contiguously and sealing into a second buffer, costs
-/// one more pass over every byte.
+/// Record `n` starts at `n × (head + SEGMENT_PAYLOAD + tail)`, so once each
+/// payload has been sealed where it lies, header before it and tag behind it,
+/// the records are contiguous and leave in one send. The alternative, reading
+/// contiguously and sealing into a second buffer, costs one more pass over
+/// every byte.
 #[derive(Debug)]
 pub struct Segments {
     inner: Option<Box<SegmentStorage>>,
-    head: usize,
-    tail: usize,
+    gaps: Gaps,
 }
 
 #[derive(Debug)]
@@ -183,12 +194,11 @@ struct SegmentStorage {
 }
 
 impl Segments {
-    /// From the pool. `head` and `tail` are the gaps before and behind each
-    /// payload, 32 bytes each at the most.
-    pub fn take(head: usize, tail: usize) -> Self {
+    /// From the pool, with these gaps round each payload.
+    pub fn take(gaps: Gaps) -> Self {
         assert!(
-            head <= 32 && tail <= 32,
-            "gaps are a record's header and tag"
+            gaps.head <= 32 && gaps.lead <= 32 && gaps.tail <= 32,
+            "gaps are headers and a tag"
         );
         let inner = SEGMENTS.with_borrow_mut(Vec::pop).unwrap_or_else(|| {
             Box::new(SegmentStorage {
@@ -204,16 +214,34 @@ impl Segments {
         });
         Self {
             inner: Some(inner),
-            head,
-            tail,
+            gaps,
         }
+    }
+
+    /// Bytes that one payload holds.
+    pub fn payload_size(&self) -> usize {
+        SEGMENT_PAYLOAD - self.gaps.lead
+    }
+
+    /// Bytes that all payloads hold.
+    pub fn capacity(&self) -> usize {
+        SEGMENTS_EACH * self.payload_size()
     }
 
     /// Where payload `index` lies, given that `filled` bytes were read.
     pub fn payload(&self, index: usize, filled: usize) -> Range<usize> {
-        let start = index * self.stride() + self.head;
-        let before = index * SEGMENT_PAYLOAD;
-        start..start + filled.saturating_sub(before).min(SEGMENT_PAYLOAD)
+        let start = index * self.stride() + self.gaps.head + self.gaps.lead;
+        let before = index * self.payload_size();
+        start..start + filled.saturating_sub(before).min(self.payload_size())
+    }
+
+    /// The same with the frame's header before it; empty where the payload is.
+    pub fn plain(&self, index: usize, filled: usize) -> Range<usize> {
+        let payload = self.payload(index, filled);
+        match payload.is_empty() {
+            true => payload,
+            false => payload.start - self.gaps.lead..payload.end,
+        }
     }
 
     /// Makes the gaps: moves `filled` bytes, read in one piece to where the
@@ -221,10 +249,11 @@ impl Segments {
     pub(super) fn spread(&mut self, filled: usize) {
         let start = self.payload(0, 0).start;
         let targets: [_; SEGMENTS_EACH] = std::array::from_fn(|index| self.payload(index, filled));
+        let size = self.payload_size();
         let bytes = self.bytes_mut();
         // From the last to the first, so that none is overwritten unread.
         for (index, target) in targets.into_iter().enumerate().skip(1).rev() {
-            let from = start + index * SEGMENT_PAYLOAD;
+            let from = start + index * size;
             if !target.is_empty() {
                 bytes.copy_within(from..from + target.len(), target.start);
             }
@@ -244,13 +273,14 @@ impl Segments {
     }
 
     fn stride(&self) -> usize {
-        self.head + SEGMENT_PAYLOAD + self.tail
+        self.gaps.head + SEGMENT_PAYLOAD + self.gaps.tail
     }
 
     /// Ready to receive at most `limit` bytes of payload.
     pub(super) fn into_receiver(mut self, limit: usize) -> SegmentReceiver {
         let stride = self.stride();
-        let head = self.head;
+        let size = self.payload_size();
+        let start = self.gaps.head + self.gaps.lead;
         let mut inner = self
             .inner
             .take()
@@ -261,13 +291,13 @@ impl Segments {
             bytes,
         } = &mut *inner;
         *used = 0;
-        let mut left = limit.min(SEGMENTS_EACH * SEGMENT_PAYLOAD);
+        let mut left = limit.min(SEGMENTS_EACH * size);
         for (iovec, segment) in iovecs.iter_mut().zip(bytes.chunks_mut(stride)) {
-            let length = left.min(SEGMENT_PAYLOAD);
+            let length = left.min(size);
             if length == 0 {
                 break;
             }
-            let payload = &mut segment[head..head + length];
+            let payload = &mut segment[start..start + length];
             *iovec = libc::iovec {
                 iov_base: payload.as_mut_ptr().cast(),
                 iov_len: length,
@@ -277,8 +307,7 @@ impl Segments {
         }
         SegmentReceiver {
             inner,
-            head,
-            tail: self.tail,
+            gaps: self.gaps,
         }
     }
 
@@ -306,16 +335,14 @@ impl Drop for Segments {
 #[derive(Debug)]
 pub(super) struct SegmentReceiver {
     inner: Box<SegmentStorage>,
-    head: usize,
-    tail: usize,
+    gaps: Gaps,
 }
 
 impl SegmentReceiver {
     pub(super) fn into_segments(self) -> Segments {
         Segments {
             inner: Some(self.inner),
-            head: self.head,
-            tail: self.tail,
+            gaps: self.gaps,
         }
     }
 }
@@ -387,6 +414,10 @@ pub(super) fn take_inherited(number: RawFd) -> Option<OwnedFd> {
 mod tests {
     use super::*;
 
+    fn gaps(head: usize, lead: usize, tail: usize) -> Gaps {
+        Gaps { head, lead, tail }
+    }
+
     #[test]
     fn a_dropped_buffer_is_taken_again() {
         let mut buffer = Buffer::take(Class::Small);
@@ -398,7 +429,7 @@ mod tests {
 
     #[test]
     fn payloads_and_gaps_tile_the_buffer() {
-        let segments = Segments::take(5, 17);
+        let segments = Segments::take(gaps(5, 0, 17));
         let filled = 2 * SEGMENT_PAYLOAD + 10;
         assert_eq!(segments.payload(0, filled), 5..5 + SEGMENT_PAYLOAD);
         assert_eq!(
@@ -410,6 +441,19 @@ mod tests {
     }
 
     #[test]
+    fn a_frames_header_takes_of_the_payloads_room() {
+        let segments = Segments::take(gaps(5, 9, 17));
+        assert_eq!(segments.payload_size(), SEGMENT_PAYLOAD - 9);
+        let filled = segments.payload_size() + 10;
+        assert_eq!(segments.plain(0, filled), 5..5 + SEGMENT_PAYLOAD);
+        assert_eq!(segments.payload(0, filled), 14..5 + SEGMENT_PAYLOAD);
+        let second = segments.plain(1, filled);
+        assert_eq!(second.start, 5 + SEGMENT_PAYLOAD + 17 + 5);
+        assert_eq!(second.len(), 9 + 10);
+        assert!(segments.plain(2, filled).is_empty());
+    }
+
+    #[test]
     fn bytes_read_in_one_piece_are_spread_over_the_payloads() {
         for filled in [
             0,
@@ -418,7 +462,7 @@ mod tests {
             SEGMENT_PAYLOAD + 1,
             4 * SEGMENT_PAYLOAD,
         ] {
-            let mut segments = Segments::take(5, 17);
+            let mut segments = Segments::take(gaps(5, 0, 17));
             for (position, byte) in segments.bytes_mut()[5..5 + filled].iter_mut().enumerate() {
                 *byte = (position / 7) as u8;
             }
@@ -436,7 +480,7 @@ mod tests {
     #[test]
     fn the_iovecs_cover_exactly_what_was_asked_for() {
         for limit in [1, SEGMENT_PAYLOAD, SEGMENT_PAYLOAD + 1, 1 << 20] {
-            let mut receiver = Segments::take(13, 16).into_receiver(limit);
+            let mut receiver = Segments::take(gaps(13, 0, 16)).into_receiver(limit);
             let count = receiver.write_iovec_len();
             let total: usize = receiver.inner.iovecs[..count]
                 .iter()

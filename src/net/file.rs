@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use monoio::buf::IoBufMut;
 
-use super::buffers::{Buffer, SEGMENT_PAYLOAD, SEGMENTS_EACH, Segments};
+use super::buffers::{Buffer, Segments};
 use super::offload::offload;
 
 /// An open file.
@@ -62,7 +62,7 @@ impl File {
         // is nothing that the runtime has, and moving 48 KiB within the cache
         // costs a tenth of encrypting them.
         let start = segments.payload(0, 0).start;
-        let length = limit.min(SEGMENTS_EACH * SEGMENT_PAYLOAD);
+        let length = limit.min(segments.capacity());
         let Some(slot) = segments.storage_mut() else {
             return (Ok(0), segments);
         };

@@ -4,11 +4,11 @@
 use crate::net::buffers::{Buffer, Class};
 use crate::tls::record::{HEADROOM, TAILROOM};
 
-use super::exchange::Piece;
+use super::exchange::{BodyError, BodySource, Piece};
 
 /// What has been read ahead of a body.
 #[derive(Debug)]
-pub(super) struct Ahead {
+pub(crate) struct Ahead {
     bytes: Vec<u8>,
     /// How much of it has been given on. At most `bytes.len()`.
     given: usize,
@@ -17,7 +17,27 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    pub(super) fn new(bytes: Vec<u8>, is_whole: bool) -> Self {
+    /// Reads the first `limit` bytes of a body, or all if it is shorter;
+    /// `expected` is how many that will be, as far as is known.
+    ///
+    /// # Errors
+    /// [`BodyError`]. Cancelling it loses bytes.
+    pub(super) async fn read(
+        body: &mut impl BodySource,
+        limit: usize,
+        expected: usize,
+    ) -> Result<Box<Self>, BodyError> {
+        let mut bytes = Vec::with_capacity(expected.min(limit));
+        while bytes.len() < limit && !body.is_finished() {
+            if let Some(piece) = body.next().await? {
+                bytes.extend_from_slice(piece.buffer.get(piece.range).unwrap_or_default());
+                body.give_back(piece.buffer);
+            }
+        }
+        Ok(Box::new(Self::new(bytes, body.is_finished())))
+    }
+
+    fn new(bytes: Vec<u8>, is_whole: bool) -> Self {
         Self {
             bytes,
             given: 0,

@@ -8,10 +8,11 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::config::{AuthRequest, Location};
-use crate::net::buffers::{Buffer, Segments};
+use crate::net::buffers::{Buffer, Gaps, Segments};
 use crate::telemetry::error_log::Level;
 
 use super::access::Opinion;
+use super::ahead::Ahead;
 use super::exchange::{BodyError, BodySize, BodySource, Piece, ResponseSink};
 use super::forward::Failure;
 use super::log;
@@ -146,11 +147,17 @@ impl BodySource for NoBody {
         Ok(())
     }
 
+    fn ahead(&self) -> Option<&Ahead> {
+        None
+    }
+
+    fn ahead_mut(&mut self) -> Option<&mut Ahead> {
+        None
+    }
+
     fn is_repeatable(&self) -> bool {
         true
     }
-
-    fn rewind(&mut self) {}
 
     async fn abandoned(&mut self) {
         // The client's connection is the request's own, and it will see.
@@ -214,7 +221,7 @@ impl ResponseSink for Verdict {
         self.ignore(0)
     }
 
-    fn segment_gaps(&self) -> Option<(usize, usize)> {
+    fn segment_gaps(&self) -> Option<Gaps> {
         None
     }
 

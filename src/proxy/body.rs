@@ -7,7 +7,7 @@ use crate::http::error::ChunkError;
 use crate::http::h1::chunked::ChunkedDecoder;
 use crate::http::h1::encode::{self, Sink};
 use crate::http::h1::framing::Kind;
-use crate::net::buffers::{Class, Segments};
+use crate::net::buffers::{Class, Gaps, Segments};
 
 use super::buffering::{Buffering, Outgoing};
 use super::exchange::{BodyError, BodySource, ResponseSink};
@@ -184,14 +184,14 @@ pub(crate) async fn relay<S: ResponseSink>(
 /// The bulk of a body of known length: received with gaps, encrypted where it
 /// lies, sent.
 async fn relay_segments<S: ResponseSink>(
-    gaps: (usize, usize),
+    gaps: Gaps,
     buffering: Option<&Buffering>,
     rx: &mut Rx<'_>,
     sink: &mut S,
     incoming: &mut Incoming,
     read_timeout: Duration,
 ) -> Result<(), RelayError> {
-    let mut segments = Segments::take(gaps.0, gaps.1);
+    let mut segments = Segments::take(gaps);
     while let Some(left) = incoming.left()
         && rx.is_bare()
     {
@@ -214,7 +214,7 @@ async fn relay_segments<S: ResponseSink>(
                 Some(sent.map_err(RelayError::Client)?)
             }
         };
-        segments = sent.unwrap_or_else(|| Segments::take(gaps.0, gaps.1));
+        segments = sent.unwrap_or_else(|| Segments::take(gaps));
     }
     Ok(())
 }

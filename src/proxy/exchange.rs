@@ -7,8 +7,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::http::error::{ChunkError, Refusal};
-use crate::net::buffers::{Buffer, Segments};
+use crate::net::buffers::{Buffer, Gaps, Segments};
 
+use super::ahead::Ahead;
 use super::gzip::Plan;
 use super::transport::TransportError;
 
@@ -106,11 +107,23 @@ pub(crate) trait BodySource {
     /// repeatable also where all is here already. Cancelling it loses bytes.
     async fn read_ahead(&mut self, limit: usize, keep: bool) -> Result<(), BodyError>;
 
+    /// What [`BodySource::read_ahead`] has read.
+    fn ahead(&self) -> Option<&Ahead>;
+
+    /// The same, to be begun again.
+    fn ahead_mut(&mut self) -> Option<&mut Ahead>;
+
     /// Whether it can be sent more than once.
-    fn is_repeatable(&self) -> bool;
+    fn is_repeatable(&self) -> bool {
+        self.ahead().is_some_and(Ahead::is_whole)
+    }
 
     /// Begins again, if it is repeatable.
-    fn rewind(&mut self);
+    fn rewind(&mut self) {
+        if let Some(ahead) = self.ahead_mut().filter(|ahead| ahead.is_whole()) {
+            ahead.rewind();
+        }
+    }
 
     /// Waits until the client is gone. No piece may be on loan. Cancelling it
     /// does nothing.
@@ -161,7 +174,7 @@ pub(crate) trait ResponseSink {
 
     /// The gaps with which segments must be taken for [`ResponseSink::segments`];
     /// `None` if this response cannot take segments.
-    fn segment_gaps(&self) -> Option<(usize, usize)>;
+    fn segment_gaps(&self) -> Option<Gaps>;
 
     /// Sends the `filled` payload bytes of `segments` from where they lie.
     async fn segments(

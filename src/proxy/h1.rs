@@ -6,7 +6,7 @@ use crate::http::h1::chunked::ChunkedDecoder;
 use crate::http::h1::encode::{self, Sink};
 use crate::http::h1::framing::{BodyFraming, Kind};
 use crate::http::head::{Method, Version};
-use crate::net::buffers::{Buffer, Class, Segments};
+use crate::net::buffers::{Buffer, Class, Gaps, Segments};
 
 use super::ahead::Ahead;
 use super::exchange::{BodyError, BodySize, BodySource, Piece, ResponseSink};
@@ -288,25 +288,16 @@ impl BodySource for H1Body<'_> {
             }
             _ => 0,
         };
-        let mut bytes = Vec::with_capacity(expected);
-        while bytes.len() < limit && !self.is_finished() {
-            if let Some(piece) = self.next().await? {
-                bytes.extend_from_slice(piece.buffer.get(piece.range).unwrap_or_default());
-                self.give_back(piece.buffer);
-            }
-        }
-        self.ahead = Some(Box::new(Ahead::new(bytes, self.is_finished())));
+        self.ahead = Some(Ahead::read(self, limit, expected).await?);
         Ok(())
     }
 
-    fn is_repeatable(&self) -> bool {
-        self.ahead.as_ref().is_some_and(|ahead| ahead.is_whole())
+    fn ahead(&self) -> Option<&Ahead> {
+        self.ahead.as_deref()
     }
 
-    fn rewind(&mut self) {
-        if let Some(ahead) = self.ahead.as_mut().filter(|ahead| ahead.is_whole()) {
-            ahead.rewind();
-        }
+    fn ahead_mut(&mut self) -> Option<&mut Ahead> {
+        self.ahead.as_deref_mut()
     }
 
     async fn abandoned(&mut self) {
@@ -542,7 +533,7 @@ impl ResponseSink for H1Sink<'_> {
         self.flush_out().await
     }
 
-    fn segment_gaps(&self) -> Option<(usize, usize)> {
+    fn segment_gaps(&self) -> Option<Gaps> {
         let whole = matches!(self.state, SinkState::Length(_)) && self.pace.is_none();
         whole.then(|| self.tx.gaps())
     }

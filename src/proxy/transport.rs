@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::config::{Lingering, Parting};
-use crate::net::buffers::{Buffer, Class, SEGMENTS_EACH, Segments};
+use crate::net::buffers::{Buffer, Class, Gaps, SEGMENTS_EACH, Segments};
 use crate::net::deadlines::Deadline;
 use crate::net::socket::{Receiver, Sender, Socket};
 use crate::tls::record::{HEADROOM, MAX_PLAINTEXT, TAILROOM};
@@ -435,7 +435,7 @@ impl Tx<'_> {
         self.flush_session(timeout).await?;
         let mut all: Option<Range<usize>> = None;
         for index in 0..SEGMENTS_EACH {
-            let payload = segments.payload(index, filled);
+            let payload = segments.plain(index, filled);
             if payload.is_empty() {
                 break;
             }
@@ -461,10 +461,14 @@ impl Tx<'_> {
     }
 
     /// The bytes that sealing puts before and behind each record's payload.
-    pub(crate) fn gaps(&self) -> (usize, usize) {
-        self.session.map_or((0, 0), |session| {
+    pub(crate) fn gaps(&self) -> Gaps {
+        self.session.map_or(Gaps::default(), |session| {
             let session = session.borrow();
-            (session.record_header_len(), session.record_trailer_len())
+            Gaps {
+                head: session.record_header_len(),
+                lead: 0,
+                tail: session.record_trailer_len(),
+            }
         })
     }
 

@@ -96,6 +96,7 @@ fn floods_of_frames_that_get_a_client_nothing_end_its_connection() {
         ("empty SETTINGS", frame(SETTINGS, 0, 0, &[])),
         ("PRIORITY", frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 16])),
         ("unknown", frame(0xbb, 0, 0, &[])),
+        ("WINDOW_UPDATE", frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])),
     ] {
         eprintln!("{what}");
         attacked(&ringwall, |connection| flood(connection, 20_000, &bytes));

@@ -1,13 +1,14 @@
-//! What of a peer's frames is too much.
+//! What of a client's frames is too much.
 //!
-//! The protocol core bounds what it keeps: streams, resets that nobody has
-//! looked at, the size of a list of fields, the number of its continuations,
-//! tiny DATA frames. What costs work and is kept nowhere it answers for as long
-//! as it comes: PING, SETTINGS, PRIORITY, empty frames, and streams that are
-//! reset as soon as they are opened (CVE-2023-44487, CVE-2019-9511 to -9518).
-//! That is counted here, by the headers of the frames alone.
+//! What is kept is bounded where it is kept: streams, their windows, the bytes
+//! of a block of fields. What costs work and is kept nowhere would be answered
+//! for as long as it comes: PING, SETTINGS, PRIORITY, empty frames, windows that
+//! nobody needs, and streams that are reset as soon as they are opened
+//! (CVE-2023-44487, CVE-2019-9511 to -9518). That is counted here.
 
 use std::time::Duration;
+
+use super::frame::{Head, flag, kind};
 
 /// What a client has for frames that get it nothing: so many at once,
 const BURST: u32 = 1000;
@@ -18,95 +19,73 @@ const REFILL: u32 = 200;
 /// is more than a browser has streams to leave behind, and 40 in a second.
 const RESET_COST: u32 = 5;
 /// SETTINGS may be long, and each of its parameters is work.
-const SETTINGS_UNIT: u32 = 64;
+const SETTINGS_UNIT: usize = 64;
+/// Windows may be widened so often for each frame of a body that was sent, and
+/// once more for so many of its bytes: the stream's and the connection's, and by
+/// clients that do it in small steps.
+const UPDATES_EACH: u64 = 4;
+const UPDATE_BYTES: u64 = 128;
 
-/// The preface's length (RFC 9113 §3.4).
+/// What a connection begins with (RFC 9113 §3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const HEADER: usize = 9;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
 
 /// The client has sent more frames than can be meant well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flood;
 
-/// Watches one connection's bytes from its preface on.
+/// Keeps count of one connection's frames.
 #[derive(Debug)]
 pub struct Meter {
-    /// Bytes that are not looked at: the preface's, then payloads'.
-    skip: usize,
-    header: [u8; HEADER],
-    /// Of `header`. Less than [`HEADER`] between calls.
-    filled: usize,
-    /// A block of fields has begun and its last frame has not.
-    is_in_block: bool,
-    /// Its last frame has begun, and is what is skipped.
-    ends_block: bool,
     /// At most [`BURST`].
     tokens: u32,
     /// Up to when `tokens` has been refilled.
     refilled: Duration,
+    /// How often windows may be widened before that costs tokens.
+    updates: u64,
 }
 
 impl Meter {
-    /// Before the preface.
+    /// Nothing has come.
     #[must_use]
     pub fn new() -> Self {
         Self {
-            skip: PREFACE.len(),
-            header: [0; HEADER],
-            filled: 0,
-            is_in_block: false,
-            ends_block: false,
             tokens: BURST,
             refilled: Duration::ZERO,
+            updates: 0,
         }
     }
 
-    /// Counts what has come, `now` after some fixed moment.
+    /// Counts a frame that has come, `now` after some fixed moment.
     ///
     /// # Errors
     /// It is too much: the connection should end.
-    pub fn observe(&mut self, mut bytes: &[u8], now: Duration) -> Result<(), Flood> {
-        while !bytes.is_empty() {
-            if self.skip > 0 {
-                let now = self.skip.min(bytes.len());
-                self.skip -= now;
-                bytes = bytes.get(now..).unwrap_or_default();
-                self.end_block();
-                continue;
+    pub fn frame(&mut self, head: Head, now: Duration) -> Result<(), Flood> {
+        let cost = match head.kind {
+            kind::HEADERS => u32::from(head.length == 0),
+            // Fields fit into the first frame, nearly always.
+            kind::CONTINUATION => 1,
+            kind::DATA => u32::from(head.length == 0 && !head.has(flag::END_STREAM)),
+            kind::RST_STREAM => RESET_COST,
+            kind::SETTINGS => u32::try_from(1 + head.length / SETTINGS_UNIT).unwrap_or(u32::MAX),
+            kind::PING if head.has(flag::ACK) => 0,
+            kind::WINDOW_UPDATE if self.updates > 0 => {
+                self.updates -= 1;
+                0
             }
-            let missing = HEADER.saturating_sub(self.filled);
-            let (taken, rest) = bytes.split_at_checked(missing).unwrap_or((bytes, &[]));
-            let place = self.filled..self.filled + taken.len();
-            if let Some(target) = self.header.get_mut(place) {
-                target.copy_from_slice(taken);
-            }
-            self.filled += taken.len();
-            bytes = rest;
-            if self.filled == HEADER {
-                self.filled = 0;
-                self.frame(now)?;
-                self.end_block();
-            }
-        }
-        Ok(())
+            // PING, GOAWAY, PRIORITY and its successor, windows that nothing
+            // was sent for, and what nobody knows.
+            _ => 1,
+        };
+        self.charge(cost, now)
     }
 
-    /// Whether a request's fields have come in part.
-    #[must_use]
-    pub fn is_in_fields(&self) -> bool {
-        self.is_in_block
+    /// A stream was asked for that there is no room for, or a frame came for
+    /// one that is over.
+    ///
+    /// # Errors
+    /// As [`Meter::frame`].
+    pub fn in_vain(&mut self, now: Duration) -> Result<(), Flood> {
+        self.charge(1, now)
     }
 
     /// A stream has come to its proper end: as much is granted as its reset
@@ -115,35 +94,13 @@ impl Meter {
         self.tokens = (self.tokens + RESET_COST).min(BURST);
     }
 
-    fn end_block(&mut self) {
-        if self.skip == 0 && self.ends_block {
-            self.ends_block = false;
-            self.is_in_block = false;
-        }
+    /// So much of a body was sent, for which the client will widen its windows.
+    pub fn sent(&mut self, length: usize) {
+        let updates = UPDATES_EACH + length as u64 / UPDATE_BYTES;
+        self.updates = self.updates.saturating_add(updates);
     }
 
-    fn frame(&mut self, now: Duration) -> Result<(), Flood> {
-        let [high, middle, low, kind, flags, ..] = self.header;
-        let length = u32::from_be_bytes([0, high, middle, low]);
-        self.skip = length as usize;
-        let has = |flag| flags & flag != 0;
-        let cost = match kind {
-            HEADERS | CONTINUATION => {
-                self.is_in_block = true;
-                self.ends_block = has(END_HEADERS);
-                u32::from(length == 0)
-            }
-            DATA => u32::from(length == 0 && !has(END_STREAM)),
-            RST_STREAM => RESET_COST,
-            SETTINGS => 1 + length / SETTINGS_UNIT,
-            PING if has(ACK) => 0,
-            PING => 1,
-            // Each is the answer to bytes that were sent.
-            WINDOW_UPDATE => 0,
-            GOAWAY => 1,
-            // PRIORITY, its successor, and what nobody knows.
-            _ => 1,
-        };
+    fn charge(&mut self, cost: u32, now: Duration) -> Result<(), Flood> {
         if cost == 0 {
             return Ok(());
         }
@@ -172,26 +129,21 @@ impl Default for Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
-    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let mut frame = vec![length[1], length[2], length[3], kind, flags, 0, 0, 0, 1];
-        frame.extend_from_slice(payload);
-        frame
-    }
-
-    fn begun() -> Meter {
-        let mut meter = Meter::new();
-        meter.observe(PREFACE, Duration::ZERO).unwrap();
-        meter
+    fn frame(kind: u8, flags: u8, length: usize) -> Head {
+        Head {
+            length,
+            kind,
+            flags,
+            stream: 1,
+        }
     }
 
     /// How many of these frames one client may send at once.
-    fn granted(frame: &[u8]) -> usize {
-        let mut meter = begun();
+    fn granted(frame: Head) -> usize {
+        let mut meter = Meter::new();
         let mut sent = 0;
-        while sent < 100_000 && meter.observe(frame, Duration::ZERO).is_ok() {
+        while sent < 100_000 && meter.frame(frame, Duration::ZERO).is_ok() {
             sent += 1;
         }
         sent
@@ -199,86 +151,57 @@ mod tests {
 
     #[test]
     fn what_gets_a_client_nothing_is_granted_in_bounds() {
-        assert_eq!(granted(&frame(PING, 0, &[0; 8])), 1000);
-        assert_eq!(granted(&frame(SETTINGS, 0, &[0; 6])), 1000);
-        assert_eq!(granted(&frame(2, 0, &[0; 5])), 1000);
-        assert_eq!(granted(&frame(DATA, 0, &[])), 1000);
-        assert_eq!(granted(&frame(CONTINUATION, 0, &[])), 1000);
-        assert_eq!(granted(&frame(0x40, 0, &[])), 1000);
-        assert_eq!(granted(&frame(RST_STREAM, 0, &[0; 4])), 200);
-        assert_eq!(granted(&frame(SETTINGS, 0, &[0; 6 * 100])), 100);
+        for (frame, most) in [
+            (frame(kind::PING, 0, 8), 1000),
+            (frame(kind::SETTINGS, 0, 6), 1000),
+            (frame(kind::SETTINGS, 0, 6 * 100), 100),
+            (frame(kind::PRIORITY, 0, 5), 1000),
+            (frame(kind::DATA, 0, 0), 1000),
+            (frame(kind::HEADERS, 0, 0), 1000),
+            (frame(kind::CONTINUATION, 0, 1), 1000),
+            (frame(kind::WINDOW_UPDATE, 0, 4), 1000),
+            (frame(kind::RST_STREAM, 0, 4), 200),
+            (frame(0x40, 0, 0), 1000),
+        ] {
+            assert_eq!(granted(frame), most, "{frame:?}");
+        }
     }
 
     #[test]
     fn what_carries_a_request_or_answers_our_bytes_is_not_counted() {
-        for (kind, flags, length) in [
-            (DATA, 0, 1),
-            (DATA, END_STREAM, 0),
-            (HEADERS, END_HEADERS, 30),
-            (WINDOW_UPDATE, 0, 4),
-            (PING, ACK, 8),
+        for frame in [
+            frame(kind::DATA, 0, 1),
+            frame(kind::DATA, flag::END_STREAM, 0),
+            frame(kind::HEADERS, flag::END_HEADERS, 30),
+            frame(kind::PING, flag::ACK, 8),
         ] {
-            assert_eq!(granted(&frame(kind, flags, &vec![0; length])), 100_000);
+            assert_eq!(granted(frame), 100_000, "{frame:?}");
         }
+        let mut meter = Meter::new();
+        for _ in 0..10_000 {
+            meter.sent(16_384);
+            for _ in 0..2 {
+                let update = frame(kind::WINDOW_UPDATE, 0, 4);
+                meter.frame(update, Duration::ZERO).unwrap();
+            }
+        }
+        assert_eq!(meter.tokens, BURST);
     }
 
     #[test]
     fn time_and_finished_streams_grant_more() {
-        let ping = frame(PING, 0, &[0; 8]);
-        let reset = frame(RST_STREAM, 0, &[0; 4]);
-        let mut meter = begun();
+        let ping = frame(kind::PING, 0, 8);
+        let reset = frame(kind::RST_STREAM, 0, 4);
+        let mut meter = Meter::new();
         for second in 0..100 {
             for _ in 0..190 {
-                let now = Duration::from_secs(second);
-                meter.observe(&ping, now).unwrap();
+                meter.frame(ping, Duration::from_secs(second)).unwrap();
             }
         }
-        let mut meter = begun();
+        let mut meter = Meter::new();
         for _ in 0..10_000 {
-            meter.observe(&reset, Duration::ZERO).unwrap();
+            meter.frame(reset, Duration::ZERO).unwrap();
             meter.earn();
-        }
-    }
-
-    #[test]
-    fn fields_are_on_their_way_until_their_last_byte() {
-        let mut meter = begun();
-        meter
-            .observe(&frame(HEADERS, 0, b"abc"), Duration::ZERO)
-            .unwrap();
-        assert!(meter.is_in_fields());
-        let last = frame(CONTINUATION, END_HEADERS, b"abc");
-        meter.observe(&last[..10], Duration::ZERO).unwrap();
-        assert!(meter.is_in_fields());
-        meter.observe(&last[10..], Duration::ZERO).unwrap();
-        assert!(!meter.is_in_fields());
-        meter
-            .observe(&frame(HEADERS, END_HEADERS, b""), Duration::ZERO)
-            .unwrap();
-        assert!(!meter.is_in_fields());
-    }
-
-    proptest! {
-        #[test]
-        fn any_split_of_the_bytes_counts_the_same(
-            bytes in proptest::collection::vec(any::<u8>(), 0..400),
-            cuts in proptest::collection::vec(1..40_usize, 0..40),
-        ) {
-            let mut whole = begun();
-            let expected = whole.observe(&bytes, Duration::ZERO);
-            let mut pieces = begun();
-            let mut rest = &bytes[..];
-            let mut seen = Ok(());
-            for cut in cuts.into_iter().chain([usize::MAX]) {
-                let (now, later) = rest.split_at(cut.min(rest.len()));
-                seen = seen.and(pieces.observe(now, Duration::ZERO));
-                rest = later;
-            }
-            prop_assert_eq!(seen, expected);
-            if seen.is_ok() {
-                prop_assert_eq!(pieces.is_in_fields(), whole.is_in_fields());
-                prop_assert_eq!(pieces.tokens, whole.tokens);
-            }
         }
     }
 }

@@ -1,6 +1,15 @@
-//! HTTP/2 (RFC 9113) beside its protocol core, which is the `h2` crate's: what
-//! a request's fields mean, and what of a peer's frames is too much.
+//! HTTP/2 (RFC 9113) towards clients, sans-I/O.
+//!
+//! [`connection`] is a server's side of a connection: bytes in, events out. What
+//! it stands on: [`frame`], [`settings`], [`flow`], [`hpack`] and [`meter`], which
+//! bounds what of a client's frames is too much. [`fields`] is what a request's
+//! fields mean.
 
+pub mod connection;
 pub mod fields;
+pub mod flow;
+pub mod frame;
 pub mod hpack;
 pub mod meter;
+pub mod settings;
+mod streams;

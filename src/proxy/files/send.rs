@@ -301,7 +301,7 @@ async fn body<S: ResponseSink>(
     if part.end - at > SMALL
         && let Some(gaps) = sink.segment_gaps()
     {
-        let mut segments = Segments::take(gaps.0, gaps.1);
+        let mut segments = Segments::take(gaps);
         while at < part.end {
             let (result, filled) = file.read_segments(segments, left(at), at).await;
             let read = read_or_cut(request, path, result, at)?;

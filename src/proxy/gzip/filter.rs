@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::GzipProxied;
 use crate::http::date::parse_date;
 use crate::http::headers::list_members;
-use crate::net::buffers::Segments;
+use crate::net::buffers::{Gaps, Segments};
 use crate::proxy::exchange::{BodySize, ResponseSink};
 use crate::proxy::transport::TransportError;
 
@@ -235,7 +235,7 @@ impl<S: ResponseSink> ResponseSink for Filtered<'_, S> {
         self.inner.flush().await
     }
 
-    fn segment_gaps(&self) -> Option<(usize, usize)> {
+    fn segment_gaps(&self) -> Option<Gaps> {
         if self.is_coding() {
             return None;
         }

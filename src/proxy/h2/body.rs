@@ -3,13 +3,8 @@
 //! What a client may send next is granted only when what it sent before has
 //! been taken: a slow backend slows its own client's stream, and no other.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
-use std::task::Poll;
 use std::time::{Duration, Instant};
-
-use ::bytes::{Buf, Bytes};
-use ::h2::RecvStream;
 
 use crate::net::buffers::Buffer;
 use crate::net::deadlines::Deadline;
@@ -18,16 +13,12 @@ use crate::proxy::exchange::{BodyError, BodySize, BodySource, Piece};
 use crate::proxy::h1::MinRate;
 use crate::proxy::transport::TransportError;
 
-use super::sink::Responder;
+use super::stream::Slot;
 
 /// A request's body as it comes.
 pub(super) struct H2Body<'s> {
-    stream: RecvStream,
-    /// Where a reset shows when nothing is read.
-    responder: &'s RefCell<Responder>,
+    slot: &'s Slot,
     state: State,
-    /// Received and not yet given on.
-    current: Bytes,
     deadline: Deadline,
     /// Between two reads.
     timeout: Duration,
@@ -58,24 +49,17 @@ enum State {
 
 impl<'s> H2Body<'s> {
     /// A body of this length, or of one that only its end will tell.
-    pub(super) fn new(
-        stream: RecvStream,
-        responder: &'s RefCell<Responder>,
-        length: Option<u64>,
-        awaits_continue: bool,
-    ) -> Self {
+    pub(super) fn new(slot: &'s Slot, length: Option<u64>, awaits_continue: bool) -> Self {
         let state = match length {
-            _ if stream.is_end_stream() => State::Finished,
+            _ if slot.lane.is_finished() => State::Finished,
             Some(0) => State::Finished,
             Some(length) => State::Length(length),
             None => State::Unknown,
         };
         let awaits_continue = awaits_continue && state != State::Finished;
         Self {
-            stream,
-            responder,
+            slot,
             state,
-            current: Bytes::new(),
             deadline: Deadline::new(),
             timeout: Duration::ZERO,
             allowance: 0,
@@ -90,8 +74,8 @@ impl<'s> H2Body<'s> {
 
     /// None until the protocol is switched (RFC 8441): what comes before that
     /// is kept for then.
-    pub(super) fn of_tunnel(stream: RecvStream, responder: &'s RefCell<Responder>) -> Self {
-        let mut body = Self::new(stream, responder, None, false);
+    pub(super) fn of_tunnel(slot: &'s Slot) -> Self {
+        let mut body = Self::new(slot, None, false);
         body.state = State::Waiting;
         body
     }
@@ -103,49 +87,38 @@ impl<'s> H2Body<'s> {
 
     async fn next_piece(&mut self) -> Result<Option<Piece>, BodyError> {
         self.awaits_continue = false;
-        while self.current.is_empty() {
-            if matches!(self.state, State::Finished | State::Waiting) {
-                return Ok(None);
-            }
-            self.deadline.arm(self.timeout);
-            let begun = Instant::now();
-            let stream = &mut self.stream;
-            let received = self
-                .deadline
-                .run(poll_fn(|context| stream.poll_data(context)))
-                .await
-                .map_err(|_| BodyError::Transport(TransportError::TimedOut))?;
-            match received {
-                Some(Ok(data)) => {
-                    if let Some(rate) = &mut self.min_rate
-                        && rate.is_missed(data.len(), begun.elapsed())
-                    {
-                        return Err(BodyError::TooSlow);
-                    }
-                    self.take(data)?;
-                }
-                // Its own word, or the connection's end.
-                Some(Err(_)) => return Err(BodyError::Closed),
-                None => self.state = State::Finished,
-            }
+        if matches!(self.state, State::Finished | State::Waiting) {
+            return Ok(None);
         }
-        let mut buffer = Buffer::for_size(self.current.len());
-        let length = self.current.len().min(buffer.len());
-        if let Some(target) = buffer.get_mut(..length) {
-            self.current.copy_to_slice(target);
+        let lane = &self.slot.lane;
+        self.deadline.arm(self.timeout);
+        // Asked only where somebody looks at it.
+        let begun = self.min_rate.is_some().then(Instant::now);
+        let piece = self
+            .deadline
+            .run(poll_fn(|context| lane.poll_piece(context)))
+            .await
+            .map_err(|_| BodyError::Transport(TransportError::TimedOut))?;
+        // Its own word, or the connection's end.
+        let Some(piece) = piece.map_err(|_| BodyError::Closed)? else {
+            self.state = State::Finished;
+            return Ok(None);
+        };
+        let length = piece.range.len();
+        self.lent = length;
+        if let (Some(rate), Some(begun)) = (&mut self.min_rate, begun)
+            && rate.is_missed(length, begun.elapsed())
+        {
+            return Err(BodyError::TooSlow);
         }
-        if self.current.is_empty() && self.stream.is_end_stream() && self.state != State::Switched {
+        self.count(length as u64)?;
+        if self.state != State::Switched && lane.is_finished() {
             self.state = State::Finished;
         }
-        self.lent = length;
-        Ok(Some(Piece {
-            buffer,
-            range: 0..length,
-        }))
+        Ok(Some(piece))
     }
 
-    fn take(&mut self, data: Bytes) -> Result<(), BodyError> {
-        let length = data.len() as u64;
+    fn count(&mut self, length: u64) -> Result<(), BodyError> {
         let allowance = self.allowance.checked_sub(length);
         self.allowance = allowance.ok_or(BodyError::TooLarge)?;
         if let State::Length(left) = &mut self.state {
@@ -154,7 +127,6 @@ impl<'s> H2Body<'s> {
         if self.state != State::Switched {
             self.received += length;
         }
-        self.current = data;
         Ok(())
     }
 }
@@ -162,22 +134,26 @@ impl<'s> H2Body<'s> {
 impl BodySource for H2Body<'_> {
     fn size(&self) -> BodySize {
         let ahead = self.ahead.as_ref().map_or(0, |ahead| ahead.len() as u64);
-        let here = ahead + self.current.len() as u64;
         match self.state {
             _ if self.is_withheld => BodySize::None,
-            State::Length(left) => BodySize::Known(here + left),
+            State::Length(left) => BodySize::Known(ahead + left),
+            // Its end has come with all of it.
+            State::Unknown if self.slot.lane.has_ended() => {
+                BodySize::Known(ahead + self.slot.lane.waiting() as u64)
+            }
             State::Unknown | State::Switched => BodySize::Unknown,
-            State::Finished if here > 0 => BodySize::Known(here),
+            State::Finished if ahead > 0 => BodySize::Known(ahead),
             State::Finished | State::Waiting => BodySize::None,
         }
     }
 
     fn awaits_continue(&self) -> bool {
-        self.awaits_continue
+        self.awaits_continue && !self.slot.lane.has_piece()
     }
 
     fn has_piece(&self) -> bool {
-        !self.current.is_empty() || self.ahead.as_ref().is_some_and(|ahead| ahead.has_piece())
+        let is_here = || self.state != State::Waiting && self.slot.lane.has_piece();
+        self.ahead.as_ref().is_some_and(|ahead| ahead.has_piece()) || is_here()
     }
 
     fn set_limits(&mut self, read_timeout: Duration, max_size: u64) {
@@ -203,8 +179,7 @@ impl BodySource for H2Body<'_> {
         drop(buffer);
         let lent = std::mem::take(&mut self.lent);
         if lent > 0 {
-            // Fails only for more than was received.
-            let _ = self.stream.flow_control().release_capacity(lent);
+            self.slot.release(lent);
         }
     }
 
@@ -212,39 +187,24 @@ impl BodySource for H2Body<'_> {
         if self.ahead.is_some() || (!keep && self.is_finished()) {
             return Ok(());
         }
-        let mut bytes = Vec::new();
-        while bytes.len() < limit && !self.is_finished() {
-            if let Some(piece) = self.next().await? {
-                bytes.extend_from_slice(piece.buffer.get(piece.range).unwrap_or_default());
-                self.give_back(piece.buffer);
-            }
-        }
-        self.ahead = Some(Box::new(Ahead::new(bytes, self.is_finished())));
+        self.ahead = Some(Ahead::read(self, limit, 0).await?);
         Ok(())
     }
 
-    fn is_repeatable(&self) -> bool {
-        self.ahead.as_ref().is_some_and(|ahead| ahead.is_whole())
+    fn ahead(&self) -> Option<&Ahead> {
+        self.ahead.as_deref()
     }
 
-    fn rewind(&mut self) {
-        if let Some(ahead) = self.ahead.as_mut().filter(|ahead| ahead.is_whole()) {
-            ahead.rewind();
-        }
+    fn ahead_mut(&mut self) -> Option<&mut Ahead> {
+        self.ahead.as_deref_mut()
     }
 
     async fn abandoned(&mut self) {
-        poll_fn(
-            |context| match self.responder.borrow_mut().poll_gone(context) {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
-            },
-        )
-        .await;
+        poll_fn(|context| self.slot.lane.poll_gone(context)).await;
     }
 
     fn is_finished(&self) -> bool {
-        matches!(self.state, State::Finished | State::Waiting) && self.current.is_empty()
+        matches!(self.state, State::Finished | State::Waiting)
     }
 
     fn is_whole(&self) -> bool {

@@ -3,47 +3,46 @@
 //! Its task moves bytes, takes in streams and knows when it is time to end;
 //! what is asked on a stream is served by a task of that stream's own.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use ::h2::server::{Builder, Connection, SendResponse};
-use ::h2::{Reason, RecvStream};
-use ::http::Request as Incoming;
-
-use crate::http::h1::parse::MAX_FIELDS;
-use crate::http::h2::meter::Meter;
+use crate::http::h1::framing::{self, Kind};
+use crate::http::h1::parse::{HeadLimits, MAX_FIELDS};
+use crate::http::h2::connection::{Broken, Limits};
+use crate::http::h2::fields::{self, Draft};
+use crate::http::h2::flow::MAX_WINDOW;
+use crate::http::h2::frame::Reason;
+use crate::net::buffers::{Buffer, Class};
 use crate::net::deadlines::{Deadline, Wait};
 use crate::net::spawn::spawn;
-use crate::proxy::connection::HttpConnection;
-use crate::proxy::transport::{Linger, Transport, TransportError};
+use crate::proxy::connection::{HttpConnection, head_limits};
+use crate::proxy::transport::{Linger, Rx, Transport, TransportError, Tx};
+use crate::proxy::tunnel::wanted_after;
 use crate::telemetry::error_log::Level;
 use crate::telemetry::metrics::Phase;
 
-use super::chunk::Chunk;
-use super::io::{Inspect, Pipe, drive};
-use super::stream::{self, Arrival};
+use super::mux::Mux;
+use super::stream::{self, Arrival, KeptHead, Slot};
 
-/// What each stream may have handed over and not yet sent, bytes: one bulk
-/// buffer, so that the next can be received meanwhile.
-const SEND_BUFFER: usize = 64 << 10;
 /// The smallest window for a body: below it a frame of the usual size would
 /// wait for itself.
 const MIN_WINDOW: usize = 16 << 10;
-/// The largest there is (RFC 9113 §6.9.1).
-const MAX_WINDOW: usize = i32::MAX as usize;
 /// What each field counts beyond its bytes in the list's size (RFC 9113 §6.5.2).
 const FIELD_OVERHEAD: usize = 32;
-/// Resets that a client has made us send over the connection's life: what each
-/// stops has begun to cost (CVE-2025-8671).
-const MAX_PROVOKED_RESETS: usize = 256;
 /// How long a client that is told to leave has to do so when it asks nothing.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long a close waits for the client to take note of what it was told.
 const LINGER: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// What a request's fields are noted in before they are laid out.
+    static DRAFT: RefCell<Draft> = RefCell::default();
+}
 
 /// Serves the connection to its end: how long its close may linger, or `None`
 /// to break it off. Streams may outlast it, with nobody to answer.
@@ -51,36 +50,70 @@ pub(in crate::proxy) async fn serve(
     session: &mut HttpConnection,
     transport: &mut Transport,
 ) -> Option<Linger> {
-    let send_timeout = session.server()?.root.send_timeout;
-    let pipe = Pipe::new(transport);
-    let watch = Rc::new(Watch::new());
-    pipe.inspect_by(Rc::clone(&watch));
-    let ended = drive(
-        transport,
-        &pipe,
-        send_timeout,
-        run(session, pipe.clone(), watch),
-    )
-    .await;
-    let error = pipe.take_error();
-    match (ended, &error) {
-        (_, Some(error @ TransportError::Tls(_))) => {
+    let server = session.server()?;
+    let send_timeout = server.root.send_timeout;
+    let http2 = server.connection.http2;
+    let (limits, header_timeout) = session.head_limits()?;
+    let mux = Rc::new(Mux::new(
+        granted(
+            &limits,
+            http2.body_preread_size,
+            http2.max_concurrent_streams,
+        ),
+        transport.tx().gaps(),
+    ));
+    let front = RefCell::new(Front {
+        session,
+        mux: Rc::clone(&mux),
+        max_streams: http2.max_concurrent_streams,
+        deadline: Deadline::new(),
+        waits: None,
+        header_timeout,
+        leaving: false,
+        refuses: false,
+    });
+    front.borrow_mut().look_about();
+    let (rx, tx) = transport.split();
+    let ended = drive(&front, &mux, rx, tx, send_timeout).await;
+    mux.end();
+    drop(front);
+    match ended {
+        // The client's own end, whatever is still on its way.
+        Ended::Closed => Some(Linger::NONE),
+        Ended::Left => Some(Linger::for_time(LINGER)),
+        Ended::Broken(broken) => {
+            session.log_http2(format_args!("{broken}"));
+            Some(Linger::for_time(LINGER))
+        }
+        Ended::Failed(error @ TransportError::Tls(_)) => {
             session.log_http2(format_args!("recv() {error}"));
-            transport.alert(error).await;
+            transport.alert(&error).await;
             Some(Linger::NONE)
         }
         // The peer is gone, or as good as gone.
-        (_, Some(error)) => {
+        Ended::Failed(error) => {
             session.log_http2(format_args!("{error}"));
             None
         }
-        (Ended::Left, None) => Some(Linger::for_time(LINGER)),
-        (Ended::Broken(error), None) => {
-            session.log_http2(format_args!("{error}"));
-            Some(Linger::for_time(LINGER))
-        }
-        (Ended::Closed, None) => Some(Linger::NONE),
     }
+}
+
+fn granted(limits: &HeadLimits, window: usize, streams: u32) -> Limits {
+    let window = window.clamp(MIN_WINDOW, MAX_WINDOW as usize);
+    // Room for each stream's: one that nobody reads stops no other.
+    let all = window
+        .saturating_mul(streams as usize)
+        .min(MAX_WINDOW as usize);
+    Limits {
+        streams,
+        window: to_u32(window),
+        connection_window: to_u32(all),
+        list: to_u32(limits.total.saturating_add(MAX_FIELDS * FIELD_OVERHEAD)),
+    }
+}
+
+fn to_u32(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// How a connection ended.
@@ -90,67 +123,105 @@ enum Ended {
     /// We told the client to go.
     Left,
     /// The client broke the protocol, and has been told so.
-    Broken(::h2::Error),
+    Broken(Broken),
+    /// The client can no longer be read from or written to.
+    Failed(TransportError),
 }
 
-async fn run(session: &mut HttpConnection, pipe: Pipe, watch: Rc<Watch>) -> Ended {
-    let Some((limits, header_timeout)) = session.head_limits() else {
-        return Ended::Closed;
-    };
-    let Some(server) = session.server() else {
-        return Ended::Closed;
-    };
-    let http2 = server.connection.http2;
-    let window = http2.body_preread_size.clamp(MIN_WINDOW, MAX_WINDOW);
-    let streams = http2.max_concurrent_streams;
-    let mut builder = Builder::new();
-    builder
-        .max_concurrent_streams(streams)
-        .initial_window_size(to_u32(window))
-        // Room for each stream's: one that nobody reads stops no other.
-        .initial_connection_window_size(to_u32(
-            window.saturating_mul(streams as usize).min(MAX_WINDOW),
-        ))
-        .max_header_list_size(to_u32(
-            limits.total.saturating_add(MAX_FIELDS * FIELD_OVERHEAD),
-        ))
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_local_error_reset_streams(Some(MAX_PROVOKED_RESETS))
-        .enable_connect_protocol();
-    let deadline = Deadline::new();
-    deadline.arm_idle(header_timeout, Duration::ZERO);
-    let connection = match deadline.run(builder.handshake(pipe)).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) if error.is_io() => return Ended::Closed,
-        Ok(Err(error)) => return Ended::Broken(error),
-        Err(_) => return Ended::Left,
-    };
-    let mut front = Front {
-        session,
-        connection,
-        streams: Rc::default(),
-        max_streams: streams,
-        watch,
-        deadline,
-        waits: None,
-        header_timeout,
-        leaving: false,
-        refuses: false,
-    };
-    front.look_about();
-    poll_fn(|context| front.poll(context)).await
+/// Moves the connection's bytes until it is over, and then sends what is left.
+///
+/// Receiving, sending and whatever the clock has to say are polled by one task,
+/// so that an operation in flight is never dropped to wait for something else:
+/// no received byte is lost. Cancelling it breaks the connection off.
+async fn drive(
+    front: &RefCell<Front<'_>>,
+    mux: &Mux,
+    rx: Rx<'_>,
+    tx: Tx<'_>,
+    send_timeout: Duration,
+) -> Ended {
+    let mut receiver = pin!(receive(rx, front, mux));
+    let mut sender = pin!(send(tx, mux, send_timeout));
+    let mut ended = None;
+    poll_fn(|context| {
+        mux.listen(context);
+        loop {
+            if ended.is_none() {
+                ended = front.borrow_mut().look_at_clock(context);
+            }
+            if ended.is_none()
+                && let Poll::Ready(end) = receiver.as_mut().poll(context)
+            {
+                ended = Some(end);
+            }
+            if ended.is_none() && mux.is_done() {
+                ended = Some(Ended::Left);
+            }
+            let was_choked = mux.is_choked();
+            if let Poll::Ready(error) = sender.as_mut().poll(context) {
+                // Unless something else came first.
+                return Poll::Ready(ended.take().unwrap_or(Ended::Failed(error)));
+            }
+            if ended.is_some() && mux.is_flushed() {
+                return ended.take().map_or(Poll::Pending, Poll::Ready);
+            }
+            // Sending may have made room for what waits to be received.
+            if !was_choked || mux.is_choked() {
+                break;
+            }
+        }
+        if ended.is_none() {
+            front.borrow_mut().arm(context);
+        }
+        Poll::Pending
+    })
+    .await
 }
 
-fn to_u32(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
+async fn receive(mut rx: Rx<'_>, front: &RefCell<Front<'_>>, mux: &Mux) -> Ended {
+    let mut want = Class::Small;
+    loop {
+        // There may be some already: what came with the handshake.
+        if !rx.input.plain().is_empty() {
+            let taken = front.borrow_mut().take_in(rx.input.plain());
+            match taken {
+                Ok(used) => rx.input.consume(used),
+                Err(broken) => {
+                    mux.go_away(broken.reason);
+                    return Ended::Broken(broken);
+                }
+            }
+        }
+        poll_fn(|_| match mux.is_choked() {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        })
+        .await;
+        match rx.fill(want, Duration::MAX).await {
+            Ok(0) => return Ended::Closed,
+            Ok(read) => want = wanted_after(read),
+            Err(error) => return Ended::Failed(error),
+        }
+    }
+}
+
+/// Until it fails.
+async fn send(mut tx: Tx<'_>, mux: &Mux, timeout: Duration) -> TransportError {
+    loop {
+        let written = poll_fn(|_| match mux.take_outgoing() {
+            Some(written) => Poll::Ready(written),
+            None => Poll::Pending,
+        });
+        if let Err(error) = written.await.send(&mut tx, timeout).await {
+            return error;
+        }
+    }
 }
 
 struct Front<'s> {
     session: &'s mut HttpConnection,
-    connection: Connection<Pipe, Chunk>,
-    streams: Rc<Streams>,
+    mux: Rc<Mux>,
     max_streams: u32,
-    watch: Rc<Watch>,
     deadline: Deadline,
     /// What `deadline` has been armed for.
     waits: Option<WaitsFor>,
@@ -176,56 +247,62 @@ enum WaitsFor {
 }
 
 impl Front<'_> {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Ended> {
-        self.streams.listen(context);
-        match self.deadline.poll(context) {
-            Wait::On => {}
-            Wait::Nudged => self.look_about(),
-            Wait::Over => self.time_is_up(),
-        }
-        if self.watch.is_flooded() {
-            self.session.log_http2(format_args!("http2 flood detected"));
-            self.leaving = true;
-            self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-        }
-        loop {
-            match self.connection.poll_accept(context) {
-                Poll::Ready(Some(Ok((request, respond)))) => self.begin(request, respond),
-                Poll::Ready(Some(Err(error))) if error.is_io() => {
-                    return Poll::Ready(Ended::Closed);
-                }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Ended::Broken(error)),
-                Poll::Ready(None) if self.leaving => return Poll::Ready(Ended::Left),
-                Poll::Ready(None) => return Poll::Ready(Ended::Closed),
-                Poll::Pending => break,
+    /// Takes in what the client has sent: how much of it.
+    fn take_in(&mut self, input: &[u8]) -> Result<usize, Broken> {
+        let mux = Rc::clone(&self.mux);
+        let now = mux.elapsed();
+        let mut used = 0;
+        DRAFT.with_borrow_mut(|draft| {
+            while let Some((stream, ends)) = mux.take_in(input, &mut used, now, draft)? {
+                self.begin(stream, ends, draft)?;
             }
-        }
-        self.arm();
-        Poll::Pending
+            Ok(used)
+        })
     }
 
     /// Takes in a stream that the client has opened.
-    fn begin(&mut self, request: Incoming<RecvStream>, mut respond: SendResponse<Chunk>) {
+    fn begin(&mut self, stream: u32, ends: bool, draft: &Draft) -> Result<(), Broken> {
         self.look_about();
+        let session = &mut *self.session;
+        let view = Rc::clone(&session.view);
+        let listener = view.gateway.config.listeners.get(session.index);
+        let limits =
+            listener.and_then(|listener| head_limits(&view, listener, &session.connection));
         // Of those that were reset some are still at work, and no longer count
         // for the protocol core.
-        let crowded = self.streams.active.get() >= self.max_streams.saturating_mul(2);
-        if self.refuses || crowded {
-            respond.send_reset(Reason::REFUSED_STREAM);
-            return;
-        }
-        let session = &mut *self.session;
+        let crowded = self.mux.active() >= self.max_streams.saturating_mul(2);
+        let Some((limits, _)) = limits.filter(|_| !self.refuses && !crowded) else {
+            self.mux.refuse(stream);
+            return Ok(());
+        };
+        let mut head = KeptHead::take();
+        let mut buffer = Buffer::for_size(draft.room());
+        let is_tunnel = draft.asks_for_protocol();
+        let key = is_tunnel.then(stream::websocket_key);
+        let key = key.as_ref().map_or(&[][..], |key| key.as_bytes());
+        let laid = fields::lay(draft, key, &limits, &mut buffer, &mut head.0);
+        let framed = framing::of_request(&head.0, &buffer);
+        let length = match framed.map(framing::BodyFraming::kind) {
+            Ok(Kind::Length(length)) if laid.is_ok() && !is_tunnel => Some(length),
+            _ => None,
+        };
+        let Some(lane) = self.mux.admit(stream, ends, length)? else {
+            return Ok(());
+        };
         session.worker.metrics.requests.increment();
         session.registration.enter(Phase::Writing);
         let arrival = Arrival {
             worker: Rc::clone(&session.worker),
-            view: Rc::clone(&session.view),
+            view,
             connection: session.connection.clone(),
             index: session.index,
-            request,
-            respond,
+            head,
+            buffer,
+            laid,
+            framed,
+            is_tunnel,
             registration: Rc::clone(&session.registration),
-            slot: Slot::take(&self.streams, &self.watch),
+            slot: Slot::new(Rc::clone(&self.mux), stream, lane),
         };
         session.connection.requests += 1;
         let log = session.view.gateway.main_error_log().cloned();
@@ -238,6 +315,7 @@ impl Front<'_> {
         if self.is_worn() {
             self.leave();
         }
+        Ok(())
     }
 
     /// Whether `keepalive_requests` or `keepalive_time` is used up.
@@ -268,32 +346,42 @@ impl Front<'_> {
     /// served, and the client learns for certain what was not.
     fn leave(&mut self) {
         if !std::mem::replace(&mut self.leaving, true) {
-            self.connection.graceful_shutdown();
+            self.mux.go_away_soon();
         }
     }
 
-    fn time_is_up(&mut self) {
+    /// Whether the time is up.
+    fn look_at_clock(&mut self, context: &Context<'_>) -> Option<Ended> {
+        match self.deadline.poll(context) {
+            Wait::On => {}
+            Wait::Nudged => self.look_about(),
+            Wait::Over => return self.time_is_up(),
+        }
+        None
+    }
+
+    fn time_is_up(&mut self) -> Option<Ended> {
         if self.session.worker.is_draining() && !self.leaving {
             self.leave();
-            return;
+            return None;
         }
         match self.waits {
-            Some(WaitsFor::Streams) | None => return,
+            Some(WaitsFor::Streams) | None => return None,
             Some(WaitsFor::Fields) => self
                 .session
                 .log_http2(format_args!("client timed out (110: Connection timed out)")),
             Some(WaitsFor::FirstRequest | WaitsFor::Request(_) | WaitsFor::Leave) => {}
         }
         self.leaving = true;
-        self.connection.abrupt_shutdown(Reason::NO_ERROR);
+        self.mux.go_away(Reason::NoError);
+        Some(Ended::Left)
     }
 
-    fn arm(&mut self) {
+    fn arm(&mut self, context: &Context<'_>) {
         let requests = self.session.connection.requests;
-        let idle = self.streams.active.get() == 0;
-        let waits = if self.watch.is_in_fields() {
+        let waits = if self.mux.is_in_fields() {
             WaitsFor::Fields
-        } else if !idle {
+        } else if self.mux.active() > 0 {
             WaitsFor::Streams
         } else if self.leaving {
             WaitsFor::Leave
@@ -326,99 +414,13 @@ impl Front<'_> {
             WaitsFor::Streams => self.deadline.arm(Duration::MAX),
             WaitsFor::Leave => self.deadline.arm(GRACE),
         }
-    }
-}
-
-/// The streams of a connection that are being served.
-#[derive(Default)]
-struct Streams {
-    active: Cell<u32>,
-    /// The connection's.
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Streams {
-    fn listen(&self, context: &Context<'_>) {
-        let mut waker = self.waker.borrow_mut();
-        if !waker
-            .as_ref()
-            .is_some_and(|it| it.will_wake(context.waker()))
-        {
-            *waker = Some(context.waker().clone());
+        if self.mux.active() == 0 {
+            self.mux.trim();
         }
-    }
-}
-
-/// A stream being served.
-pub(super) struct Slot {
-    streams: Rc<Streams>,
-    watch: Rc<Watch>,
-}
-
-impl Slot {
-    fn take(streams: &Rc<Streams>, watch: &Rc<Watch>) -> Self {
-        streams.active.set(streams.active.get() + 1);
-        Self {
-            streams: Rc::clone(streams),
-            watch: Rc::clone(watch),
+        // Armed anew, it must be listened to anew.
+        if self.deadline.poll(context) == Wait::Nudged {
+            self.look_about();
         }
-    }
-
-    /// It has been answered in full.
-    pub(super) fn finished(&self) {
-        self.watch.meter.borrow_mut().earn();
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let left = self.streams.active.get().saturating_sub(1);
-        self.streams.active.set(left);
-        // The connection may now be idle.
-        if left == 0
-            && let Some(waker) = &*self.streams.waker.borrow()
-        {
-            waker.wake_by_ref();
-        }
-    }
-}
-
-/// What looks at a client's frames before the protocol core does.
-struct Watch {
-    meter: RefCell<Meter>,
-    opened: Instant,
-    flooded: Cell<bool>,
-}
-
-impl Watch {
-    fn new() -> Self {
-        Self {
-            meter: RefCell::new(Meter::new()),
-            opened: Instant::now(),
-            flooded: Cell::new(false),
-        }
-    }
-
-    fn is_in_fields(&self) -> bool {
-        self.meter.borrow().is_in_fields()
-    }
-
-    /// Whether too much has come; once.
-    fn is_flooded(&self) -> bool {
-        self.flooded.take()
-    }
-}
-
-impl Inspect for Rc<Watch> {
-    fn inspect(&mut self, bytes: &[u8]) -> bool {
-        let counted = self
-            .meter
-            .borrow_mut()
-            .observe(bytes, self.opened.elapsed());
-        if counted.is_err() {
-            self.flooded.set(true);
-        }
-        counted.is_ok()
     }
 }
 

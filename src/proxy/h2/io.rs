@@ -1,5 +1,5 @@
 //! The adapter between the `h2` crate, which polls for bytes, and our streams,
-//! which are lent a buffer and complete.
+//! which are lent a buffer and complete: towards backends.
 //!
 //! ```text
 //! socket → Rx → receive loop ─ lent buffer ─→ Pipe::poll_read  ─→ h2
@@ -27,19 +27,11 @@ use std::time::Duration;
 
 use ::tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::http::h1::encode::Sink as _;
-use crate::net::buffers::{Buffer, Class, SEGMENT_PAYLOAD, SEGMENTS_EACH, Segments};
-use crate::proxy::output::Output;
+use crate::net::buffers::{Buffer, Class, Gaps};
 use crate::proxy::transport::{Rx, Transport, TransportError, Tx};
 use crate::proxy::tunnel::wanted_after;
-use crate::tls::record::MAX_PLAINTEXT;
 
-/// What looks at a peer's bytes before h2 does.
-pub(crate) trait Inspect {
-    /// Whether the connection may go on after these bytes, which follow those
-    /// of the call before. After a no the bytes are not handed on.
-    fn inspect(&mut self, bytes: &[u8]) -> bool;
-}
+use super::outgoing::{Outgoing, Written};
 
 /// The end of a connection that h2 reads from and writes to; clones are the
 /// same end. It moves nothing by itself: see [`drive`].
@@ -61,7 +53,6 @@ struct State {
     /// Why nothing more can be received or sent.
     error: Option<TransportError>,
     failed: bool,
-    inspector: Option<Box<dyn Inspect>>,
     /// Whom there is news for, so that [`drive`] polls nobody in vain.
     news: News,
 }
@@ -100,7 +91,7 @@ impl Pipe {
         Self::with_gaps(transport.tx().gaps())
     }
 
-    fn with_gaps(gaps: (usize, usize)) -> Self {
+    fn with_gaps(gaps: Gaps) -> Self {
         Self {
             state: Rc::new(RefCell::new(State {
                 incoming: None,
@@ -110,15 +101,9 @@ impl Pipe {
                 is_blocked: false,
                 error: None,
                 failed: false,
-                inspector: None,
                 news: News::NONE,
             })),
         }
-    }
-
-    /// Shows every byte received from now on to `inspector` first.
-    pub(crate) fn inspect_by(&self, inspector: impl Inspect + 'static) {
-        self.state.borrow_mut().inspector = Some(Box::new(inspector));
     }
 
     /// Why the connection failed, if it did; once.
@@ -139,13 +124,6 @@ impl Pipe {
         let mut state = self.state.borrow_mut();
         state.ended = true;
         state.news.protocol = true;
-    }
-
-    /// Whether these bytes may be handed on.
-    fn admits(&self, bytes: &[u8]) -> bool {
-        let mut state = self.state.borrow_mut();
-        let inspector = state.inspector.as_mut();
-        inspector.is_none_or(|inspector| inspector.inspect(bytes))
     }
 
     /// Waits until h2 has read the plaintext in `buffer[range]`. The buffer and
@@ -288,10 +266,6 @@ async fn receive(mut rx: Rx<'_>, pipe: &Pipe) -> Infallible {
                 }
             }
         }
-        if !pipe.admits(rx.input.plain()) {
-            pipe.end();
-            return pending().await;
-        }
         if let Some((buffer, range)) = rx.input.lend_plain(u64::MAX) {
             let (buffer, used) = pipe.lend(buffer, range).await;
             rx.input.give_back(buffer, used);
@@ -301,13 +275,7 @@ async fn receive(mut rx: Rx<'_>, pipe: &Pipe) -> Infallible {
 
 async fn send(mut tx: Tx<'_>, pipe: &Pipe, timeout: Duration) -> Infallible {
     loop {
-        let sent = match pipe.written().await {
-            Written::Record(buffer, range) => tx.send(buffer, range, timeout).await.map(drop),
-            Written::Bulk(segments, filled) => {
-                let sent = tx.send_segments(segments, filled, timeout).await;
-                sent.map(drop)
-            }
-        };
+        let sent = pipe.written().await.send(&mut tx, timeout).await;
         pipe.state.borrow_mut().sending = false;
         if let Err(error) = sent {
             pipe.fail(error);
@@ -379,99 +347,17 @@ impl AsyncWrite for Pipe {
     }
 }
 
-/// What h2 has written and nobody has taken: a record's worth in a buffer that
-/// grows from the smallest, and more than that as segments.
-struct Outgoing {
-    record: Output,
-    bulk: Option<(Segments, usize)>,
-    gaps: (usize, usize),
-}
-
-/// What is sent in one operation.
-enum Written {
-    Record(Buffer, Range<usize>),
-    Bulk(Segments, usize),
-}
-
-impl Outgoing {
-    fn new(gaps: (usize, usize)) -> Self {
-        Self {
-            record: Output::default(),
-            bulk: None,
-            gaps,
-        }
-    }
-
-    fn has_any(&self) -> bool {
-        self.bulk.is_some() || !self.record.is_empty()
-    }
-
-    fn take(&mut self) -> Option<Written> {
-        if let Some((segments, filled)) = self.bulk.take() {
-            return Some(Written::Bulk(segments, filled));
-        }
-        let (buffer, range) = self.record.take()?;
-        Some(Written::Record(buffer, range))
-    }
-
-    /// Copies as much of `bytes` as there is room for, knowing that `coming`
-    /// bytes come with this and the next calls. How much that was.
-    fn put(&mut self, bytes: &[u8], coming: usize) -> usize {
-        if self.bulk.is_none() {
-            if self.record.len() + coming <= MAX_PLAINTEXT {
-                self.record.put(bytes);
-                return bytes.len();
-            }
-            let mut bulk = (Segments::take(self.gaps.0, self.gaps.1), 0);
-            if let Some((buffer, range)) = self.record.take() {
-                fill(&mut bulk, buffer.get(range).unwrap_or_default());
-            }
-            self.bulk = Some(bulk);
-        }
-        let bulk = self.bulk.as_mut();
-        bulk.map_or(0, |bulk| fill(bulk, bytes))
-    }
-}
-
-/// Appends to the payloads of segments what there is room for.
-fn fill((segments, filled): &mut (Segments, usize), bytes: &[u8]) -> usize {
-    let before = *filled;
-    let mut rest = bytes;
-    while !rest.is_empty() && *filled < SEGMENTS_EACH * SEGMENT_PAYLOAD {
-        let room = SEGMENT_PAYLOAD - *filled % SEGMENT_PAYLOAD;
-        let (now, later) = rest.split_at_checked(room).unwrap_or((rest, &[]));
-        let index = *filled / SEGMENT_PAYLOAD;
-        let target = segments.payload(index, *filled + now.len());
-        let target = target.end - now.len()..target.end;
-        if let Some(target) = segments.bytes_mut().get_mut(target) {
-            target.copy_from_slice(now);
-        }
-        *filled += now.len();
-        rest = later;
-    }
-    *filled - before
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::h2::outgoing::plain;
     use std::task::Waker;
 
-    /// What was taken, without the gaps.
-    fn plain(written: Written) -> Vec<u8> {
-        match written {
-            Written::Record(buffer, range) => buffer[range].to_vec(),
-            Written::Bulk(mut segments, filled) => {
-                let payloads = (0..SEGMENTS_EACH).map(|index| segments.payload(index, filled));
-                let payloads: Vec<_> = payloads.collect();
-                let bytes = segments.bytes_mut();
-                payloads
-                    .into_iter()
-                    .flat_map(|range| bytes[range].to_vec())
-                    .collect()
-            }
-        }
-    }
+    const GAPS: Gaps = Gaps {
+        head: 5,
+        lead: 0,
+        tail: 17,
+    };
 
     #[test]
     fn what_is_written_in_any_pieces_comes_out_in_order() {
@@ -480,7 +366,7 @@ mod tests {
             &[9, 16384, 9, 16384, 9, 16384, 9, 16384, 9, 16384],
             &[16000, 500, 40000, 1, 30000, 70000],
         ] {
-            let pipe = Pipe::with_gaps((5, 17));
+            let pipe = Pipe::with_gaps(GAPS);
             let mut expected = Vec::new();
             let mut seen = Vec::new();
             for (number, size) in sizes.iter().enumerate() {
@@ -508,7 +394,7 @@ mod tests {
 
     #[test]
     fn what_is_lent_is_read_in_any_pieces_and_then_given_back() {
-        let mut pipe = Pipe::with_gaps((0, 0));
+        let mut pipe = Pipe::with_gaps(Gaps::default());
         let lender = pipe.clone();
         let mut buffer = Buffer::take(Class::Small);
         buffer[10..20].copy_from_slice(b"0123456789");

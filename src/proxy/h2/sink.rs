@@ -1,80 +1,51 @@
 //! A request's answer on its stream (RFC 9113 §8.1).
 //!
-//! Nothing is handed to the protocol core that the client has no window for,
-//! so a stream holds at most what it may send at once, and waits for the rest
-//! by itself: the other streams of its connection go on.
+//! Nothing is handed over that the client has no window for, so a stream holds
+//! at most what it may send at once, and waits for the rest by itself: the other
+//! streams of its connection go on.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ::bytes::{Buf, BytesMut};
-use ::h2::server::SendResponse;
-use ::h2::{Reason, SendStream};
-use ::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use ::http::{Response, StatusCode};
-
 use crate::http::error::wire_status;
+use crate::http::h1::chunked::is_token;
 use crate::http::h1::encode::{self, Sink as _};
-use crate::net::buffers::Segments;
+use crate::http::h2::connection::{Gone, Room};
+use crate::http::h2::frame::{HEADER, MAX_PAYLOAD};
+use crate::http::h2::hpack::Encoder;
+use crate::http::head::FieldId;
+use crate::net::buffers::{Gaps, SEGMENTS_EACH, Segments};
 use crate::net::deadlines::Deadline;
 use crate::proxy::exchange::{BodySize, ResponseSink};
 use crate::proxy::output::Output;
 use crate::proxy::pace::Pace;
 use crate::proxy::transport::TransportError;
 
-use super::chunk::Chunk;
+use super::stream::Slot;
 
-/// The protocol core's end of a stream that is answered.
-pub(super) struct Responder {
-    respond: SendResponse<Chunk>,
-    /// Once the head has been handed over, and the stream goes on.
-    stream: Option<SendStream<Chunk>>,
-}
-
-impl Responder {
-    pub(super) fn new(respond: SendResponse<Chunk>) -> Self {
-        Self {
-            respond,
-            stream: None,
-        }
-    }
-
-    /// Whether the client, or its connection, is gone.
-    pub(super) fn poll_gone(&mut self, context: &mut Context<'_>) -> bool {
-        match &mut self.stream {
-            Some(stream) => stream.poll_reset(context).is_ready(),
-            None => self.respond.poll_reset(context).is_ready(),
-        }
-    }
-
-    /// Breaks the stream off.
-    pub(super) fn reset(&mut self, reason: Reason) {
-        match &mut self.stream {
-            Some(stream) => stream.send_reset(reason),
-            None => self.respond.send_reset(reason),
-        }
-    }
-}
+/// A part of a body from this length on is not gathered with what comes before
+/// it and behind it, which would cost one more copy.
+const WORTH_A_FRAME: usize = 2 << 10;
 
 /// A request's answer as it goes.
 pub(super) struct H2Sink<'s> {
-    responder: &'s RefCell<Responder>,
+    slot: &'s Slot,
+    /// Of the body, not handed over.
     out: Output,
-    head: Option<Head>,
+    head: Fields,
+    status: u16,
     state: State,
     facts: Facts,
     /// `http2_chunk_size`.
     chunk_size: usize,
-    trailers: HeaderMap,
+    trailers: Fields,
     expects_trailers: bool,
     pace: Option<Box<Pace>>,
     deadline: Deadline,
     send_timeout: Duration,
     committed: bool,
-    /// What of an announced length has not been sent.
+    /// What of an announced length has not been handed over.
     owed: Option<u64>,
     body_bytes: u64,
     /// Names and values, before compression.
@@ -90,15 +61,6 @@ pub(super) struct Facts {
     pub(super) is_tunnel: bool,
 }
 
-/// A head that has begun. Values share one allocation.
-#[derive(Debug, Default)]
-struct Head {
-    status: u16,
-    values: BytesMut,
-    /// Each with its length in `values`.
-    names: Vec<(HeaderName, usize)>,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Waiting,
@@ -111,16 +73,83 @@ enum State {
     Finished,
 }
 
-impl<'s> H2Sink<'s> {
-    pub(super) fn new(responder: &'s RefCell<Responder>, facts: Facts, chunk_size: usize) -> Self {
+/// Fields that are gathered until they are handed over: compressing them has an
+/// effect on all that come later, so it cannot be done sooner.
+#[derive(Debug, Default)]
+struct Fields {
+    /// Names, in lower case, and values.
+    text: Vec<u8>,
+    /// The length of each.
+    lengths: Vec<(u32, u32)>,
+}
+
+impl Fields {
+    /// Of a response with the usual fields.
+    fn of_head() -> Self {
         Self {
-            responder,
+            text: Vec::with_capacity(512),
+            lengths: Vec::with_capacity(16),
+        }
+    }
+
+    /// Names come from the configuration and from backends, in any case.
+    fn add(&mut self, name: &[u8], value: &[u8]) {
+        let is_of_connection = matches!(
+            FieldId::of(name),
+            FieldId::Connection
+                | FieldId::KeepAlive
+                | FieldId::ProxyConnection
+                | FieldId::TransferEncoding
+                | FieldId::Upgrade
+        );
+        let is_name = !name.is_empty() && name.iter().all(|byte| is_token(*byte));
+        if is_of_connection || !is_name || !encode::is_field_value(value) {
+            return;
+        }
+        // RFC 9113 §8.2.1
+        let value = value.trim_ascii();
+        let lengths = (u32::try_from(name.len()), u32::try_from(value.len()));
+        if let (Ok(name_length), Ok(value_length)) = lengths {
+            let start = self.text.len();
+            self.text.extend_from_slice(name);
+            if let Some(name) = self.text.get_mut(start..) {
+                name.make_ascii_lowercase();
+            }
+            self.text.extend_from_slice(value);
+            self.lengths.push((name_length, value_length));
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lengths.is_empty()
+    }
+
+    fn write(&self, encoder: &mut Encoder, block: &mut Vec<u8>) {
+        let mut rest = &*self.text;
+        for &(name, value) in &self.lengths {
+            let Some((name, behind)) = rest.split_at_checked(name as usize) else {
+                return;
+            };
+            let Some((value, behind)) = behind.split_at_checked(value as usize) else {
+                return;
+            };
+            encoder.field(name, value, block);
+            rest = behind;
+        }
+    }
+}
+
+impl<'s> H2Sink<'s> {
+    pub(super) fn new(slot: &'s Slot, facts: Facts, chunk_size: usize) -> Self {
+        Self {
+            slot,
             out: Output::default(),
-            head: None,
+            head: Fields::default(),
+            status: 0,
             state: State::Waiting,
             facts,
             chunk_size,
-            trailers: HeaderMap::new(),
+            trailers: Fields::default(),
             expects_trailers: false,
             pace: None,
             deadline: Deadline::new(),
@@ -147,18 +176,29 @@ impl<'s> H2Sink<'s> {
         let State::Ready { has_body } = self.state else {
             return Ok(());
         };
-        let head = self.head.take().unwrap_or_default();
+        let head = std::mem::take(&mut self.head);
         self.committed = true;
         let ends = ends || !has_body;
-        let response = head.into_response(&mut self.field_bytes);
-        let mut responder = self.responder.borrow_mut();
-        let stream = responder.respond.send_response(response, ends);
-        responder.stream = Some(stream.map_err(broken)?);
+        self.send_head(self.status, &head, ends)?;
         self.state = if ends { State::Finished } else { State::Body };
         Ok(())
     }
 
-    /// Hands over what is buffered, with the end of the stream if `ends`.
+    fn send_head(
+        &mut self,
+        status: u16,
+        fields: &Fields,
+        ends: bool,
+    ) -> Result<(), TransportError> {
+        self.field_bytes += fields.text.len() as u64;
+        let sent = self.slot.send_fields(ends, |encoder, block| {
+            encoder.status(status, block);
+            fields.write(encoder, block);
+        });
+        sent.map_err(gone)
+    }
+
+    /// Hands over what is gathered, with the end of the stream if `ends`.
     async fn flush_out(&mut self, ends: bool) -> Result<(), TransportError> {
         self.commit(ends && self.out.is_empty())?;
         if self.state != State::Body {
@@ -166,39 +206,33 @@ impl<'s> H2Sink<'s> {
             return Ok(());
         }
         let Some((buffer, range)) = self.out.take() else {
-            return if ends { self.end() } else { Ok(()) };
+            return match ends {
+                true => self.send(&[], true).await,
+                false => Ok(()),
+            };
         };
-        self.send(Chunk::of_buffer(buffer, range), ends).await
+        let data = buffer.get(range).unwrap_or_default();
+        self.send(data, ends).await
     }
 
-    fn end(&mut self) -> Result<(), TransportError> {
-        self.state = State::Finished;
-        let mut responder = self.responder.borrow_mut();
-        let Some(stream) = &mut responder.stream else {
-            return Ok(());
-        };
-        stream.send_data(Chunk::empty(), true).map_err(broken)
-    }
-
-    /// Hands over bytes as the client has window for them.
-    async fn send(&mut self, mut chunk: Chunk, ends: bool) -> Result<(), TransportError> {
-        let total = chunk.remaining();
-        if let Some(pace) = &mut self.pace {
-            pace.wait().await;
-            pace.count(total);
+    /// Hands over a part of the body as the client has window for it.
+    async fn send(&mut self, mut data: &[u8], ends: bool) -> Result<(), TransportError> {
+        self.begin(data.len()).await;
+        let ends = ends || self.ends_with(data.len());
+        if data.is_empty() {
+            // Takes no window.
+            self.slot.send_data(&[], ends).map_err(gone)?;
         }
-        self.body_bytes += total as u64;
-        if let Some(owed) = &mut self.owed {
-            *owed = owed.saturating_sub(total as u64);
-        }
-        while chunk.has_remaining() {
-            let wanted = chunk.remaining().min(self.chunk_size);
-            let granted = self.capacity(wanted).await?;
-            let part = chunk.split_to(granted.min(wanted));
-            let last = ends && !chunk.has_remaining();
-            let mut responder = self.responder.borrow_mut();
-            let stream = responder.stream.as_mut().ok_or_else(gone)?;
-            stream.send_data(part, last).map_err(broken)?;
+        while !data.is_empty() {
+            let room = self.turn().await?;
+            let most = room
+                .stream
+                .min(room.connection)
+                .min(room.frame.min(self.chunk_size).clamp(1, MAX_PAYLOAD));
+            let (now, later) = data.split_at_checked(most).unwrap_or((data, &[]));
+            let is_last = ends && later.is_empty();
+            self.slot.send_data(now, is_last).map_err(gone)?;
+            data = later;
         }
         if ends {
             self.state = State::Finished;
@@ -206,99 +240,46 @@ impl<'s> H2Sink<'s> {
         Ok(())
     }
 
-    /// Waits for room for up to `wanted` bytes: at least one.
-    async fn capacity(&mut self, wanted: usize) -> Result<usize, TransportError> {
+    /// So many bytes of the body are about to be handed over.
+    async fn begin(&mut self, length: usize) {
+        if let Some(pace) = &mut self.pace
+            && length > 0
+        {
+            pace.wait().await;
+            pace.count(length);
+        }
+        self.body_bytes += length as u64;
+        if let Some(owed) = &mut self.owed {
+            *owed = owed.saturating_sub(length as u64);
+        }
+    }
+
+    /// Whether a part of this length was the last: then nothing else has to say
+    /// so. What comes behind it has been announced.
+    fn ends_with(&self, length: usize) -> bool {
+        length > 0 && self.owed == Some(0) && !self.expects_trailers
+    }
+
+    /// Waits for the stream's turn: there is room for at least one byte.
+    async fn turn(&mut self) -> Result<Room, TransportError> {
         self.deadline.arm(self.send_timeout);
-        let responder = self.responder;
-        let mut asked = false;
-        let room = poll_fn(|context| {
-            let mut responder = responder.borrow_mut();
-            let Some(stream) = &mut responder.stream else {
-                return Poll::Ready(None);
-            };
-            if !std::mem::replace(&mut asked, true) {
-                stream.reserve_capacity(wanted);
-                let granted = stream.capacity();
-                if granted > 0 {
-                    return Poll::Ready(Some(Ok(granted)));
-                }
-            }
-            loop {
-                return match stream.poll_capacity(context) {
-                    Poll::Ready(Some(Ok(0))) => continue,
-                    other => other,
-                };
-            }
-        });
-        match self.deadline.run(room).await {
-            Ok(Some(Ok(granted))) => Ok(granted),
-            Ok(Some(Err(error))) => Err(broken(error)),
-            Ok(None) => Err(gone()),
+        let slot = self.slot;
+        let turn = poll_fn(|context| slot.poll_turn(context));
+        match self.deadline.run(turn).await {
+            Ok(room) => room.map_err(gone),
             Err(_) => Err(TransportError::TimedOut),
         }
     }
 }
 
-/// What the protocol core says, as the end of a client's connection.
-fn broken(error: ::h2::Error) -> TransportError {
-    if error.is_io()
-        && let Some(error) = error.into_io()
-    {
-        return TransportError::Io(error);
-    }
-    gone()
-}
-
-fn gone() -> TransportError {
+/// As the end of a client's connection.
+fn gone(_: Gone) -> TransportError {
     TransportError::Io(io::Error::from_raw_os_error(libc::ECONNRESET))
-}
-
-/// Fields that belong to a connection (RFC 9113 §8.2.2).
-fn is_of_connection(name: &HeaderName) -> bool {
-    *name == header::CONNECTION
-        || *name == header::TRANSFER_ENCODING
-        || *name == header::UPGRADE
-        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
-}
-
-impl Head {
-    fn field(&mut self, name: &[u8], value: &[u8]) {
-        // Names come from the configuration and from backends, in any case.
-        let Ok(name) = HeaderName::from_bytes(name) else {
-            return;
-        };
-        if is_of_connection(&name) {
-            return;
-        }
-        self.values.extend_from_slice(value);
-        self.names.push((name, value.len()));
-    }
-
-    fn into_response(mut self, field_bytes: &mut u64) -> Response<()> {
-        let mut fields = HeaderMap::with_capacity(self.names.len());
-        for (name, length) in self.names {
-            *field_bytes += (name.as_str().len() + length) as u64;
-            let value = self.values.split_to(length).freeze();
-            // What is in it was asked before.
-            if let Ok(value) = HeaderValue::from_maybe_shared(value) {
-                fields.append(name, value);
-            }
-        }
-        let mut response = Response::new(());
-        // A status of the configuration's that no client would understand.
-        let status = StatusCode::from_u16(wire_status(self.status));
-        *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        *response.headers_mut() = fields;
-        response
-    }
 }
 
 impl ResponseSink for H2Sink<'_> {
     async fn interim(&mut self, status: u16) -> Result<(), TransportError> {
-        let mut response = Response::new(());
-        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::CONTINUE);
-        let respond = &mut self.responder.borrow_mut().respond;
-        respond.send_informational(response).map_err(broken)
+        self.send_head(status, &Fields::default(), false)
     }
 
     fn start(&mut self, status: u16, send_timeout: Duration) {
@@ -306,31 +287,28 @@ impl ResponseSink for H2Sink<'_> {
         self.state = State::Head;
         let status = match status {
             101 if self.facts.is_tunnel => 200,
-            status => status,
+            status => wire_status(status),
         };
-        self.head = Some(Head {
-            status,
-            values: BytesMut::with_capacity(256),
-            names: Vec::with_capacity(12),
-        });
+        // One of the configuration's that no client would understand.
+        self.status = if (100..1000).contains(&status) {
+            status
+        } else {
+            500
+        };
+        self.head = Fields::of_head();
     }
 
     fn field(&mut self, name: &[u8], value: &[u8]) {
-        if encode::is_field_value(value)
-            && let Some(head) = &mut self.head
-        {
-            head.field(name, value);
-        }
+        // A value made from variables may hold what a request smuggled into
+        // them, decoded.
+        self.head.add(name, value);
     }
 
     fn end_head(&mut self, size: BodySize) {
-        if let BodySize::Known(length) | BodySize::Announced(length) = size
-            && let Some(head) = &mut self.head
-        {
-            head.field(
-                b"content-length",
-                itoa::Buffer::new().format(length).as_bytes(),
-            );
+        if let BodySize::Known(length) | BodySize::Announced(length) = size {
+            let mut digits = itoa::Buffer::new();
+            self.head
+                .add(b"content-length", digits.format(length).as_bytes());
         }
         let has_body = !self.facts.is_head
             && match size {
@@ -346,8 +324,12 @@ impl ResponseSink for H2Sink<'_> {
     }
 
     async fn write(&mut self, mut data: &[u8]) -> Result<(), TransportError> {
-        if self.facts.is_head {
+        if self.facts.is_head || self.state == State::Finished {
             return Ok(());
+        }
+        let is_alone = self.out.is_empty() && self.pace.is_none();
+        if self.state == State::Body && is_alone && data.len() >= WORTH_A_FRAME {
+            return self.send(data, false).await;
         }
         while !data.is_empty() {
             let room = self.out.room_in_record();
@@ -370,9 +352,14 @@ impl ResponseSink for H2Sink<'_> {
         self.flush_out(false).await
     }
 
-    fn segment_gaps(&self) -> Option<(usize, usize)> {
-        let whole = matches!(self.state, State::Ready { has_body: true } | State::Body);
-        (whole && self.pace.is_none()).then_some((0, 0))
+    fn segment_gaps(&self) -> Option<Gaps> {
+        let has_body = matches!(self.state, State::Ready { has_body: true } | State::Body);
+        // A frame is as long as a payload.
+        let whole = has_body && self.pace.is_none() && self.chunk_size >= MAX_PAYLOAD;
+        whole.then(|| Gaps {
+            lead: HEADER,
+            ..self.slot.gaps()
+        })
     }
 
     async fn segments(
@@ -381,9 +368,35 @@ impl ResponseSink for H2Sink<'_> {
         filled: usize,
     ) -> Result<Segments, TransportError> {
         self.flush_out(false).await?;
-        self.send(Chunk::of_segments(segments, filled), false)
-            .await?;
-        Ok(Segments::take(0, 0))
+        if self.state != State::Body {
+            return Ok(segments);
+        }
+        let gaps = Gaps {
+            lead: HEADER,
+            ..self.slot.gaps()
+        };
+        let room = self.turn().await?;
+        if room.stream.min(room.connection) >= filled {
+            self.begin(filled).await;
+            let ends = self.ends_with(filled);
+            let sent = self.slot.send_bulk(segments, filled, ends);
+            sent.map_err(gone)?;
+            if ends {
+                self.state = State::Finished;
+            }
+            return Ok(Segments::take(gaps));
+        }
+        // Where a window ends nobody knows beforehand, and a frame that is cut
+        // needs another header in the middle of what it carries.
+        for index in 0..SEGMENTS_EACH {
+            let payload = segments.payload(index, filled);
+            let data = segments.bytes().get(payload).unwrap_or_default();
+            if data.is_empty() {
+                break;
+            }
+            self.send(data, false).await?;
+        }
+        Ok(segments)
     }
 
     async fn finish(&mut self) -> Result<(), TransportError> {
@@ -400,10 +413,11 @@ impl ResponseSink for H2Sink<'_> {
         if self.state == State::Body {
             self.state = State::Finished;
             let trailers = std::mem::take(&mut self.trailers);
-            let mut responder = self.responder.borrow_mut();
-            if let Some(stream) = &mut responder.stream {
-                stream.send_trailers(trailers).map_err(broken)?;
-            }
+            self.field_bytes += trailers.text.len() as u64;
+            let sent = self
+                .slot
+                .send_fields(true, |encoder, block| trailers.write(encoder, block));
+            sent.map_err(gone)?;
         }
         Ok(())
     }
@@ -423,9 +437,9 @@ impl ResponseSink for H2Sink<'_> {
     fn discard(&mut self) {
         if !self.committed {
             self.out.clear();
-            self.head = None;
+            self.head = Fields::default();
             self.state = State::Waiting;
-            self.trailers.clear();
+            self.trailers = Fields::default();
         }
     }
 
@@ -434,16 +448,11 @@ impl ResponseSink for H2Sink<'_> {
     }
 
     async fn early_hints(&mut self, fields: &[(&[u8], &[u8])]) -> Result<(), TransportError> {
-        let mut head = Head {
-            status: 103,
-            ..Head::default()
-        };
+        let mut hints = Fields::default();
         for (name, value) in fields {
-            head.field(name, value);
+            hints.add(name, value);
         }
-        let response = head.into_response(&mut self.field_bytes);
-        let respond = &mut self.responder.borrow_mut().respond;
-        respond.send_informational(response).map_err(broken)
+        self.send_head(103, &hints, false)
     }
 
     fn expect_trailers(&mut self) {
@@ -455,12 +464,7 @@ impl ResponseSink for H2Sink<'_> {
     }
 
     fn trailer(&mut self, name: &[u8], value: &[u8]) {
-        if let Ok(name) = HeaderName::from_bytes(name)
-            && !is_of_connection(&name)
-            && let Ok(value) = HeaderValue::from_bytes(value)
-        {
-            self.trailers.append(name, value);
-        }
+        self.trailers.add(name, value);
     }
 
     /// Frames end a body, not chunks.

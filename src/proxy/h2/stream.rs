@@ -1,20 +1,17 @@
 //! One stream: a request and its answer, as a task of its own.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use ::h2::server::SendResponse;
-use ::h2::{Reason, RecvStream, ext};
-use ::http::{Method, Request as Incoming};
-
 use crate::config::Listener;
-use crate::http::error::Refusal;
-use crate::http::h1::framing::{self, Kind};
-use crate::http::h2::fields::{self, Upgrade};
-use crate::http::head::{FieldId, RequestHead};
-use crate::net::buffers::Buffer;
-use crate::proxy::connection::head_limits;
+use crate::http::error::{FramingError, HeadError, Refusal};
+use crate::http::h1::framing::{BodyFraming, Kind};
+use crate::http::h2::connection::{Gone, Room};
+use crate::http::h2::hpack::Encoder;
+use crate::http::head::{FieldId, Method, RequestHead};
+use crate::net::buffers::{Buffer, Gaps, Segments};
 use crate::proxy::exchange::ResponseSink;
 use crate::proxy::log;
 use crate::proxy::measure;
@@ -26,9 +23,8 @@ use crate::proxy::worker::{Registration, View, Worker};
 use crate::telemetry::error_log::Level;
 
 use super::body::H2Body;
-use super::chunk::Chunk;
-use super::front::Slot;
-use super::sink::{Facts, H2Sink, Responder};
+use super::mux::{Lane, Mux};
+use super::sink::{Facts, H2Sink};
 
 /// A request that has come, and all that it needs: its connection may be gone
 /// before it is.
@@ -38,8 +34,14 @@ pub(super) struct Arrival {
     pub(super) connection: ClientConnection,
     /// Of the listener, in the configuration that `view` shows.
     pub(super) index: usize,
-    pub(super) request: Incoming<RecvStream>,
-    pub(super) respond: SendResponse<Chunk>,
+    pub(super) head: KeptHead,
+    /// What the head's spans point into.
+    pub(super) buffer: Buffer,
+    /// Bytes of the head, or what is wrong with it.
+    pub(super) laid: Result<usize, HeadError>,
+    pub(super) framed: Result<BodyFraming, FramingError>,
+    /// An extended CONNECT.
+    pub(super) is_tunnel: bool,
     /// Keeps the worker from leaving.
     pub(super) registration: Rc<Registration>,
     pub(super) slot: Slot,
@@ -47,49 +49,41 @@ pub(super) struct Arrival {
 
 /// Serves it to its end. Cancelling it resets the stream, without a log line.
 pub(super) async fn run(arrival: Arrival) {
+    // Room first: a future that is made before it is moved there, all of its
+    // kilobytes at every request.
+    let room = Box::new_uninit();
+    Box::into_pin(Box::write(room, answer(arrival))).await;
+}
+
+async fn answer(arrival: Arrival) {
     let Arrival {
         worker,
         view,
         connection,
         index,
-        request,
-        respond,
+        head,
+        buffer,
+        laid,
+        framed,
+        is_tunnel,
         registration: _registration,
         slot,
     } = arrival;
     let received = Instant::now();
-    let responder = RefCell::new(Responder::new(respond));
+    let head = &head.0;
     let listener = view.gateway.config.listeners.get(index);
     let known = listener.and_then(|listener| {
         let default = view.gateway.server(listener.hosts.default)?;
-        let (limits, _) = head_limits(&view, listener, &connection)?;
-        Some((listener, default, limits))
+        Some((listener, default))
     });
-    let Some((listener, default, limits)) = known else {
-        return responder.borrow_mut().reset(Reason::REFUSED_STREAM);
-    };
-    let (mut parts, stream) = request.into_parts();
-    let protocol = parts.extensions.remove::<ext::Protocol>();
-    let protocol = protocol.filter(|_| parts.method == Method::CONNECT);
-    let mut head = RequestHead::default();
-    let mut buffer = Buffer::for_size(fields::room(&parts));
-    let laid = {
-        let key = protocol.as_ref().map(|_| websocket_key());
-        let upgrade = match (&protocol, &key) {
-            (Some(protocol), Some(key)) => Some(Upgrade {
-                protocol: protocol.as_str(),
-                key,
-            }),
-            _ => None,
-        };
-        fields::lay(&parts, upgrade.as_ref(), &limits, &mut buffer, &mut head)
+    let Some((listener, default)) = known else {
+        return;
     };
     let host = head.host(&buffer).filter(|_| laid.is_ok());
     let host = host.unwrap_or_default();
     let server = route::server(&view.gateway, listener, host).unwrap_or(default);
     let length = laid.as_ref().copied().unwrap_or_default();
     let refused = laid.err().map(|error| (error.status(), error.to_string()));
-    let framed = framing::of_request(&head, &buffer);
     let refused = refused.or_else(|| {
         let error = framed.err()?;
         Some((error.status(), error.to_string()))
@@ -98,20 +92,20 @@ pub(super) async fn run(arrival: Arrival) {
         .field(&buffer, FieldId::Expect)
         .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
     let facts = Facts {
-        is_head: parts.method == Method::HEAD,
-        is_tunnel: protocol.is_some(),
+        is_head: head.method_id == Method::Head,
+        is_tunnel,
     };
-    let mut body = match framed.map(|framing| framing.kind()) {
-        _ if facts.is_tunnel => H2Body::of_tunnel(stream, &responder),
-        Ok(Kind::Length(length)) => H2Body::new(stream, &responder, Some(length), expects_continue),
-        _ => H2Body::new(stream, &responder, None, expects_continue),
+    let mut body = match framed.map(BodyFraming::kind) {
+        _ if is_tunnel => H2Body::of_tunnel(&slot),
+        Ok(Kind::Length(length)) => H2Body::new(&slot, Some(length), expects_continue),
+        _ => H2Body::new(&slot, None, expects_continue),
     };
     let chunk_size = server.root.delivery.http2_chunk_size;
-    let mut sink = H2Sink::new(&responder, facts, chunk_size);
+    let mut sink = H2Sink::new(&slot, facts, chunk_size);
     let mut request = Request::arrived(
         (&worker, &view, &connection),
         (listener, server),
-        (&head, buffer, 0),
+        (head, buffer, 0),
         (received, length as u64),
     );
     let served = match refused {
@@ -131,12 +125,8 @@ pub(super) async fn run(arrival: Arrival) {
             serve(&mut request, entry, &mut body, &mut sink).await
         }
     };
-    if served == Served::Done && sink.is_finished() {
-        slot.finished();
-    } else {
-        // As Nginx does with what it cannot finish, and with 444.
-        responder.borrow_mut().reset(Reason::INTERNAL_ERROR);
-    }
+    slot.is_whole
+        .set(served == Served::Done && sink.is_finished());
     request.length += body.received();
     request.answer.bytes = sink.bytes();
     log::access(&request);
@@ -163,7 +153,7 @@ fn entry<'a>(request: &Request<'a>, listener: &Listener) -> Entry<'a> {
 
 /// What a client of HTTP/2 does not send and one of HTTP/1.1 must (RFC 6455
 /// §4.1): it shows only that the backend has read the request.
-fn websocket_key() -> String {
+pub(super) fn websocket_key() -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     // 16 bytes: 21 digits, then one of two bits, then the padding.
     let mut key: String = (0..21)
@@ -172,4 +162,102 @@ fn websocket_key() -> String {
     key.push(fastrand::choice(['A', 'Q', 'g', 'w']).unwrap_or('A'));
     key.push_str("==");
     key
+}
+
+/// A stream being served, on its connection.
+pub(super) struct Slot {
+    mux: Rc<Mux>,
+    stream: u32,
+    pub(super) lane: Rc<Lane>,
+    gaps: Gaps,
+    /// It has been answered in full.
+    is_whole: Cell<bool>,
+}
+
+impl Slot {
+    pub(super) fn new(mux: Rc<Mux>, stream: u32, lane: Rc<Lane>) -> Self {
+        Self {
+            gaps: mux.gaps(),
+            mux,
+            stream,
+            lane,
+            is_whole: Cell::new(false),
+        }
+    }
+
+    /// Round the payloads of what is sent in bulk.
+    pub(super) fn gaps(&self) -> Gaps {
+        self.gaps
+    }
+
+    /// So many bytes of the body have been taken.
+    pub(super) fn release(&self, count: usize) {
+        self.mux.release(self.stream, &self.lane, count);
+    }
+
+    /// See [`Mux::send_fields`].
+    pub(super) fn send_fields(
+        &self,
+        ends: bool,
+        write: impl FnOnce(&mut Encoder, &mut Vec<u8>),
+    ) -> Result<(), Gone> {
+        self.mux.send_fields(self.stream, ends, write)
+    }
+
+    /// See [`Mux::poll_turn`].
+    pub(super) fn poll_turn(&self, context: &Context<'_>) -> Poll<Result<Room, Gone>> {
+        self.mux.poll_turn(self.stream, &self.lane, context)
+    }
+
+    /// See [`Mux::send_data`].
+    pub(super) fn send_data(&self, data: &[u8], ends: bool) -> Result<(), Gone> {
+        self.mux.send_data(self.stream, data, ends)
+    }
+
+    /// See [`Mux::send_bulk`].
+    pub(super) fn send_bulk(
+        &self,
+        segments: Segments,
+        filled: usize,
+        ends: bool,
+    ) -> Result<(), Gone> {
+        self.mux.send_bulk(self.stream, segments, filled, ends)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.mux
+            .finish(self.stream, &self.lane, self.is_whole.get());
+    }
+}
+
+/// Heads that are kept by a worker for their memory.
+const HEADS_KEPT: usize = 64;
+
+thread_local! {
+    static HEADS: RefCell<Vec<RequestHead>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A head whose memory is used again.
+pub(super) struct KeptHead(pub(super) RequestHead);
+
+impl KeptHead {
+    pub(super) fn take() -> Self {
+        Self(HEADS.with_borrow_mut(Vec::pop).unwrap_or_default())
+    }
+}
+
+impl Drop for KeptHead {
+    fn drop(&mut self) {
+        let mut head = std::mem::take(&mut self.0);
+        head.clear();
+        // A thread that is ending keeps nothing.
+        let _ = HEADS.try_with(|heads| {
+            let mut heads = heads.borrow_mut();
+            if heads.len() < HEADS_KEPT {
+                heads.push(head);
+            }
+        });
+    }
 }

@@ -1,14 +1,15 @@
-//! Frames are counted the same however they are cut; and a request of HTTP/2
-//! that is taken is one that the parser of HTTP/1.1 takes too, and understands
-//! in the same way.
+//! A client's frames have the same effect however they are cut; and a request of
+//! HTTP/2 that is taken is one that the parser of HTTP/1.1 takes too, and
+//! understands in the same way.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use http::Request;
-use http::header::{HeaderName, HeaderValue};
 use ringwall::http::h1::parse::{HeadLimits, Status, parse_request};
-use ringwall::http::h2::fields::{lay, room};
-use ringwall::http::h2::meter::Meter;
+use ringwall::http::h2::connection::{Connection, Event, Limits};
+use ringwall::http::h2::fields::{Draft, lay};
+use ringwall::http::h2::frame::{HEADER, Head, MAX_PAYLOAD, kind};
+use ringwall::http::h2::meter::PREFACE;
 use ringwall::http::head::RequestHead;
 
 const LIMITS: HeadLimits = HeadLimits {
@@ -16,51 +17,112 @@ const LIMITS: HeadLimits = HeadLimits {
     total: 2048,
     fields: 16,
 };
+const GRANTED: Limits = Limits {
+    streams: 8,
+    window: 70_000,
+    connection_window: 100_000,
+    list: 4096,
+};
 
-/// The first byte says how the rest is cut.
+/// The first byte says how the rest is cut, which follows preface and SETTINGS.
 pub fn h2_frames(bytes: &[u8]) {
     let Some((&cut, bytes)) = bytes.split_first() else {
         return;
     };
-    frames(bytes, usize::from(cut).max(1));
-    request(bytes);
+    let begin = [PREFACE, &[0, 0, 0, kind::SETTINGS, 0, 0, 0, 0, 0][..]].concat();
+    let bytes = [&begin[..], bytes].concat();
+    let whole = run(&bytes, bytes.len());
+    let pieces = run(&bytes, usize::from(cut).max(1));
+    assert_eq!(pieces, whole);
 }
 
-fn frames(bytes: &[u8], cut: usize) {
-    let (mut whole, mut pieces) = (Meter::new(), Meter::new());
-    let expected = whole.observe(bytes, Duration::ZERO);
-    let cut = bytes
-        .chunks(cut)
-        .try_for_each(|piece| pieces.observe(piece, Duration::ZERO));
-    assert_eq!(cut, expected);
-    if expected.is_ok() {
-        assert_eq!(pieces.is_in_fields(), whole.is_in_fields());
+/// What came of it: requests and ends in order, bodies, and what was sent but
+/// for windows, which are widened as the parts of a body come.
+type Outcome = (Vec<String>, BTreeMap<u32, Vec<u8>>, Vec<u8>);
+
+fn run(bytes: &[u8], cut: usize) -> Outcome {
+    let mut out = Vec::new();
+    let mut connection = Connection::<u32>::new(GRANTED, &mut out);
+    let mut draft = Draft::default();
+    let (mut events, mut bodies) = (Vec::new(), BTreeMap::<u32, Vec<u8>>::new());
+    let mut input = Vec::new();
+    'all: for piece in bytes.chunks(cut) {
+        input.extend_from_slice(piece);
+        let mut used = 0;
+        loop {
+            let next = connection.next(&input, &mut used, Duration::ZERO, &mut draft, &mut out);
+            match next {
+                Ok(None) => break,
+                Ok(Some(Event::Request { stream, ends })) => {
+                    connection.attach(stream, stream);
+                    events.push(format!("request {stream} {ends} {}", request(&draft)));
+                    if stream % 4 == 1 {
+                        answer(&mut connection, stream, &mut out);
+                    }
+                }
+                Ok(Some(Event::Data {
+                    stream,
+                    range,
+                    ends,
+                })) => {
+                    connection.release(stream, range.len(), &mut out);
+                    bodies
+                        .entry(stream)
+                        .or_default()
+                        .extend_from_slice(&input[range]);
+                    if ends {
+                        events.push(format!("end {stream}"));
+                    }
+                }
+                Ok(Some(other)) => events.push(format!("{other:?}")),
+                Err(broken) => {
+                    events.push(broken.to_string());
+                    connection.go_away(broken.reason, &mut out);
+                    break 'all;
+                }
+            }
+        }
+        input.drain(..used);
+        assert!(input.len() < HEADER + MAX_PAYLOAD);
+        assert!(connection.streams() <= GRANTED.streams as usize);
     }
+    (events, bodies, without_windows(&out))
 }
 
-/// Lines: the method, the target, then a name and a value by turns.
-fn request(bytes: &[u8]) {
-    let mut lines = bytes.split(|byte| *byte == b'\n');
-    let (Some(method), Some(target)) = (lines.next(), lines.next()) else {
-        return;
-    };
-    let mut builder = Request::builder().method(method).uri(target);
-    while let (Some(name), Some(value)) = (lines.next(), lines.next()) {
-        // What the protocol core takes for a field, and no more.
-        let name = HeaderName::from_lowercase(name);
-        let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) else {
-            return;
-        };
-        builder = builder.header(name, value);
+fn answer(connection: &mut Connection<u32>, stream: u32, out: &mut Vec<u8>) {
+    let mut scratch = Vec::new();
+    let sent = connection.send_fields(stream, false, &mut scratch, out, |encoder, block| {
+        encoder.status(200, block);
+        encoder.field(b"server", b"ringwall", block);
+    });
+    sent.expect("it has just begun");
+    let room = connection.room(stream).expect("it goes on");
+    let length = room.stream.min(room.connection).min(100);
+    let head = connection.send_data(stream, length, true);
+    out.extend_from_slice(&head.expect("there is room"));
+    out.extend(std::iter::repeat_n(b'x', length));
+}
+
+/// What is sent is made of whole frames.
+fn without_windows(mut out: &[u8]) -> Vec<u8> {
+    let mut rest = Vec::new();
+    while !out.is_empty() {
+        let head = Head::parse(out).expect("a whole header");
+        let (frame, behind) = out.split_at(HEADER + head.length);
+        if head.kind != kind::WINDOW_UPDATE {
+            rest.extend_from_slice(frame);
+        }
+        out = behind;
     }
-    let Ok(request) = builder.body(()) else {
-        return;
-    };
-    let (parts, ()) = request.into_parts();
-    let mut out = vec![0; room(&parts)];
+    rest
+}
+
+fn request(draft: &Draft) -> String {
+    let mut out = vec![0; draft.room()];
     let mut head = RequestHead::default();
-    let Ok(length) = lay(&parts, None, &LIMITS, &mut out, &mut head) else {
-        return;
+    let length = match lay(draft, b"a2V5", &LIMITS, &mut out, &mut head) {
+        Ok(length) => length,
+        Err(error) => return error.to_string(),
     };
     let mut text = out[..length].to_vec();
     let version = head.line.end as usize - "2.0".len();
@@ -71,11 +133,11 @@ fn request(bytes: &[u8]) {
         fields: 64,
     };
     let mut parsed = RequestHead::default();
+    let shown = String::from_utf8_lossy(&text).into_owned();
     assert_eq!(
         parse_request(&text, &limits, &mut parsed),
         Ok(Status::Complete),
-        "{}",
-        String::from_utf8_lossy(&text)
+        "{shown}"
     );
     assert_eq!(parsed.len, length);
     assert_eq!(parsed.fields, head.fields);
@@ -84,4 +146,5 @@ fn request(bytes: &[u8]) {
         (head.method, head.path, head.query)
     );
     assert_eq!(parsed.host(&text), head.host(&out));
+    shown
 }
