@@ -10,6 +10,7 @@ use monoio::buf::IoBufMut;
 
 use super::buffers::{Buffer, Segments};
 use super::offload::offload;
+use super::operations::{Operation, completed};
 
 /// An open file.
 #[derive(Debug)]
@@ -89,6 +90,7 @@ impl File {
             Inner::Ring(file) => {
                 let target = storage.slice_mut(range);
                 let (result, target) = file.read_at(target, offset).await;
+                completed(Operation::File);
                 (result, target.into_inner())
             }
             Inner::Thread(file) => {

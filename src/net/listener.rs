@@ -17,6 +17,7 @@ use socket2::{Domain, SockAddr, SockRef, Type};
 use super::addr::ClientAddr;
 use super::buffers::with_fd;
 use super::deadlines::Deadline;
+use super::operations::{Operation, completed};
 use super::socket::Socket;
 
 /// What to bind.
@@ -196,11 +197,15 @@ impl Acceptor {
     pub async fn accept(&self, stop: StopHandle) -> io::Result<(Socket, ClientAddr)> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, address) = listener.cancelable_accept(stop.0).await?;
+                let accepted = listener.cancelable_accept(stop.0).await;
+                completed(Operation::Accept);
+                let (stream, address) = accepted?;
                 Ok((stream.into(), ClientAddr::Inet(address)))
             }
             Self::Unix(listener) => {
-                let (stream, _) = listener.cancelable_accept(stop.0).await?;
+                let accepted = listener.cancelable_accept(stop.0).await;
+                completed(Operation::Accept);
+                let (stream, _) = accepted?;
                 Ok((stream.into(), ClientAddr::Unix))
             }
         }

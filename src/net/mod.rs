@@ -11,6 +11,7 @@ pub mod file;
 pub mod handoff;
 pub mod listener;
 pub mod offload;
+pub mod operations;
 pub mod proxy_header;
 pub mod proxy_protocol;
 pub mod resolver;

@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::RecvFlags;
 
 use super::buffers::{Buffer, Segments, with_fd};
+use super::operations::{Operation, completed};
 
 /// The receiving side. The two sides may be driven at the same time.
 #[derive(Debug)]
@@ -71,7 +72,9 @@ impl Socket {
     /// Whatever `connect(2)` reports. Dropping the future cancels the attempt
     /// and closes the socket.
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_addr(address).await?;
+        let connected = TcpStream::connect_addr(address).await;
+        completed(Operation::Connect);
+        let stream = connected?;
         stream.set_nodelay(true)?;
         Ok(stream.into())
     }
@@ -93,7 +96,9 @@ impl Socket {
             _ => {}
         }
         let stream = TcpStream::from_std(socket.into())?;
-        stream.writable(false).await?;
+        let writable = stream.writable(false).await;
+        completed(Operation::Connect);
+        writable?;
         let socket: Self = stream.into();
         with_fd(&socket.sender, |fd| {
             rustix::net::sockopt::socket_error(fd)??;
@@ -114,7 +119,9 @@ impl Socket {
 
     /// Connects to a Unix domain socket; otherwise as [`Socket::connect`].
     pub async fn connect_unix(path: &Path) -> io::Result<Self> {
-        Ok(UnixStream::connect(path).await?.into())
+        let connected = UnixStream::connect(path).await;
+        completed(Operation::Connect);
+        Ok(connected?.into())
     }
 }
 
@@ -166,6 +173,7 @@ impl Receiver {
             ReceiverHalf::Tcp(half) => half.read(target).await,
             ReceiverHalf::Unix(half) => half.read(target).await,
         };
+        completed(Operation::Receive);
         (result, Buffer::from_storage(target.into_inner()))
     }
 
@@ -181,6 +189,7 @@ impl Receiver {
             ReceiverHalf::Tcp(half) => half.readv(target).await,
             ReceiverHalf::Unix(half) => half.readv(target).await,
         };
+        completed(Operation::Receive);
         (result, target.into_segments())
     }
 
@@ -234,6 +243,7 @@ impl Sender {
                 SenderHalf::Tcp(half) => half.write(source).await,
                 SenderHalf::Unix(half) => half.write(source).await,
             };
+            completed(Operation::Send);
             storage = source.into_inner();
             match result {
                 Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), storage),

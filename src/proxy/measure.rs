@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use crate::http::head::{FieldId, Method};
-use crate::net::buffers;
+use crate::net::{buffers, operations};
 use crate::telemetry::metrics::{
     Expiry, Facts, Format, LabelLists, Lost, PeerMetrics, ServerMetrics, UpstreamMetrics,
     WorkerMetrics,
@@ -81,6 +81,7 @@ pub(crate) fn labels() -> LabelLists {
     LabelLists {
         refusals: &Obstacle::ALL,
         client_certificates: &CERTIFICATE_RESULTS,
+        operations: &operations::OPERATIONS,
     }
 }
 
@@ -232,6 +233,9 @@ pub(crate) fn sample(metrics: &WorkerMetrics) {
     cells.for_each(|(cell, count)| cell.set(count));
     let cells = metrics.buffers_unused.iter().zip(usage.unused);
     cells.for_each(|(cell, count)| cell.set(count as u64));
+    let activity = operations::take_activity();
+    metrics.operations.add_each(&activity.completed);
+    metrics.wakeups.add(activity.wakeups);
 }
 
 /// `metrics;`

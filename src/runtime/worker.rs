@@ -19,6 +19,7 @@ use crate::net::addr::ClientAddr;
 use crate::net::buffers::{Buffer, Class};
 use crate::net::deadlines::{self, Deadline};
 use crate::net::listener::{Acceptor, Stop, StopHandle};
+use crate::net::operations;
 use crate::net::socket::Socket;
 use crate::net::spawn::{sleep, spawn};
 use crate::proxy::connection::serve_connection;
@@ -95,6 +96,7 @@ impl Handle {
             .name(format!("worker {index}"))
             .spawn(move || {
                 affinity::pin(index, workers);
+                operations::count_wakeups();
                 run(driver, &started, async move || {
                     if let Err(error) = work(published, driver, woken, receiver).await {
                         // Only a runtime that cannot register its own control

@@ -339,6 +339,36 @@ fn names_in(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn operations_and_wake_ups_are_counted_inside_the_sandbox_and_out_of_it() {
+    for (main, events) in [
+        ("", "use io_uring;"),
+        ("seccomp off; landlock off;", "use io_uring;"),
+        ("", "use epoll;"),
+    ] {
+        let ringwall = Site::new().start(&whole(
+            &format!("worker_processes 1; {main}"),
+            events,
+            &format!("{SCRAPE} server {{ listen 127.0.0.1:@HTTP@; return 204; }}"),
+        ));
+        let mut connection = Connection::plain(ringwall.address("HTTP"));
+        for _ in 0..5 {
+            assert_eq!(connection.get("a", "/").status, 204);
+        }
+        eventually(&format!("{main} {events}: all are counted"), || {
+            let scrape = Scrape::of(&ringwall);
+            let operations = |kind: &str| {
+                let kind = format!("operation=\"{kind}\"");
+                scrape.sum("ringwall_ring_operations_total", &["worker=\"0\"", &kind])
+            };
+            let exchanges = operations("receive").min(operations("send"));
+            // A client that waits for its answer lets the worker sleep.
+            let wakeups = scrape.sum("ringwall_ring_wakeups_total", &["worker=\"0\""]);
+            (operations("accept") >= 1.0 && exchanges >= 5.0 && wakeups >= 5.0).then_some(())
+        });
+    }
+}
+
+#[test]
 fn the_samples_for_grafana_and_prometheus_name_what_a_scrape_has() {
     let origin = Origin::hello();
     let (site, _) = Site::with_pki();

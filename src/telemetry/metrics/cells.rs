@@ -130,6 +130,13 @@ impl Counters {
         }
     }
 
+    /// Counts several under each label, in the order of the list.
+    pub fn add_each(&self, counts: &[u64]) {
+        for (cell, count) in self.cells.iter().zip(counts) {
+            cell.add(*count);
+        }
+    }
+
     pub(super) fn each(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let cells = self.cells.iter().map(Counter::get);
         self.labels.iter().copied().zip(cells)

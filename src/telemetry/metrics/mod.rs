@@ -152,6 +152,7 @@ mod tests {
     const LABELS: LabelLists = LabelLists {
         refusals: &["timeout", "other"],
         client_certificates: &["accepted", "other"],
+        operations: &["receive", "send"],
     };
 
     #[test]

@@ -60,6 +60,7 @@ impl Metrics {
         upstreams(&mut out, &workers);
         peers(&mut out, &workers);
         buffers(&mut out, &workers);
+        rings(&mut out, &workers);
         out.finish()
     }
 
@@ -358,5 +359,26 @@ fn buffers(out: &mut Exposition, workers: &[Arc<WorkerMetrics>]) {
     for (index, class) in BUFFER_CLASSES.iter().enumerate() {
         let count = sum(|worker| &worker.buffers_unused, index);
         out.value(&[("class", class)], count);
+    }
+}
+
+fn rings(out: &mut Exposition, workers: &[Arc<WorkerMetrics>]) {
+    let numbers: Vec<String> = (0..workers.len()).map(|n| n.to_string()).collect();
+    let each = || numbers.iter().map(String::as_str).zip(workers);
+    out.counter(
+        "ringwall_ring_operations",
+        "Operations that a worker's ring has completed, by kind.",
+    );
+    for (number, worker) in each() {
+        for (operation, count) in worker.operations.each() {
+            out.total(&[("worker", number), ("operation", operation)], count);
+        }
+    }
+    out.counter(
+        "ringwall_ring_wakeups",
+        "Times that a worker slept until its ring had completions.",
+    );
+    for (number, worker) in each() {
+        out.total(&[("worker", number)], worker.wakeups.get());
     }
 }

@@ -64,6 +64,10 @@ pub struct WorkerMetrics {
     pub buffers_allocated: [Gauge; 3],
     /// Buffers that wait to be used, by class.
     pub buffers_unused: [Gauge; 3],
+    /// Operations that the driver has completed, by kind.
+    pub operations: Counters,
+    /// Times that the worker's thread slept and was woken.
+    pub wakeups: Counter,
     pub(super) servers: Family<ServerMetrics>,
     pub(super) upstreams: Family<UpstreamMetrics>,
     pub(super) peers: Family<PeerMetrics>,
@@ -76,6 +80,8 @@ pub struct LabelLists {
     pub refusals: &'static [&'static str],
     /// What becomes of client certificates; the last stands for everything else.
     pub client_certificates: &'static [&'static str],
+    /// What is asked of the kernel.
+    pub operations: &'static [&'static str],
 }
 
 impl WorkerMetrics {
@@ -91,6 +97,8 @@ impl WorkerMetrics {
             client_certificates: Counters::new(labels.client_certificates),
             buffers_allocated: Default::default(),
             buffers_unused: Default::default(),
+            operations: Counters::new(labels.operations),
+            wakeups: Counter::default(),
             servers: Family::new(MAX_SERVERS),
             upstreams: Family::new(MAX_UPSTREAMS),
             peers: Family::new(MAX_PEERS),
