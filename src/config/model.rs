@@ -153,6 +153,9 @@ pub struct Core {
     pub worker_rlimit_nofile: Option<u64>,
     /// `worker_rlimit_core`, bytes. Default: no core is dumped.
     pub worker_rlimit_core: Option<u64>,
+    /// `core_dump_memory`: what `worker_rlimit_core` lets be dumped has the
+    /// process's memory in it. Default off.
+    pub core_dump_memory: bool,
     /// `worker_connections`, per worker. Default 512.
     pub worker_connections: usize,
     /// `worker_shutdown_timeout`; `None` waits for ever.
@@ -167,12 +170,12 @@ pub struct Core {
     pub master_process: bool,
     /// `user NAME [GROUP]`.
     pub user: Option<Located<(String, Option<String>)>>,
-    /// `ssl_watch`, in the main context or in `http`: the time between two
     /// `seccomp`: every thread but the main one has a list of the system calls
     /// that it may make. Default on.
     pub seccomp: bool,
     /// `landlock`: likewise of files. Default on.
     pub landlock: bool,
+    /// `ssl_watch`, in the main context or in `http`: the time between two
     /// looks at the files that certificates come from. `None` for off.
     pub ssl_watch: Option<Duration>,
     /// `error_log` of the main context, never empty.

@@ -6,6 +6,7 @@
 //! blocks happens on the main thread or on the log writer's, never on a ring.
 
 mod affinity;
+mod cores;
 mod daemon;
 mod listeners;
 mod pidfile;

@@ -18,6 +18,7 @@ use crate::telemetry::error_log::{Level, format_line};
 use crate::telemetry::writer::LogFiles;
 use crate::tls;
 
+use super::cores;
 use super::daemon;
 use super::pidfile::{self, PidFile, describe};
 use super::privileges;
@@ -30,7 +31,7 @@ use super::upgrade;
 /// Tests a configuration: everything that a start does, short of binding.
 /// Nginx's two lines go to standard error, unless `quiet`.
 pub fn test(options: &LoadOptions, quiet: bool) -> ExitCode {
-    limit_core_dumps(None);
+    cores::forbid();
     match tested(options, quiet) {
         Ok(_) => ExitCode::SUCCESS,
         Err(code) => code,
@@ -42,7 +43,7 @@ pub fn test(options: &LoadOptions, quiet: bool) -> ExitCode {
 pub fn explain(options: &LoadOptions, quiet: bool) -> ExitCode {
     let explained = match config::explain(options) {
         Ok(explained) => explained,
-        Err(error) => return fail(options, &error),
+        Err(error) => return fail_test(options, &error),
     };
     let mut text = String::new();
     for directive in &explained {
@@ -73,7 +74,7 @@ pub fn explain(options: &LoadOptions, quiet: bool) -> ExitCode {
 
 /// Tests, then prints every file that the configuration consists of (`-T`).
 pub fn dump(options: &LoadOptions, quiet: bool) -> ExitCode {
-    limit_core_dumps(None);
+    cores::forbid();
     let gateway = match tested(options, quiet) {
         Ok(gateway) => gateway,
         Err(code) => return code,
@@ -111,7 +112,7 @@ fn tested(options: &LoadOptions, quiet: bool) -> Result<Gateway, ExitCode> {
                     LogLevel::Notice
                 },
             );
-            builder.finish(loaded, &LogFiles::new())
+            builder.finish(loaded, &LogFiles::new().making_nothing())
         });
     match tested {
         Ok(gateway) => {
@@ -119,7 +120,7 @@ fn tested(options: &LoadOptions, quiet: bool) -> Result<Gateway, ExitCode> {
             Ok(gateway)
         }
         Err(refusal) => {
-            fail(options, &refusal);
+            fail_test(options, &refusal);
             say(format_args!("configuration file {file} test failed"));
             Err(ExitCode::FAILURE)
         }
@@ -168,7 +169,7 @@ pub fn signal(options: &LoadOptions, name: &str) -> ExitCode {
 /// Starts, and serves until a signal ends it.
 pub fn run(options: &LoadOptions) -> ExitCode {
     // Before the first key is read.
-    limit_core_dumps(None);
+    cores::forbid();
     // The only moment at which the local offset can be asked for safely.
     clock::init_local_time();
     start(options).unwrap_or_else(|refusal| fail(options, &refusal))
@@ -206,10 +207,8 @@ fn serve(
     // Now, because the file may be replaced later.
     let program = std::env::current_exe().map_err(system("readlink()"))?;
     raise_descriptor_limit(core);
-    if core.worker_rlimit_core.is_some() {
-        limit_core_dumps(core.worker_rlimit_core);
-    }
     let mut remarks = loaded.remarks.clone();
+    remarks.extend(cores::allow(core));
     remarks.extend(remarks_about_the_process(core));
     let (driver, refusal) = probe::choose(core.event_method);
     let signals = supervisor::signals().map_err(system("installing signal handlers"))?;
@@ -227,6 +226,7 @@ fn serve(
         let mut files = supervisor.log_paths();
         files.push(core.pid.clone());
         privileges::become_user(user, &files)?;
+        cores::allow_after_change_of_user(core).map_err(system("prctl(PR_SET_DUMPABLE)"))?;
     }
     let short_of_rings = supervisor.start().map_err(system("starting the workers"))?;
     let driver = supervisor.driver();
@@ -319,31 +319,6 @@ fn raise_descriptor_limit(core: &Core) {
     }
 }
 
-/// `worker_rlimit_core`. Without it no core is dumped: private keys and the
-/// keys of tickets would be in it.
-fn limit_core_dumps(size: Option<u64>) {
-    /// With a limit of 0 the kernel still pipes a core to a program that is
-    /// named in `core_pattern`; with 1 it neither pipes nor writes one.
-    const NEITHER: u64 = 1;
-    let present = getrlimit(Resource::Core).maximum;
-    let wanted = match size {
-        // Nginx sets both.
-        Some(size) => Rlimit {
-            current: Some(size),
-            maximum: present.map(|maximum| maximum.max(size)),
-        },
-        None => Rlimit {
-            current: Some(present.map_or(NEITHER, |maximum| maximum.min(NEITHER))),
-            maximum: present,
-        },
-    };
-    if let Err(error) = setrlimit(Resource::Core, wanted) {
-        say(format_args!(
-            "[alert] setrlimit(RLIMIT_CORE) failed ({error})"
-        ));
-    }
-}
-
 fn remarks_about_the_process(core: &Core) -> Vec<Remark> {
     let mut remarks = Vec::new();
     let warn = |text: String, position| Remark {
@@ -378,9 +353,18 @@ fn print_remarks(remarks: &[Remark], least: LogLevel) {
 /// What ends a start goes to standard error and, as in Nginx, to the log that
 /// holds until the configuration names another, if it can be written to.
 fn fail(options: &LoadOptions, error: &dyn fmt::Display) -> ExitCode {
+    tell_of_failure(options, error, true)
+}
+
+/// Likewise of a test, which makes no file: root's would be in the service's way.
+fn fail_test(options: &LoadOptions, error: &dyn fmt::Display) -> ExitCode {
+    tell_of_failure(options, error, false)
+}
+
+fn tell_of_failure(options: &LoadOptions, error: &dyn fmt::Display, makes_log: bool) -> ExitCode {
     say(format_args!("[emerg] {error}"));
     if let LogTarget::File(path) = &options.default_error_log
-        && let Ok(mut log) = OpenOptions::new().append(true).create(true).open(path)
+        && let Ok(mut log) = OpenOptions::new().append(true).create(makes_log).open(path)
     {
         let mut line = Vec::new();
         format_line(&mut line, Level::Emerg, None, format_args!("{error}"));
@@ -389,7 +373,7 @@ fn fail(options: &LoadOptions, error: &dyn fmt::Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn say(message: fmt::Arguments<'_>) {
+pub(super) fn say(message: fmt::Arguments<'_>) {
     // Nobody to tell is no reason to stop.
     let _ = writeln!(io::stderr(), "ringwall: {message}");
 }

@@ -2,14 +2,15 @@
 //! wrong passphrase is an error with file and line, and nobody is shown any of
 //! it.
 
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
 
 use crate::support::client::TlsClient;
 use crate::support::pki::Pki;
 use rustix::process::Signal;
 
-use crate::support::ringwall::{CERTIFICATES, HOST, Site, http, whole};
-use crate::support::tools::run;
+use crate::support::ringwall::{CERTIFICATES, HOST, Ringwall, Site, http, send_signal, whole};
+use crate::support::tools::{python, run};
 
 const PASSPHRASE: &str = "open-sesame-4711";
 
@@ -145,30 +146,102 @@ fn a_reload_with_a_wrong_passphrase_leaves_the_old_state() {
 
 #[test]
 fn keys_never_reach_a_core_dump() {
-    for (main, limit) in [
-        ("worker_processes 1;", "1 "),
-        ("worker_processes 1; worker_rlimit_core 3m;", "3145728 "),
+    // Of what is dumped, where anything is: /proc/PID/coredump_filter.
+    const NO_MEMORY: &str = "00000010";
+    const MEMORY: &str = "00000033";
+    for (main, limit, filter) in [
+        ("", "1 ", NO_MEMORY),
+        ("core_dump_memory on;", "1 ", NO_MEMORY),
+        ("worker_rlimit_core 500m;", "524288000 ", NO_MEMORY),
+        (
+            "worker_rlimit_core 500m; core_dump_memory on;",
+            "524288000 ",
+            MEMORY,
+        ),
     ] {
-        let (site, _) = Site::with_pki();
+        let (site, pki) = Site::with_pki();
         let content = format!(
             "server {{ listen 127.0.0.1:@TLS@ ssl; server_name {HOST}; {CERTIFICATES} return 204; }}"
         );
-        let mut ringwall = site.start(&whole(main, "", &content));
-        let limits = std::fs::read_to_string(format!("/proc/{}/limits", ringwall.pid()));
-        let limits = limits.expect("a running process");
-        let line = limits
-            .lines()
-            .find(|line| line.starts_with("Max core file size"));
-        let line = line
-            .expect("Linux")
-            .trim_start_matches("Max core file size")
-            .trim_start();
-        assert!(line.starts_with(limit), "{line}");
+        let mut ringwall = site.start(&whole(
+            &format!("worker_processes 1; landlock off; {main}"),
+            "",
+            &content,
+        ));
+        let answer = TlsClient::new(&pki.ca).get(ringwall.address("TLS"), HOST, "/");
+        assert_eq!(answer.expect("answered").status, 204);
+        let of_process = |file: &str| {
+            fs::read_to_string(format!("/proc/{}/{file}", ringwall.pid())).expect("it runs")
+        };
+        let limits = of_process("limits");
+        let mut lines = limits.lines();
+        let line = lines.find_map(|line| line.strip_prefix("Max core file size"));
+        let line = line.expect("Linux").trim_start();
+        assert!(line.starts_with(limit), "{main}: {line}");
+        assert_eq!(of_process("coredump_filter").trim(), filter, "{main}");
+        let worker = worker_of(&ringwall);
+        send_signal(worker, Signal::ABORT);
+        let status = ringwall.wait();
+        assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()));
         if limit == "1 " {
-            ringwall.signal(Signal::ABORT);
-            let status = ringwall.wait();
-            assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()));
             assert!(!status.core_dumped());
         }
+        let cores = fs::read_dir(ringwall.site.path()).expect("ours");
+        let core = cores
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| {
+                path.file_name()
+                    .is_some_and(|name| name.as_encoded_bytes().starts_with(b"core"))
+            });
+        // Some systems hand cores to a program.
+        let Some(core) = core else { continue };
+        let key = ringwall.site.file("server.key");
+        let arguments = [&core, &key].map(|path| path.to_str().expect("UTF-8"));
+        let holds = |arguments: &[&str]| {
+            let python = python("python3");
+            let said = run(
+                ringwall.site.path(),
+                &python,
+                &[&["-c", SEARCH], arguments].concat(),
+            );
+            said.expect_ok().trim() == "True"
+        };
+        assert_eq!(holds(&arguments), filter == MEMORY, "{main}");
     }
+}
+
+/// Whether a file with holes has the secret of a P-256 key in it: what is behind
+/// `02 01 01 04 20` (RFC 5915), in either order of bytes.
+const SEARCH: &str = r#"
+import base64, os, sys
+core, key = sys.argv[1:]
+lines = open(key).read().splitlines()
+der = base64.b64decode("".join(line for line in lines if "-" not in line))
+start = der.index(bytes([2, 1, 1, 4, 32])) + 5
+secret = der[start:start + 32]
+file = os.open(core, os.O_RDONLY)
+end, at, found = os.fstat(file).st_size, 0, False
+while at < end:
+    try:
+        at = os.lseek(file, at, os.SEEK_DATA)
+    except OSError:
+        break
+    hole = os.lseek(file, at, os.SEEK_HOLE)
+    data = os.pread(file, hole - at, at)
+    found |= secret in data or secret[::-1] in data
+    at = hole
+print(found)
+"#;
+
+/// The thread number of the only worker.
+fn worker_of(ringwall: &Ringwall) -> u32 {
+    let tasks = fs::read_dir(format!("/proc/{}/task", ringwall.pid())).expect("it runs");
+    let worker = tasks.filter_map(Result::ok).find(|task| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "worker 0")
+    });
+    let worker = worker.expect("there is a worker").file_name();
+    worker
+        .to_str()
+        .and_then(|number| number.parse().ok())
+        .expect("a number")
 }

@@ -173,6 +173,8 @@ impl Site {
         let path = self.write("ringwall.conf", configuration);
         let stderr = fs::File::create(self.file("stderr.txt")).expect("writable");
         let mut child = Command::new(binary())
+            // Where a core would go.
+            .current_dir(self.path())
             .arg("-p")
             .arg(self.path())
             .arg("-c")

@@ -50,6 +50,7 @@ struct Draft {
     worker_processes: Option<Option<usize>>,
     worker_rlimit_nofile: Option<u64>,
     worker_rlimit_core: Option<u64>,
+    core_dump_memory: Option<bool>,
     worker_connections: Option<usize>,
     worker_shutdown_timeout: Option<std::time::Duration>,
     event_method: Option<EventMethod>,
@@ -89,6 +90,7 @@ impl Draft {
             b"pid" => set(&mut self.pid, d, builder.file_to_write(d.arg(0))),
             b"daemon" => set(&mut self.daemon, d, flag(d)?),
             b"seccomp" => set(&mut self.seccomp, d, flag(d)?),
+            b"core_dump_memory" => set(&mut self.core_dump_memory, d, flag(d)?),
             b"landlock" => set(&mut self.landlock, d, flag(d)?),
             b"master_process" => set(&mut self.master_process, d, flag(d)?),
             b"user" => {
@@ -165,6 +167,7 @@ impl Draft {
             worker_processes: self.worker_processes.unwrap_or(Some(1)),
             worker_rlimit_nofile: self.worker_rlimit_nofile,
             worker_rlimit_core: self.worker_rlimit_core,
+            core_dump_memory: self.core_dump_memory.unwrap_or(false),
             worker_connections: self.worker_connections.unwrap_or(DEFAULT_CONNECTIONS),
             worker_shutdown_timeout: self.worker_shutdown_timeout,
             event_method: self.event_method.unwrap_or_default(),

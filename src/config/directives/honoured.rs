@@ -77,7 +77,12 @@ pub(super) const ROWS: &[Row] = &[
         "worker_rlimit_core",
         M,
         ONE,
-        "size of core dumps, which hold keys; without it there are none",
+        "size of core dumps; without it there are none",
+    ),
+    flag(
+        "core_dump_memory",
+        M,
+        "core dumps hold memory, keys included; without it registers and the list of files (off)",
     ),
     words("worker_rlimit_nofile", M, ONE, "limit on open files"),
     words(
