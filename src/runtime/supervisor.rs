@@ -411,6 +411,11 @@ impl Supervisor {
         let remarks = loaded.remarks.clone();
         let watch = std::mem::take(&mut loaded.watch);
         let gateway = self.builder.finish(loaded, &self.logs)?;
+        // Before anything is published: threads and rings may not be had.
+        self.start_workers(workers).map_err(|error| {
+            let reason = super::pidfile::describe(&error);
+            Refusal::new(format!("not all workers could be started ({reason})"))
+        })?;
         report_lost_lines(&self.logs, &gateway);
         self.watch = watch;
         self.builder.metrics.took_up_configuration();
@@ -422,7 +427,7 @@ impl Supervisor {
             self.log(level(remark.level), format_args!("{}", RemarkLine(remark)));
         }
         self.adjust_workers()
-            .map_err(|error| Refusal::new(format!("not all workers could be started ({error})")))?;
+            .map_err(|error| Refusal::new(format!("not all workers could be told ({error})")))?;
         self.logs.close_unused();
         self.ask_for_status();
         Ok(())
@@ -469,14 +474,7 @@ impl Supervisor {
                 self.leaving.push(worker.handle);
             }
         }
-        while self.workers.len() < count {
-            let index = self.workers.len();
-            let handle = Handle::start(index, count, self.driver, Arc::clone(&self.published))?;
-            self.workers.push(Worker {
-                handle,
-                accepts: HashSet::new(),
-            });
-        }
+        self.start_workers(count)?;
         let keep: Vec<ListenAddress> = self
             .listening
             .iter()
@@ -503,6 +501,32 @@ impl Supervisor {
                 add,
                 keep: keep.clone(),
             });
+        }
+        Ok(())
+    }
+
+    /// Starts what is missing to this number. They accept nothing until they
+    /// are told to.
+    ///
+    /// # Errors
+    /// One cannot be started; then those before it are sent home.
+    fn start_workers(&mut self, count: usize) -> io::Result<()> {
+        let present = self.workers.len();
+        while self.workers.len() < count {
+            let index = self.workers.len();
+            match Handle::start(index, count, self.driver, Arc::clone(&self.published)) {
+                Ok(handle) => self.workers.push(Worker {
+                    handle,
+                    accepts: HashSet::new(),
+                }),
+                Err(error) => {
+                    for worker in self.workers.drain(present..) {
+                        worker.handle.tell(Command::Stop);
+                        self.leaving.push(worker.handle);
+                    }
+                    return Err(error);
+                }
+            }
         }
         Ok(())
     }

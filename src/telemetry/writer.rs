@@ -24,6 +24,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::Access;
+
 use self::destination::Destination;
 use super::clock;
 use super::error_log::Level;
@@ -63,6 +65,8 @@ pub struct LogFiles {
     syslog: OnceLock<Box<Self>>,
     /// What each thread does first.
     prepare: fn(),
+    /// Whether files that do not exist are made.
+    makes_files: bool,
 }
 
 #[derive(Debug)]
@@ -91,6 +95,17 @@ impl LogFiles {
             writer: Mutex::new(Writer::Idle(receiver)),
             syslog: OnceLock::new(),
             prepare: || {},
+            makes_files: true,
+        }
+    }
+
+    /// For a test of what could be opened: nothing is made. Root would leave
+    /// files behind that the service's own user cannot write to.
+    #[must_use]
+    pub fn making_nothing(self) -> Self {
+        Self {
+            makes_files: false,
+            ..self
         }
     }
 
@@ -162,12 +177,26 @@ impl LogFiles {
             Some(file) => Arc::clone(file),
             None => {
                 let destination = Destination::File(path.to_owned());
-                let file = Arc::new(LogFile::new(destination, Some(append(path)?)));
+                let file = Arc::new(LogFile::new(destination, Some(self.append(path)?)));
                 files.push(Arc::clone(&file));
                 file
             }
         };
         Ok(self.sink(file))
+    }
+
+    fn append(&self, path: &Path) -> io::Result<File> {
+        if self.makes_files || path.exists() {
+            return append(path);
+        }
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        rustix::fs::access(
+            folder.unwrap_or(Path::new(".")),
+            Access::WRITE_OK | Access::EXEC_OK,
+        )?;
+        append(Path::new("/dev/null"))
     }
 
     /// A syslog server. It need not be there; lines are lost until it is.

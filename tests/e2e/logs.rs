@@ -334,3 +334,22 @@ fn what_a_log_cannot_be_is_refused_in_the_words_of_nginx() {
         assert!(outcome.stderr.contains(message), "{directive}: {outcome:?}");
     }
 }
+
+#[test]
+fn a_test_makes_no_log_and_says_where_none_could_be_made() {
+    let mut site = Site::new();
+    let logging_to = |path: &str| {
+        http(&format!(
+            "server {{ listen 127.0.0.1:@HTTP@; access_log @DIR@/{path}; }}"
+        ))
+    };
+    assert!(site.check(&logging_to("new.log")).ok());
+    // Made by root, it would be in the way of the service's own user.
+    assert!(!site.file("new.log").exists() && !site.file("error.log").exists());
+    let outcome = site.check(&logging_to("nowhere/new.log"));
+    assert!(!outcome.ok(), "{outcome:?}");
+    assert!(
+        outcome.stderr.contains("nowhere/new.log\" failed (2"),
+        "{outcome:?}"
+    );
+}

@@ -69,6 +69,7 @@ mod scanners;
 mod sealed_keys;
 mod server_certificates;
 mod sessions;
+mod shortages;
 mod slow_peers;
 mod smuggling;
 mod soak;

@@ -1,0 +1,244 @@
+//! What the system runs out of, and clocks that jump: nobody is left half served.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use rustls::version::TLS13;
+
+use crate::support::client::{Connection, TlsClient, Trust};
+use crate::support::eventually;
+use crate::support::ringwall::{
+    CERTIFICATES, Daemon, HOST, MUTUAL, Ringwall, Site, binary, http, is_listening, is_running,
+    whole,
+};
+
+/// Sets a limit of the running process, and gives what it was.
+fn limit(ringwall: &Ringwall, resource: Resource, limit: Rlimit) -> Rlimit {
+    let pid = i32::try_from(ringwall.pid()).expect("a process id");
+    prlimit(Pid::from_raw(pid), resource, limit).expect("our child")
+}
+
+/// Of its memory, mapped or only reserved, in bytes.
+fn address_space(ringwall: &Ringwall) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", ringwall.pid()));
+    let status = status.expect("it runs");
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
+    let size = size.and_then(|size| size.trim().strip_suffix(" kB"));
+    size.and_then(|size| size.parse::<u64>().ok()).expect("kB") * 1024
+}
+
+fn get(ringwall: &Ringwall) -> String {
+    let mut connection = Connection::plain(ringwall.address("HTTP"));
+    connection.get("a", "/").text()
+}
+
+fn saying(workers: usize, what: &str) -> String {
+    whole(
+        &format!("worker_processes {workers};"),
+        "",
+        &format!("server {{ listen 127.0.0.1:@HTTP@; return 200 {what}; }}"),
+    )
+}
+
+#[test]
+fn a_reload_for_which_there_is_no_memory_leaves_the_old_configuration_whole() {
+    let mut ringwall = Site::new().start(&saying(1, "old"));
+    assert_eq!(get(&ringwall), "old");
+    let threads = ringwall.threads();
+    // Nothing more can be mapped: no stack of a thread, no ring.
+    let now = address_space(&ringwall);
+    let none = Rlimit {
+        current: Some(now),
+        maximum: None,
+    };
+    let before = limit(&ringwall, Resource::As, none);
+    ringwall.rewrite(&saying(4, "new"));
+    ringwall.reload();
+    ringwall.complaint_with(&[
+        "not all workers could be started",
+        "the old configuration stays in force",
+    ]);
+    for _ in 0..20 {
+        assert_eq!(get(&ringwall), "old");
+    }
+    eventually("workers that were started in vain have left", || {
+        (ringwall.threads() <= threads).then_some(())
+    });
+    limit(&ringwall, Resource::As, before);
+    ringwall.reload();
+    eventually("the new one is taken up once there is memory", || {
+        (get(&ringwall) == "new").then_some(())
+    });
+    assert!(ringwall.is_running());
+}
+
+#[test]
+fn clients_that_find_the_accept_queue_full_wait_and_are_all_served() {
+    const CLIENTS: usize = 6;
+    let ringwall = Site::new().start(&http(
+        "server { listen 127.0.0.1:@HTTP@ backlog=1; return 200 hello; }",
+    ));
+    let address = ringwall.address("HTTP");
+    ringwall.signal(Signal::STOP);
+    let (answered, answers) = mpsc::channel();
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let answered = answered.clone();
+            thread::spawn(move || {
+                let text = Connection::plain(address).get("a", "/").text();
+                answered.send(text).expect("somebody counts");
+            })
+        })
+        .collect();
+    eventually("the queue is full and somebody is not in it", || {
+        let (waiting, refused) = queue(address.port());
+        (waiting >= 2 && refused).then_some(())
+    });
+    assert!(answers.try_recv().is_err(), "nobody is there to answer");
+    ringwall.signal(Signal::CONT);
+    for _ in 0..CLIENTS {
+        // A client asks again after a second, then after two more.
+        let answer = answers.recv_timeout(Duration::from_secs(60));
+        assert_eq!(answer.expect("everybody is served"), "hello");
+    }
+    clients
+        .into_iter()
+        .for_each(|client| client.join().expect("served"));
+}
+
+/// How many connections wait on a listening socket, and whether one whose client
+/// is still asking is not among them (proc(5), /proc/net/tcp).
+fn queue(port: u16) -> (u64, bool) {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    let port = format!("{port:04X}");
+    let (mut waiting, mut asking) = (0, false);
+    for line in table.lines().skip(1) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (local, remote, state) = (fields[1], fields[2], fields[3]);
+        if state == "0A" && local.ends_with(&port) {
+            let queued = fields[4].split(':').nth(1).expect("two queues");
+            waiting = u64::from_str_radix(queued, 16).expect("a number");
+        }
+        // SYN_SENT; or SYN_RECV, where the client takes itself for connected.
+        asking |= state == "02" && remote.ends_with(&port);
+        asking |= state == "03" && local.ends_with(&port);
+    }
+    (waiting, asking)
+}
+
+/// A ringwall whose wall clock is wherever the test says, while the monotonic one
+/// goes on. Outside the sandbox: libfaketime reads the time from a file.
+struct Shifted {
+    ringwall: Daemon,
+    site: Site,
+    address: std::net::SocketAddr,
+}
+
+impl Shifted {
+    fn start(mut site: Site, content: &str) -> Self {
+        let configuration = whole(
+            "worker_processes 1; seccomp off; landlock off;",
+            "",
+            content,
+        );
+        site.write("ringwall.conf", &configuration);
+        let port = site.port("TLS");
+        let moment = site.write("moment", "+0d\n");
+        let library = library().expect("libfaketime");
+        Command::new(binary())
+            .arg("-p")
+            .arg(site.path())
+            .args(["-g", "daemon off;"])
+            .env("LD_PRELOAD", library)
+            .env("FAKETIME_TIMESTAMP_FILE", moment)
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary under test exists");
+        let pid_file = site.file("ringwall.pid");
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        eventually("it serves", || {
+            let pid = site.read("ringwall.pid");
+            (!pid.is_empty() && is_listening(port)).then_some(())
+        });
+        Self {
+            ringwall: Daemon::from_pid_file(&pid_file),
+            site,
+            address,
+        }
+    }
+
+    fn jump(&mut self, by: &str) {
+        let new = self.site.write("moment.new", &format!("{by}\n"));
+        // Whole, or the library makes nothing of it.
+        std::fs::rename(new, self.site.file("moment")).expect("ours");
+    }
+}
+
+fn library() -> Option<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").ok()?;
+    folders.filter_map(Result::ok).find_map(|folder| {
+        let library = folder.path().join("faketime/libfaketimeMT.so.1");
+        Path::exists(&library).then_some(library)
+    })
+}
+
+#[test]
+fn a_wall_clock_that_jumps_moves_certificates_and_dates_and_no_timeout() {
+    let (site, pki) = Site::with_pki();
+    let now = time::OffsetDateTime::now_utc();
+    let alice = pki.ca.client_with("alice", |params| {
+        params.not_before = now - time::Duration::days(30);
+        params.not_after = now + time::Duration::days(30);
+    });
+    let mut shifted = Shifted::start(
+        site,
+        &format!(
+            "ssl_session_timeout 1h; keepalive_timeout 1h;\n\
+             server {{ listen 127.0.0.1:@TLS@ ssl; server_name {HOST};\n\
+             {CERTIFICATES} {MUTUAL} return 200 hello; }}"
+        ),
+    );
+    let client = TlsClient::build(Trust::Ca(&pki.ca), Some(&alice), &[&TLS13]);
+    let address = shifted.address;
+    let connect = || client.connect(address, HOST);
+    let mut kept = connect().expect("a handshake");
+    // Half an hour either way: no wait is over early, none becomes longer.
+    for by in ["+30m", "-30m", "+0d"] {
+        shifted.jump(by);
+        assert_eq!(kept.get(HOST, "/").status, 200, "{by}");
+        let mut new = connect().unwrap_or_else(|error| panic!("{by}: {error}"));
+        assert_eq!(new.get(HOST, "/").status, 200, "{by}");
+    }
+    // Before the certificate's time and behind it nobody is admitted, by a whole
+    // handshake or by a ticket; and it is all over when the clock is right again.
+    for (by, days) in [("+60d", 60), ("-60d", -60)] {
+        shifted.jump(by);
+        eventually(&format!("{by}: the client is refused"), || {
+            let refused = connect().map_or(true, |mut new| new.try_get(HOST, "/").is_err());
+            refused.then_some(())
+        });
+        let then = now + time::Duration::days(days);
+        let stamp = format!("{}/{:02}/", then.year(), u8::from(then.month()));
+        eventually("the log has the clock's dates", || {
+            shifted
+                .site
+                .read("error.log")
+                .contains(&stamp)
+                .then_some(())
+        });
+        shifted.jump("+0d");
+        eventually(&format!("{by}: it is admitted again"), || {
+            let mut new = connect().ok()?;
+            (new.try_get(HOST, "/").ok()?.status == 200).then_some(())
+        });
+    }
+    assert!(is_running(shifted.ringwall.pid()));
+}
