@@ -18,10 +18,34 @@ fn build(site: &Site, folder: &str) -> PathBuf {
             binary().to_str().expect("UTF-8"),
             "--out",
             out.to_str().expect("UTF-8"),
+            "--quick",
         ],
     )
     .expect_ok();
     PathBuf::from(said.trim())
+}
+
+/// What the binary itself says that it is made of, as `cargo audit bin` reads it.
+fn crates_in(program: &Path, site: &Site) -> Vec<String> {
+    let list = site.file("dep-v0");
+    let dump = format!(".dep-v0={}", list.display());
+    let program = program.to_str().expect("UTF-8");
+    tools::run(
+        site.path(),
+        "objcopy",
+        &["--dump-section", &dump, program, "/dev/null"],
+    )
+    .expect_ok();
+    let unpack =
+        "import sys, zlib; print(zlib.decompress(open(sys.argv[1], 'rb').read()).decode())";
+    let list = list.to_str().expect("UTF-8");
+    let text = tools::run(site.path(), "python3", &["-c", unpack, list]).expect_ok();
+    let list: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let packages = list["packages"].as_array().expect("a list");
+    let names = packages
+        .iter()
+        .filter_map(|package| package["name"].as_str());
+    names.map(str::to_owned).collect()
 }
 
 #[test]
@@ -73,6 +97,38 @@ fn the_package_is_whole_and_the_same_bytes_every_time() {
         file.contains(".B proxy_pass\nhonoured; in location"),
         "{file}"
     );
+    let rows = tools::run(
+        site.path(),
+        program.to_str().expect("UTF-8"),
+        &["--directives"],
+    );
+    let rows = rows.expect_ok();
+    // | `proxy_pass` | location | honoured | … |
+    let names: Vec<&str> = rows
+        .lines()
+        .filter_map(|row| row.strip_prefix("| `")?.split('`').next())
+        .collect();
+    assert!(names.len() > 500, "{}", names.len());
+    for name in names {
+        assert!(
+            file.contains(&format!(".B {name}\n")),
+            "{name} is not in ringwall.conf(5)"
+        );
+    }
+    let completed = "source usr/share/bash-completion/completions/ringwall; \
+        COMP_WORDS=(ringwall -s re) COMP_CWORD=2; _ringwall; echo ${COMPREPLY[*]}";
+    let completed = tools::run(&installed, "bash", &["-c", completed]).expect_ok();
+    assert_eq!(completed, "reopen reload\n");
+    let rotation = fs::read_to_string(installed.join("etc/logrotate.d/ringwall")).expect("rules");
+    assert!(rotation.contains("kill -USR1") && unit.contains("LogsDirectory=ringwall"));
+    let listed = crates_in(&program, &site);
+    for name in ["ringwall", "rustls", "monoio", "aws-lc-sys"] {
+        assert!(
+            listed.iter().any(|known| known == name),
+            "{name}: {listed:?}"
+        );
+    }
+    assert!(!listed.iter().any(|known| known == "criterion"));
     let bill = fs::read(installed.join("usr/share/doc/ringwall/sbom.cdx.json")).expect("a bill");
     let bill: serde_json::Value = serde_json::from_slice(&bill).expect("JSON");
     let components = bill["components"].as_array().expect("a list");
