@@ -1,7 +1,7 @@
 //! What the system runs out of, and clocks that jump: nobody is left half served.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -12,8 +12,7 @@ use rustls::version::TLS13;
 use crate::support::client::{Connection, TlsClient, Trust};
 use crate::support::eventually;
 use crate::support::ringwall::{
-    CERTIFICATES, Daemon, HOST, MUTUAL, Ringwall, Site, binary, http, is_listening, is_running,
-    whole,
+    CERTIFICATES, HOST, MUTUAL, Ringwall, Site, binary, http, is_listening, whole,
 };
 
 /// Sets a limit of the running process, and gives what it was.
@@ -133,7 +132,7 @@ fn queue(port: u16) -> (u64, bool) {
 /// A ringwall whose wall clock is wherever the test says, while the monotonic one
 /// goes on. Outside the sandbox: libfaketime reads the time from a file.
 struct Shifted {
-    ringwall: Daemon,
+    child: Child,
     site: Site,
     address: std::net::SocketAddr,
 }
@@ -149,7 +148,7 @@ impl Shifted {
         let port = site.port("TLS");
         let moment = site.write("moment", "+0d\n");
         let library = library().expect("libfaketime");
-        Command::new(binary())
+        let child = Command::new(binary())
             .arg("-p")
             .arg(site.path())
             .args(["-g", "daemon off;"])
@@ -162,14 +161,13 @@ impl Shifted {
             .stderr(Stdio::null())
             .spawn()
             .expect("the binary under test exists");
-        let pid_file = site.file("ringwall.pid");
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
         eventually("it serves", || {
             let pid = site.read("ringwall.pid");
             (!pid.is_empty() && is_listening(port)).then_some(())
         });
         Self {
-            ringwall: Daemon::from_pid_file(&pid_file),
+            child,
             site,
             address,
         }
@@ -179,6 +177,13 @@ impl Shifted {
         let new = self.site.write("moment.new", &format!("{by}\n"));
         // Whole, or the library makes nothing of it.
         std::fs::rename(new, self.site.file("moment")).expect("ours");
+    }
+}
+
+impl Drop for Shifted {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -240,5 +245,6 @@ fn a_wall_clock_that_jumps_moves_certificates_and_dates_and_no_timeout() {
             (new.try_get(HOST, "/").ok()?.status == 200).then_some(())
         });
     }
-    assert!(is_running(shifted.ringwall.pid()));
+    let ended = shifted.child.try_wait().expect("our child");
+    assert_eq!(ended, None, "it goes on");
 }
