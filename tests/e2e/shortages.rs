@@ -76,6 +76,33 @@ fn a_reload_for_which_there_is_no_memory_leaves_the_old_configuration_whole() {
 }
 
 #[test]
+fn without_memory_for_rings_it_serves_on_epoll_and_says_so() {
+    let mut site = Site::new();
+    site.write("ringwall.conf", &saying(2, "hello"));
+    let port = site.port("HTTP");
+    // Who may lock memory is not held to the limit: 16 KiB.
+    let line = "ulimit -l 16; exec setpriv --bounding-set=-ipc_lock --inh-caps=-ipc_lock \
+                \"$0\" -p \"$1\" -g 'daemon off;'";
+    let child = Command::new("sh")
+        .args(["-c", line])
+        .arg(binary())
+        .arg(site.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a shell");
+    let _started = Started(child);
+    eventually("it serves", || is_listening(port).then_some(()));
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    assert_eq!(Connection::plain(address).get("a", "/").text(), "hello");
+    eventually("the log says why", || {
+        let said = "io_uring is refused by this system (12: Cannot allocate memory; \
+                    RLIMIT_MEMLOCK may be too low), using epoll";
+        site.read("error.log").contains(said).then_some(())
+    });
+}
+
+#[test]
 fn clients_that_find_the_accept_queue_full_wait_and_are_all_served() {
     const CLIENTS: usize = 6;
     let ringwall = Site::new().start(&http(
@@ -132,7 +159,7 @@ fn queue(port: u16) -> (u64, bool) {
 /// A ringwall whose wall clock is wherever the test says, while the monotonic one
 /// goes on. Outside the sandbox: libfaketime reads the time from a file.
 struct Shifted {
-    child: Child,
+    child: Started,
     site: Site,
     address: std::net::SocketAddr,
 }
@@ -167,7 +194,7 @@ impl Shifted {
             (!pid.is_empty() && is_listening(port)).then_some(())
         });
         Self {
-            child,
+            child: Started(child),
             site,
             address,
         }
@@ -180,10 +207,13 @@ impl Shifted {
     }
 }
 
-impl Drop for Shifted {
+/// Ends with its test.
+struct Started(Child);
+
+impl Drop for Started {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -245,6 +275,6 @@ fn a_wall_clock_that_jumps_moves_certificates_and_dates_and_no_timeout() {
             (new.try_get(HOST, "/").ok()?.status == 200).then_some(())
         });
     }
-    let ended = shifted.child.try_wait().expect("our child");
+    let ended = shifted.child.0.try_wait().expect("our child");
     assert_eq!(ended, None, "it goes on");
 }
