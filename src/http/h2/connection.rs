@@ -955,6 +955,12 @@ impl<S> Connection<S> {
         self.is_in_fields
     }
 
+    /// Whether the body of any request is still on its way.
+    #[must_use]
+    pub fn expects_data(&self) -> bool {
+        self.streams.iter().any(|stream| stream.takes)
+    }
+
     /// Whether the connection's own window is open.
     #[must_use]
     pub fn has_window(&self) -> bool {

@@ -110,6 +110,10 @@ impl<S> Streams<S> {
         self.open.get_mut(place)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Stream<S>> {
+        self.open.iter()
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Stream<S>> {
         self.open.iter_mut()
     }

@@ -197,6 +197,11 @@ async fn receive(mut rx: Rx<'_>, front: &RefCell<Front<'_>>, mux: &Mux) -> Ended
             false => Poll::Ready(()),
         })
         .await;
+        if want != Class::Small && !mux.expects_data() {
+            // No body is on its way: what waits, maybe for long, waits with the
+            // smallest buffer there is.
+            want = Class::Small;
+        }
         match rx.fill(want, Duration::MAX).await {
             Ok(0) => return Ended::Closed,
             Ok(read) => want = wanted_after(read),
@@ -420,6 +425,8 @@ impl Front<'_> {
         // Armed anew, it must be listened to anew.
         if self.deadline.poll(context) == Wait::Nudged {
             self.look_about();
+            // What there may be to say leaves by another turn.
+            context.waker().wake_by_ref();
         }
     }
 }
@@ -431,5 +438,20 @@ impl HttpConnection {
             let message = format_args!("{what} while processing HTTP/2 connection");
             self.log(server, Level::Info, message);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_size<A, B, F: Future>(_: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn what_an_idle_connection_of_http2_adds_is_small() {
+        let size = future_size(serve) + size_of::<Mux>();
+        assert!(size <= 3 << 10, "{size} bytes");
     }
 }

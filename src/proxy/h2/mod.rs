@@ -10,6 +10,7 @@
 mod body;
 pub(super) mod front;
 pub(crate) mod io;
+mod lane;
 mod mux;
 mod outgoing;
 mod sink;

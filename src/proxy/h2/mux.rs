@@ -23,10 +23,9 @@ use crate::http::h2::connection::{Broken, Connection, Event, Gone, Limits, Room}
 use crate::http::h2::fields::Draft;
 use crate::http::h2::frame::Reason;
 use crate::http::h2::hpack::Encoder;
-use crate::net::buffers::{Buffer, Class, Gaps, SEGMENTS_EACH, Segments};
-use crate::proxy::exchange::Piece;
-use crate::tls::record::{HEADROOM, TAILROOM};
+use crate::net::buffers::{Gaps, SEGMENTS_EACH, Segments};
 
+use super::lane::Lane;
 use super::outgoing::{Outbox, Written};
 
 /// What of bodies may wait to be sent: one bulk buffer, so that the next can be
@@ -63,117 +62,6 @@ struct State {
     turn: Option<u32>,
     /// The connection is over: nobody hears anything any more.
     is_over: bool,
-}
-
-/// A stream's end of the connection.
-#[derive(Default)]
-pub(super) struct Lane {
-    /// The stream's task.
-    waker: RefCell<Option<Waker>>,
-    /// Received and not taken.
-    pieces: RefCell<VecDeque<Piece>>,
-    /// Bytes received and not granted anew.
-    held: Cell<usize>,
-    /// Nothing more comes.
-    has_ended: Cell<bool>,
-    /// The stream is over before its end.
-    is_gone: Cell<bool>,
-    /// In line.
-    is_queued: Cell<bool>,
-}
-
-impl Lane {
-    fn wake(&self) {
-        // Taken, so that nothing is woken twice in vain.
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-
-    fn listen(&self, context: &Context<'_>) {
-        let mut waker = self.waker.borrow_mut();
-        match &*waker {
-            Some(known) if known.will_wake(context.waker()) => {}
-            _ => *waker = Some(context.waker().clone()),
-        }
-    }
-
-    /// The next part of the body, or `None` at its end.
-    pub(super) fn poll_piece(&self, context: &Context<'_>) -> Poll<Result<Option<Piece>, Gone>> {
-        if let Some(piece) = self.pieces.borrow_mut().pop_front() {
-            return Poll::Ready(Ok(Some(piece)));
-        }
-        if self.has_ended.get() {
-            return Poll::Ready(Ok(None));
-        }
-        if self.is_gone.get() {
-            return Poll::Ready(Err(Gone));
-        }
-        self.listen(context);
-        Poll::Pending
-    }
-
-    /// Whether the stream is over, or its connection.
-    pub(super) fn poll_gone(&self, context: &Context<'_>) -> Poll<()> {
-        if self.is_gone.get() {
-            return Poll::Ready(());
-        }
-        self.listen(context);
-        Poll::Pending
-    }
-
-    /// Whether a part of the body is here.
-    pub(super) fn has_piece(&self) -> bool {
-        !self.pieces.borrow().is_empty()
-    }
-
-    /// Bytes of the body that are here.
-    pub(super) fn waiting(&self) -> usize {
-        let pieces = self.pieces.borrow();
-        pieces.iter().map(|piece| piece.range.len()).sum()
-    }
-
-    /// Whether all of the body has come.
-    pub(super) fn has_ended(&self) -> bool {
-        self.has_ended.get()
-    }
-
-    /// Whether all of the body has come, and been taken.
-    pub(super) fn is_finished(&self) -> bool {
-        self.has_ended.get() && !self.has_piece()
-    }
-
-    /// Keeps a part of the body, behind what is there.
-    fn keep(&self, mut bytes: &[u8]) {
-        self.held.set(self.held.get() + bytes.len());
-        let mut pieces = self.pieces.borrow_mut();
-        if let Some(last) = pieces.back_mut() {
-            let end = last.range.end;
-            let room = last.buffer.len().saturating_sub(end + TAILROOM);
-            let (now, later) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
-            if let Some(target) = last.buffer.get_mut(end..end + now.len()) {
-                target.copy_from_slice(now);
-                last.range.end += now.len();
-                bytes = later;
-            }
-        }
-        while !bytes.is_empty() {
-            // Whoever is behind gets more at a time.
-            let wanted = match pieces.is_empty() {
-                true => HEADROOM + bytes.len() + TAILROOM,
-                false => Class::Large.size(),
-            };
-            let mut buffer = Buffer::for_size(wanted);
-            let room = buffer.len() - HEADROOM - TAILROOM;
-            let (now, later) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
-            let range = HEADROOM..HEADROOM + now.len();
-            if let Some(target) = buffer.get_mut(range.clone()) {
-                target.copy_from_slice(now);
-            }
-            pieces.push_back(Piece { buffer, range });
-            bytes = later;
-        }
-    }
 }
 
 impl Mux {
@@ -503,6 +391,11 @@ impl Mux {
         self.state.borrow().core.is_in_fields()
     }
 
+    /// Whether a request's body is on its way.
+    pub(super) fn expects_data(&self) -> bool {
+        self.state.borrow().core.expects_data()
+    }
+
     /// The client has been told the last stream, and that is over.
     pub(super) fn is_done(&self) -> bool {
         self.active.get() == 0 && self.state.borrow().core.is_done()
@@ -547,3 +440,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

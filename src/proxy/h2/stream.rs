@@ -23,7 +23,8 @@ use crate::proxy::worker::{Registration, View, Worker};
 use crate::telemetry::error_log::Level;
 
 use super::body::H2Body;
-use super::mux::{Lane, Mux};
+use super::lane::Lane;
+use super::mux::Mux;
 use super::sink::{Facts, H2Sink};
 
 /// A request that has come, and all that it needs: its connection may be gone

@@ -400,6 +400,7 @@ fn a_body_is_handed_on_as_it_comes_without_its_padding() {
         (&b"helloabcde"[..], 1, bytes.len())
     );
     assert_eq!(server.core.streams(), 1);
+    assert!(!server.core.expects_data());
     server.respond(1, true).unwrap();
     assert_eq!(server.core.streams(), 0);
 }

@@ -1,0 +1,124 @@
+//! What a stream's task waits for: the parts of its request's body, window and
+//! turn for its answer, and the end that its client may bring about.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+
+use crate::http::h2::connection::Gone;
+use crate::net::buffers::{Buffer, Class};
+use crate::proxy::exchange::Piece;
+use crate::tls::record::{HEADROOM, TAILROOM};
+
+/// A stream's end of the connection.
+#[derive(Default)]
+pub(super) struct Lane {
+    /// The stream's task.
+    waker: RefCell<Option<Waker>>,
+    /// Received and not taken.
+    pieces: RefCell<VecDeque<Piece>>,
+    /// Bytes received and not granted anew.
+    pub(super) held: Cell<usize>,
+    /// Nothing more comes.
+    pub(super) has_ended: Cell<bool>,
+    /// The stream is over before its end.
+    pub(super) is_gone: Cell<bool>,
+    /// In line.
+    pub(super) is_queued: Cell<bool>,
+}
+
+impl Lane {
+    /// Wakes the stream's task.
+    pub(super) fn wake(&self) {
+        // Taken, so that nothing is woken twice in vain.
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Of the stream's task.
+    pub(super) fn listen(&self, context: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        match &*waker {
+            Some(known) if known.will_wake(context.waker()) => {}
+            _ => *waker = Some(context.waker().clone()),
+        }
+    }
+
+    /// The next part of the body, or `None` at its end.
+    pub(super) fn poll_piece(&self, context: &Context<'_>) -> Poll<Result<Option<Piece>, Gone>> {
+        if let Some(piece) = self.pieces.borrow_mut().pop_front() {
+            return Poll::Ready(Ok(Some(piece)));
+        }
+        if self.has_ended.get() {
+            return Poll::Ready(Ok(None));
+        }
+        if self.is_gone.get() {
+            return Poll::Ready(Err(Gone));
+        }
+        self.listen(context);
+        Poll::Pending
+    }
+
+    /// Whether the stream is over, or its connection.
+    pub(super) fn poll_gone(&self, context: &Context<'_>) -> Poll<()> {
+        if self.is_gone.get() {
+            return Poll::Ready(());
+        }
+        self.listen(context);
+        Poll::Pending
+    }
+
+    /// Whether a part of the body is here.
+    pub(super) fn has_piece(&self) -> bool {
+        !self.pieces.borrow().is_empty()
+    }
+
+    /// Bytes of the body that are here.
+    pub(super) fn waiting(&self) -> usize {
+        let pieces = self.pieces.borrow();
+        pieces.iter().map(|piece| piece.range.len()).sum()
+    }
+
+    /// Whether all of the body has come.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.get()
+    }
+
+    /// Whether all of the body has come, and been taken.
+    pub(super) fn is_finished(&self) -> bool {
+        self.has_ended.get() && !self.has_piece()
+    }
+
+    /// Keeps a part of the body, behind what is there.
+    pub(super) fn keep(&self, mut bytes: &[u8]) {
+        self.held.set(self.held.get() + bytes.len());
+        let mut pieces = self.pieces.borrow_mut();
+        if let Some(last) = pieces.back_mut() {
+            let end = last.range.end;
+            let room = last.buffer.len().saturating_sub(end + TAILROOM);
+            let (now, later) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
+            if let Some(target) = last.buffer.get_mut(end..end + now.len()) {
+                target.copy_from_slice(now);
+                last.range.end += now.len();
+                bytes = later;
+            }
+        }
+        while !bytes.is_empty() {
+            // Whoever is behind gets more at a time.
+            let wanted = match pieces.is_empty() {
+                true => HEADROOM + bytes.len() + TAILROOM,
+                false => Class::Large.size(),
+            };
+            let mut buffer = Buffer::for_size(wanted);
+            let room = buffer.len() - HEADROOM - TAILROOM;
+            let (now, later) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
+            let range = HEADROOM..HEADROOM + now.len();
+            if let Some(target) = buffer.get_mut(range.clone()) {
+                target.copy_from_slice(now);
+            }
+            pieces.push_back(Piece { buffer, range });
+            bytes = later;
+        }
+    }
+}
