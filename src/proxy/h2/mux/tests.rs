@@ -110,6 +110,8 @@ fn who_has_no_room_waits_in_line_and_each_gets_its_turn() {
         while let Some(place) = lanes.iter().position(|lane| turn(&mux, lane).is_some()) {
             mux.send_data(lanes[place].0, &part, false).unwrap();
             order.push(lanes[place].0);
+            // It has more, as the others have.
+            assert!(turn(&mux, &lanes[place]).is_none());
         }
     }
     assert!(order.len() >= 12, "{order:?}");
