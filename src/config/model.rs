@@ -37,12 +37,16 @@ mod reach;
 
 pub use health::{HealthCheck, StatusSet};
 pub use link::{ProxyLink, ProxyProtocol};
-pub use names::{ParsedUrl, ResolverId, ResolverSettings, UpstreamNames, UrlTarget};
+pub use names::{
+    NamedServer, NamedServers, ParsedUrl, ResolverId, ResolverSettings, UpstreamNames, UrlTarget,
+};
 pub use parting::{Lingering, Parting};
 pub use reach::Reach;
 pub(crate) use reach::{fixed_folder, fixed_part};
 
-pub use balancing::{BalanceMethod, Conditions, NextUpstream, Sticky, StickyCookie, StickyExpires};
+pub use balancing::{
+    BalanceMethod, Conditions, NextUpstream, Sticky, StickyCookie, StickyExpires, StickySessions,
+};
 pub use files::*;
 pub use gzip::*;
 
@@ -839,6 +843,8 @@ pub struct Upstream {
     pub name: Box<str>,
     /// In file order, one entry per address.
     pub peers: Vec<UpstreamPeer>,
+    /// Further ones, which are found while serving.
+    pub named: Option<Box<NamedServers>>,
     /// Round robin, `least_conn`, `ip_hash`, `hash` or `random`.
     pub method: BalanceMethod,
     /// `sticky`.
@@ -856,11 +862,17 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// Whether it has backends of its own, if only by name.
+    pub fn has_servers(&self) -> bool {
+        !self.peers.is_empty() || self.named.is_some()
+    }
+
     /// One whose connections are closed after each request.
     pub fn unpooled(name: &str, peers: Vec<UpstreamPeer>) -> Self {
         Self {
             name: name.into(),
             peers,
+            named: None,
             method: BalanceMethod::RoundRobin,
             sticky: None,
             zone: false,

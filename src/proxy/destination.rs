@@ -118,13 +118,14 @@ async fn resolve(
     let deadline = Deadline::new();
     deadline.arm(location.resolver_timeout);
     let outcome = deadline.run(resolver.resolve(name)).await;
-    let addresses = outcome.unwrap_or(Err(ResolveError::TimedOut));
-    let addresses = addresses.map_err(|error| {
+    let outcome = outcome.unwrap_or(Err(ResolveError::TimedOut));
+    let found = outcome.map_err(|error| {
         let message = format_args!("{name} could not be resolved {error}");
         log::request_error(request, Level::Error, message);
         Failure::Status(502)
     })?;
-    let mut addresses: Vec<_> = addresses
+    let mut addresses: Vec<_> = found
+        .addresses
         .iter()
         .map(|ip| UpstreamAddress::Inet(SocketAddr::new(*ip, port)))
         .collect();

@@ -132,20 +132,20 @@ pub(crate) async fn forward<W: Way, B: BodySource, S: ResponseSink>(
     let next = &proxy.next_upstream;
     let mut way = W::default();
     let local = link::local_address(request, proxy);
-    let mut selection = upstream.group.select(request, next.tries);
+    let present = upstream.present();
+    let group = &present.group;
+    let mut selection = group.select(request, next.tries);
     let began = Instant::now();
     let in_time = || next.timeout.is_zero() || began.elapsed() < next.timeout;
     loop {
-        let Some(lease) = upstream
-            .group
-            .choose(&mut selection, request, Instant::now())
-        else {
+        let Some(lease) = group.choose(&mut selection, request, Instant::now()) else {
             return Err(no_live_upstream(request, upstream));
         };
         request.answer.sticky_cookie = lease.set_cookie(request);
+        request.answer.learner = lease.learner(&selection);
         let peer = &Rc::clone(lease.peer());
         let repeatable = is_repeatable(request, proxy, body);
-        let measured = upstream.metrics.begin(lease.index());
+        let measured = present.cells.begin(lease.index());
         // While there is somebody else to ask, the answers that are listed
         // are not taken.
         let unwelcome = if repeatable && selection.may_go_on() && in_time() {
@@ -162,8 +162,14 @@ pub(crate) async fn forward<W: Way, B: BodySource, S: ResponseSink>(
             reach: Reach::Any,
         };
         let tried = W::try_peer(request, proxy, &target, &mut way, body, sink).await;
+        let blamed = tried.as_ref().err().and_then(|trouble| trouble.reason);
+        if let Some(learner) = request.answer.learner.take()
+            && blamed.is_none()
+        {
+            learner.learn(request);
+        }
         let Err(trouble) = tried else { return Ok(()) };
-        let Some(reason) = trouble.reason else {
+        let Some(reason) = blamed else {
             return Err(trouble.failure);
         };
         if !reason.spares_the_peer() {

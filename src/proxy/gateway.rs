@@ -21,7 +21,7 @@ use crate::tls::certs::CertificateInfo;
 use crate::tls::server::TlsHost;
 use crate::tls::upstream::UpstreamTls;
 
-use super::balance::state::Registry;
+use super::balance::members::Registry;
 use super::limits::Tables;
 
 /// A configuration ready to serve.
@@ -140,6 +140,12 @@ impl Gateway {
             access_index,
             error_logs,
         })
+    }
+
+    /// Goes on with what was found out under an older configuration.
+    pub fn inherit(&mut self, older: &Self) {
+        self.registry
+            .inherit(&self.config, &older.registry, &older.config);
     }
 
     /// The block with this index.

@@ -1,14 +1,10 @@
 //! `health_check`: one worker asks every peer now and then how it is, and all
 //! go by the answer.
-//!
-//! Who asks is settled by a [`Board`] that all workers share: the one that
-//! writes its name there, and keeps doing so. If it ends, another takes over.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config::{HealthCheck, UpstreamAddress, UpstreamPeer};
 use crate::http::h1::parse::{HeadLimits, Status, parse_response};
@@ -19,13 +15,12 @@ use crate::net::socket::Socket;
 use crate::net::spawn::spawn;
 use crate::telemetry::error_log::Level;
 
-use super::balance::state::{GroupState, Moment, PeerState, Verdict};
+use super::balance::members::Members;
+use super::balance::state::{PeerState, Verdict};
+use super::board;
 use super::gateway::Gateway;
 use super::input::Input;
 use super::transport::Transport;
-
-/// After so much silence the one who asks is taken to have ended.
-const SILENCE: Duration = Duration::from_secs(2);
 
 /// The longest head of an answer, as for requests.
 const HEAD: HeadLimits = HeadLimits {
@@ -33,33 +28,6 @@ const HEAD: HeadLimits = HeadLimits {
     total: 16 << 10,
     fields: 256,
 };
-
-/// Which worker asks.
-#[derive(Debug, Default)]
-pub(crate) struct Board {
-    /// 0 for nobody.
-    asker: AtomicU64,
-    /// When it was last seen, as [`Moment`] counts.
-    seen: AtomicU64,
-}
-
-impl Board {
-    /// Whether it is this worker that asks, now and until its next call.
-    fn is_mine(&self, worker: u64, now: Moment) -> bool {
-        let asker = self.asker.load(Ordering::Acquire);
-        let seen = self.seen.load(Ordering::Acquire);
-        let mine = asker == worker
-            || ((asker == 0 || now.since(seen) > SILENCE)
-                && self
-                    .asker
-                    .compare_exchange(asker, worker, Ordering::AcqRel, Ordering::Relaxed)
-                    .is_ok());
-        if mine {
-            self.seen.store(now.count(), Ordering::Release);
-        }
-        mine
-    }
-}
 
 /// When each peer is to be asked next; `None` while it is being asked.
 type Due = Rc<RefCell<Option<Instant>>>;
@@ -74,14 +42,13 @@ pub(crate) struct Checks {
 #[derive(Debug)]
 struct Check {
     config: HealthCheck,
+    /// Whom `peers` is made of.
+    members: RefCell<Arc<Members>>,
     /// The state, the peer and when to ask it.
-    peers: Vec<(Arc<PeerState>, UpstreamPeer, Due)>,
+    peers: RefCell<Vec<(Arc<PeerState>, UpstreamPeer, Due)>>,
     /// The upstream's name.
     name: Box<str>,
 }
-
-/// Workers are told apart by numbers of their own.
-static WORKERS: AtomicU64 = AtomicU64::new(0);
 
 impl Checks {
     /// `None` where nothing is checked.
@@ -92,31 +59,28 @@ impl Checks {
         }
         let check = |config: &HealthCheck| {
             let upstream = gateway.config.upstreams.get(config.upstream)?;
-            let state: Arc<GroupState> = gateway.registry.join(config.upstream, upstream);
-            let states = state.peers.iter().map(Arc::clone);
-            let now = Instant::now();
-            let peers = states.zip(upstream.peers.iter().cloned());
-            Some(Check {
+            let check = Check {
                 config: config.clone(),
-                peers: peers
-                    .map(|(state, peer)| (state, peer, Rc::new(RefCell::new(Some(now)))))
-                    .collect(),
+                members: RefCell::default(),
+                peers: RefCell::default(),
                 name: upstream.name.clone(),
-            })
+            };
+            Some(check)
         };
         Some(Self {
-            worker: WORKERS.fetch_add(1, Ordering::Relaxed) + 1,
+            worker: board::number(),
             checks: all.iter().filter_map(check).collect(),
         })
     }
 
     /// Asks whom it is time to ask, if that is this worker's part.
     pub(crate) fn tick(&self, gateway: &Arc<Gateway>, now: Instant) {
-        if !gateway.registry.board.is_mine(self.worker, Moment::at(now)) {
+        if !gateway.registry.checkers.is_mine(self.worker, now) {
             return;
         }
         for check in &self.checks {
-            for (state, peer, due) in &check.peers {
+            check.follow(gateway, now);
+            for (state, peer, due) in &*check.peers.borrow() {
                 let is_due = due.borrow().is_some_and(|due| due <= now) && !peer.down;
                 if !is_due {
                     continue;
@@ -136,6 +100,37 @@ impl Checks {
                 spawn(task, |_| {});
             }
         }
+    }
+}
+
+impl Check {
+    /// Whoever is new is asked at once, and who has left no more.
+    fn follow(&self, gateway: &Gateway, now: Instant) {
+        let id = self.config.upstream;
+        let Some(upstream) = gateway.config.upstreams.get(id) else {
+            return;
+        };
+        let (members, _) = gateway.registry.join(id, upstream);
+        if Arc::ptr_eq(&members, &self.members.borrow()) {
+            return;
+        }
+        let mut peers = self.peers.borrow_mut();
+        let due = |state: &Arc<PeerState>| {
+            let mut known = peers.iter();
+            let known = known.find(|(known, _, _)| Arc::ptr_eq(known, state));
+            known.map_or_else(
+                || Rc::new(RefCell::new(Some(now))),
+                |(_, _, due)| Rc::clone(due),
+            )
+        };
+        let next = members.iter().map(|member| {
+            let due = due(&member.state);
+            (Arc::clone(&member.state), member.peer.clone(), due)
+        });
+        let next = next.collect();
+        *peers = next;
+        drop(peers);
+        *self.members.borrow_mut() = members;
     }
 }
 
@@ -207,23 +202,5 @@ async fn status_of(check: &HealthCheck, peer: &UpstreamPeer) -> Option<u16> {
             Ok(0) | Err(_) => return None,
             Ok(_) => {}
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_worker_asks_until_it_falls_silent() {
-        let board = Board::default();
-        let start = Instant::now();
-        let at = |seconds| Moment::at(start + Duration::from_secs(seconds));
-        assert!(board.is_mine(1, at(0)));
-        assert!(!board.is_mine(2, at(1)));
-        assert!(board.is_mine(1, at(2)));
-        assert!(!board.is_mine(2, at(3)));
-        assert!(board.is_mine(2, at(5)));
-        assert!(!board.is_mine(1, at(5)));
     }
 }

@@ -6,19 +6,18 @@ use std::time::{Duration, Instant};
 use crate::http::head::{FieldId, Method};
 use crate::net::{buffers, operations};
 use crate::telemetry::metrics::{
-    Expiry, Facts, Format, LabelLists, Lost, PeerMetrics, ServerMetrics, UpstreamMetrics,
-    WorkerMetrics,
+    Expiry, Facts, Format, LabelLists, Lost, PeerMetrics, ServerMetrics, WorkerMetrics,
 };
 use crate::tls::client_auth::RefusalReason;
 use crate::tls::resumption::Source;
 
+use super::balance::Group;
 use super::exchange::ResponseSink;
 use super::forward::Failure;
 use super::gateway::Gateway;
 use super::handshake::{Accepted, Rejected};
 use super::request::{Addressee, Request};
 use super::respond;
-use super::worker::UpstreamState;
 
 /// Why a handshake came to nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +128,7 @@ pub(crate) fn answered(request: &Request<'_>) {
         if matches!(attempt.addressee, Addressee::Nobody(_)) {
             continue;
         }
-        let metrics = &upstream.metrics.upstream;
+        let metrics = &upstream.metrics;
         if index > 0 {
             metrics.retries.increment();
         }
@@ -166,20 +165,18 @@ impl ViewMetrics {
     }
 }
 
-/// The cells of an upstream and of its peers, by their index.
+/// The cells of an upstream's peers, by their index.
 #[derive(Debug, Default)]
-pub(crate) struct UpstreamCells {
-    upstream: Arc<UpstreamMetrics>,
+pub(crate) struct PeerCells {
     peers: Vec<Arc<PeerMetrics>>,
 }
 
-impl UpstreamCells {
-    pub(crate) fn new(metrics: &WorkerMetrics, config: &crate::config::Upstream) -> Self {
-        let peers = config.peers.iter();
+impl PeerCells {
+    pub(crate) fn new(metrics: &WorkerMetrics, upstream: &str, group: &Group) -> Self {
+        let peers = group.peers();
         Self {
-            upstream: metrics.upstream(&config.name),
             peers: peers
-                .map(|peer| metrics.peer(&config.name, &peer.address.to_string()))
+                .map(|peer| metrics.peer(upstream, &peer.address.to_string()))
                 .collect(),
         }
     }
@@ -195,12 +192,9 @@ impl UpstreamCells {
     }
 
     /// What is looked at now and then.
-    pub(crate) fn sample(&self, state: &UpstreamState, now: Instant) {
-        self.upstream
-            .idle
-            .set((state.pool.len() + state.streams.len()) as u64);
+    pub(crate) fn sample(&self, group: &Group, now: Instant) {
         for (index, peer) in self.peers.iter().enumerate() {
-            peer.benched.set(state.group.is_benched(index, now).into());
+            peer.benched.set(group.is_benched(index, now).into());
         }
     }
 }

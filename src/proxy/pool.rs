@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Upstream, UpstreamAddress};
 
+use super::balance::Group;
 use super::transport::Transport;
 
 /// A connection to a backend.
@@ -163,16 +164,19 @@ impl Pool {
 
     /// Takes over what an older pool holds to peers that still exist: a
     /// reload need not cost handshakes.
-    pub(crate) fn inherit(&self, older: &Self, upstream: &Upstream) {
+    pub(crate) fn inherit(&self, older: &Self, group: &Group) {
         let mut idle = self.idle.borrow_mut();
         let mut old = older.idle.borrow_mut();
-        let kept = old.drain(..).filter(|(connection, _)| {
-            upstream
-                .peers
-                .iter()
-                .any(|peer| peer.address == connection.key.address)
-        });
+        let kept = old
+            .drain(..)
+            .filter(|(connection, _)| group.has(&connection.key.address));
         idle.extend(kept.take(self.limits.idle));
+    }
+
+    /// Closes what leads to peers that have left.
+    pub(crate) fn keep_only(&self, group: &Group) {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|(connection, _)| group.has(&connection.key.address));
     }
 
     /// The most recently used connection to `address`, made under exactly this

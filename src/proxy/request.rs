@@ -20,6 +20,7 @@ use crate::tls::client_auth::{UnverifiedClient, VerifiedClient};
 use crate::tls::client_hello::Offer;
 use crate::tls::upstream::UpstreamTls;
 
+use super::balance::Learner;
 use super::destination::Destination;
 use super::limits::Limited;
 use super::pool::LinkFacts;
@@ -246,6 +247,8 @@ pub(crate) struct Answer {
     pub(crate) upstream_fields: RecordedFields,
     /// The value of the cookie that binds the client to its backend.
     pub(crate) sticky_cookie: Option<Vec<u8>>,
+    /// Who is to be told of the answer, where `sticky learn` is said.
+    pub(crate) learner: Option<Box<Learner>>,
 }
 
 impl<'a> Request<'a> {

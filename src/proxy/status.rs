@@ -72,12 +72,14 @@ fn upstreams(request: &Request<'_>) -> Value {
     let count = view.gateway.config.upstreams.len();
     let known = (0..count).filter_map(|id| view.upstream(id));
     // Those of a relay have no addresses of their own.
-    let named = known.filter(|upstream| !upstream.config.peers.is_empty());
+    let named = known.filter(|upstream| upstream.config.has_servers());
     let states = named.map(|upstream| {
-        let peers = upstream.config.peers.iter().enumerate();
+        let present = upstream.present();
+        let group = &present.group;
+        let peers = group.peers().enumerate();
         let servers: Vec<Value> = peers
             .map(|(index, peer)| {
-                let up = !peer.down && !upstream.group.is_benched(index, now);
+                let up = !peer.down && !group.is_benched(index, now);
                 json!({
                     "address": peer.address.to_string(),
                     "status": if up { "up" } else { "down" },

@@ -25,6 +25,7 @@ use h2::client::{self, SendRequest};
 use crate::config::{Upstream, UpstreamAddress};
 use crate::net::spawn::spawn;
 
+use super::balance::Group;
 use super::h2::io::{Pipe, drive};
 use super::pool::{Connection, Key, Limits, LinkFacts, TlsKeyRef};
 use super::transport::{Linger, Transport, TransportError};
@@ -79,14 +80,24 @@ impl StreamPool {
     }
 
     /// Takes over what an older pool holds to peers that still exist.
-    pub(crate) fn inherit(&self, older: &Self, upstream: &Upstream) {
+    pub(crate) fn inherit(&self, older: &Self, group: &Group) {
         let mut old = older.open.borrow_mut();
-        let (kept, gone): (Vec<_>, Vec<_>) = old.drain(..).partition(|link| {
-            let mut peers = upstream.peers.iter();
-            peers.any(|peer| peer.address == link.key.address)
-        });
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            old.drain(..).partition(|link| group.has(&link.key.address));
         gone.iter().for_each(|link| link.retire());
         self.open.borrow_mut().extend(kept);
+    }
+
+    /// Lets go of what leads to peers that have left.
+    pub(crate) fn keep_only(&self, group: &Group) {
+        let mut open = self.open.borrow_mut();
+        open.retain(|link| {
+            let stays = group.has(&link.key.address);
+            if !stays {
+                link.retire();
+            }
+            stays
+        });
     }
 
     /// A stream on the latest connection to `address` that has room, made under

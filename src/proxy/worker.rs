@@ -17,14 +17,16 @@ use crate::net::deadlines;
 use crate::net::spawn::sleep;
 use crate::telemetry::access_log::AccessBuffer;
 use crate::telemetry::clock::Clock;
-use crate::telemetry::metrics::{Phase, WorkerMetrics};
+use crate::telemetry::metrics::{Phase, UpstreamMetrics, WorkerMetrics};
 use crate::telemetry::repeats;
 
 use super::balance::Group;
-use super::balance::state::GroupState;
+use super::balance::members::Members;
+use super::balance::sessions::Sessions;
 use super::gateway::Gateway;
 use super::health::Checks;
-use super::measure::{self, UpstreamCells, ViewMetrics};
+use super::lookups::Lookups;
+use super::measure::{self, PeerCells, ViewMetrics};
 use super::pool::Pool;
 use super::status;
 use super::streams::StreamPool;
@@ -65,6 +67,8 @@ pub(crate) struct View {
     upstreams: Vec<UpstreamState>,
     /// `None` where nobody's health is checked.
     checks: Option<Checks>,
+    /// `None` where no server is a name.
+    lookups: Option<Lookups>,
     pub(crate) access: Vec<RefCell<AccessBuffer>>,
     pub(crate) metrics: ViewMetrics,
     /// Of upstreams, where variables name them.
@@ -76,11 +80,29 @@ pub(crate) struct View {
 pub(crate) struct UpstreamState {
     pub(crate) id: UpstreamId,
     pub(crate) config: Arc<Upstream>,
-    pub(crate) group: Rc<Group>,
+    present: RefCell<Rc<Present>>,
+    /// `None` where the servers are always the same.
+    followed: Option<Followed>,
     pub(crate) pool: Pool,
     /// For those that are spoken to by HTTP/2.
     pub(crate) streams: StreamPool,
-    pub(crate) metrics: UpstreamCells,
+    pub(crate) metrics: Arc<UpstreamMetrics>,
+}
+
+/// The peers of an upstream as they are at a time.
+#[derive(Debug)]
+pub(crate) struct Present {
+    members: Arc<Members>,
+    pub(crate) group: Rc<Group>,
+    pub(crate) cells: PeerCells,
+}
+
+/// Where it is seen that they have changed.
+#[derive(Debug)]
+struct Followed {
+    members: Arc<ArcSwap<Members>>,
+    sessions: Option<Arc<Sessions>>,
+    metrics: Arc<WorkerMetrics>,
 }
 
 impl Worker {
@@ -132,12 +154,17 @@ impl Worker {
         {
             checks.tick(&view.gateway, now);
         }
+        if let Some(lookups) = &view.lookups
+            && !self.draining.get()
+        {
+            lookups.tick(&view.gateway, now);
+        }
         if now.duration_since(self.last_sweep.get()).as_secs() >= 1 {
             self.last_sweep.set(now);
             for upstream in &view.upstreams {
                 upstream.pool.sweep(now);
                 upstream.streams.sweep(now);
-                upstream.metrics.sample(upstream, now);
+                upstream.sample(now);
             }
             view.certificates.borrow_mut().sweep(now);
             measure::sample(&self.metrics);
@@ -292,19 +319,61 @@ fn network(client: IpAddr) -> IpAddr {
 impl UpstreamState {
     /// One for the sake of a single request: nothing of it is kept or counted.
     pub(crate) fn transient(config: Arc<Upstream>) -> Self {
+        let members = Arc::new(Members::of(&config));
+        let present = Present {
+            group: Group::new(&config, &members, None),
+            cells: PeerCells::default(),
+            members,
+        };
         Self {
             id: UpstreamId::MAX,
-            group: Group::new(&config, GroupState::new(config.peers.len())),
+            present: RefCell::new(Rc::new(present)),
+            followed: None,
             pool: Pool::new(&config),
             streams: StreamPool::new(&config),
-            metrics: UpstreamCells::default(),
+            metrics: Arc::default(),
             config,
         }
+    }
+
+    /// Its peers; what is begun with them ends with them.
+    pub(crate) fn present(&self) -> Rc<Present> {
+        if let Some(followed) = &self.followed {
+            self.follow(followed);
+        }
+        Rc::clone(&self.present.borrow())
+    }
+
+    /// Takes up who is there now, if that has changed.
+    fn follow(&self, followed: &Followed) {
+        let members = followed.members.load();
+        let before = Rc::clone(&self.present.borrow());
+        if Arc::ptr_eq(&members, &before.members) {
+            return;
+        }
+        let group = Group::new(&self.config, &members, followed.sessions.as_ref());
+        group.go_on_from(&before.group);
+        self.pool.keep_only(&group);
+        self.streams.keep_only(&group);
+        let present = Present {
+            cells: PeerCells::new(&followed.metrics, &self.config.name, &group),
+            group,
+            members: Arc::clone(&members),
+        };
+        *self.present.borrow_mut() = Rc::new(present);
+    }
+
+    /// What is looked at now and then.
+    fn sample(&self, now: Instant) {
+        let idle = self.pool.len() + self.streams.len();
+        self.metrics.idle.set(idle as u64);
+        let present = self.present();
+        present.cells.sample(&present.group, now);
     }
 }
 
 impl View {
-    fn new(gateway: Arc<Gateway>, older: Option<&Self>, metrics: &WorkerMetrics) -> Self {
+    fn new(gateway: Arc<Gateway>, older: Option<&Self>, metrics: &Arc<WorkerMetrics>) -> Self {
         let old: HashMap<&str, &UpstreamState> = older
             .iter()
             .flat_map(|view| &view.upstreams)
@@ -314,17 +383,31 @@ impl View {
         let upstreams = upstreams.map(|(id, config)| {
             let pool = Pool::new(config);
             let streams = StreamPool::new(config);
+            let (members, shared) = gateway.registry.join(id, config);
+            let sessions = gateway.registry.sessions(id);
+            let group = Group::new(config, &members, sessions);
             if let Some(old) = old.get(&*config.name) {
-                pool.inherit(&old.pool, config);
-                streams.inherit(&old.streams, config);
+                pool.inherit(&old.pool, &group);
+                streams.inherit(&old.streams, &group);
             }
+            let followed = shared.filter(|_| config.named.is_some());
+            let present = Present {
+                cells: PeerCells::new(metrics, &config.name, &group),
+                group,
+                members,
+            };
             UpstreamState {
                 id,
                 config: Arc::clone(config),
-                group: Group::new(config, gateway.registry.join(id, config)),
+                present: RefCell::new(Rc::new(present)),
+                followed: followed.map(|members| Followed {
+                    members: Arc::clone(members),
+                    sessions: sessions.cloned(),
+                    metrics: Arc::clone(metrics),
+                }),
                 pool,
                 streams,
-                metrics: UpstreamCells::new(metrics, config),
+                metrics: metrics.upstream(&config.name),
             }
         });
         let upstreams = upstreams.collect();
@@ -337,8 +420,10 @@ impl View {
             });
         let access = access.collect();
         let checks = Checks::new(&gateway);
+        let lookups = Lookups::new(&gateway);
         Self {
             checks,
+            lookups,
             certificates: RefCell::default(),
             metrics: ViewMetrics::new(metrics, &gateway),
             gateway,

@@ -410,12 +410,13 @@ impl Supervisor {
             .map_err(Refusal::new)?;
         let remarks = loaded.remarks.clone();
         let watch = std::mem::take(&mut loaded.watch);
-        let gateway = self.builder.finish(loaded, &self.logs)?;
+        let mut gateway = self.builder.finish(loaded, &self.logs)?;
         // Before anything is published: threads and rings may not be had.
         self.start_workers(workers).map_err(|error| {
             let reason = super::pidfile::describe(&error);
             Refusal::new(format!("not all workers could be started ({reason})"))
         })?;
+        gateway.inherit(&self.published.load());
         report_lost_lines(&self.logs, &gateway);
         self.watch = watch;
         self.builder.metrics.took_up_configuration();

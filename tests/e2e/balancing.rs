@@ -276,3 +276,59 @@ fn a_route_in_the_request_leads_to_its_backend() {
         assert_eq!(response.header("set-cookie"), None);
     }
 }
+
+#[test]
+fn a_session_stays_with_the_backend_that_began_it() {
+    let origins: Vec<_> = (0..3)
+        .map(|number| {
+            Origin::http(move |request| {
+                let session = match request.target() {
+                    "/login" => format!("Set-Cookie: session=of-{number}; Path=/\r\n"),
+                    _ => String::new(),
+                };
+                let body = number.to_string();
+                format!("HTTP/1.1 200 OK\r\n{session}Content-Length: 1\r\n\r\n{body}").into_bytes()
+            })
+        })
+        .collect();
+    for (port, header) in [("A", ""), ("B", "header")] {
+        let servers = servers(&origins, &[1, 1, 1]);
+        let learn = format!(
+            "sticky learn create=$upstream_cookie_session lookup=$cookie_session \
+             zone=sessions:64k timeout=1h {header};"
+        );
+        // Two workers, which have to learn from one another.
+        let ringwall = Site::new().start(&whole(
+            "worker_processes 2;",
+            "",
+            &site(&format!("{servers} {learn}"), port),
+        ));
+        let address = ringwall.address(port);
+        let get = |target: &str, cookie: &str| {
+            let mut client = Connection::plain(address);
+            client.send(format!(
+                "GET {target} HTTP/1.1\r\nHost: a\r\nCookie: session={cookie}\r\n\r\n"
+            ));
+            client.response("GET")
+        };
+        let first = get("/login", "");
+        let cookie = first.header("set-cookie").expect("a session");
+        let session = cookie
+            .trim_start_matches("session=")
+            .trim_end_matches("; Path=/");
+        // Without `header` it begins a moment after the answer has come.
+        eventually("the session is known", || {
+            let served: Vec<_> = (0..4).map(|_| get("/", session).text()).collect();
+            served
+                .iter()
+                .all(|number| *number == first.text())
+                .then_some(())
+        });
+        for _ in 0..12 {
+            assert_eq!(get("/", session).text(), first.text());
+        }
+        // One that no backend began leads nowhere.
+        let strangers: BTreeSet<_> = (0..12).map(|_| get("/", "stranger").text()).collect();
+        assert_eq!(strangers.len(), 3);
+    }
+}

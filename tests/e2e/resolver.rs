@@ -1,5 +1,5 @@
-//! `proxy_pass` with variables: what is a group, an address or a name, and how
-//! names are asked for while serving.
+//! `proxy_pass` with variables: what is a group, an address or a name; and how
+//! names are asked for while serving, those of `server … resolve` among them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::client::Connection;
-use crate::support::dns::{A, AAAA, Answer, CNAME, NameServer, labels, localhost};
+use crate::support::dns::{A, AAAA, Answer, CNAME, NameServer, SRV, labels, localhost};
 use crate::support::eventually;
 use crate::support::nginx::Nginx;
 use crate::support::origin::{Origin, ok};
@@ -302,4 +302,123 @@ fn a_slow_name_server_holds_up_nobody_else() {
         "one question for all who wait: {}",
         dns.queries()
     );
+}
+
+/// Which backends answer, of so many requests.
+fn answering(ringwall: &Ringwall, requests: usize) -> BTreeSet<String> {
+    let get = || Connection::plain(ringwall.address("HTTP")).get("a", "/");
+    let responses = (0..requests).map(|_| get());
+    responses
+        .map(|response| match response.status {
+            200 => response.text(),
+            status => status.to_string(),
+        })
+        .collect()
+}
+
+fn names(expected: &[&str]) -> BTreeSet<String> {
+    expected.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[test]
+fn servers_come_and_go_with_the_addresses_of_their_name() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let breaks = Arc::clone(&broken);
+    let origins = Origin::on_one_port(3, move |index, peer| {
+        while peer.request().is_ok() {
+            if index == 1 && breaks.load(Ordering::SeqCst) {
+                return peer.reset();
+            }
+            peer.send(&ok(&format!("127.0.0.{}", index + 1)))?;
+        }
+        Ok(())
+    });
+    let answer = Arc::new(std::sync::Mutex::new(Answer::Silence));
+    let says = {
+        let answer = Arc::clone(&answer);
+        move |new: Answer| *answer.lock().expect("not poisoned") = new
+    };
+    let addresses = |last: &[u8]| {
+        let records = last.iter().map(|last| (A, 1, vec![127, 0, 0, *last]));
+        Answer::Records(records.collect())
+    };
+    says(addresses(&[2, 1]));
+    let dns = NameServer::start(move |name, kind| match (name, kind) {
+        ("app.test", A) => answer.lock().expect("not poisoned").clone(),
+        _ => Answer::Records(Vec::new()),
+    });
+    let mut ringwall = Site::new().start(&crate::support::ringwall::whole(
+        "worker_processes 2;",
+        "",
+        &format!(
+            "upstream app {{ zone app 64k; resolver {} ipv6=off; resolver_timeout 1s;
+             server App.test.:{} resolve max_fails=1 fail_timeout=1h; }}
+             server {{ listen 127.0.0.1:@HTTP@; location / {{ proxy_pass http://app; }} }}",
+            dns.address(),
+            origins[0].port(),
+        ),
+    ));
+    let become_these = |ringwall: &Ringwall, expected: &[&str]| {
+        eventually("these and no others answer", || {
+            (answering(ringwall, 6) == names(expected)).then_some(())
+        });
+    };
+    become_these(&ringwall, &["127.0.0.1", "127.0.0.2"]);
+    // A failure of an address that stays is remembered, whoever comes and goes.
+    broken.store(true, Ordering::SeqCst);
+    become_these(&ringwall, &["127.0.0.1"]);
+    broken.store(false, Ordering::SeqCst);
+    let asked = origins[1].requests();
+    says(addresses(&[3, 2]));
+    become_these(&ringwall, &["127.0.0.3"]);
+    assert_eq!(origins[1].requests(), asked);
+    // While nobody can say, what was holds; also over a reload.
+    says(Answer::Code(2));
+    ringwall.complaint_with(&["app.test could not be resolved (2: Server failure)"]);
+    ringwall.reload();
+    assert_eq!(answering(&ringwall, 6), names(&["127.0.0.3"]));
+    says(Answer::Code(3));
+    become_these(&ringwall, &["502"]);
+    ringwall.complaint_with(&["app.test could not be resolved (3: Host not found)"]);
+    assert!(ringwall.is_running());
+}
+
+#[test]
+fn a_service_says_itself_where_its_servers_listen_and_who_comes_first() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let breaks = Arc::clone(&broken);
+    let first = Origin::script(move |peer| {
+        while peer.request().is_ok() {
+            if breaks.load(Ordering::SeqCst) {
+                return peer.reset();
+            }
+            peer.send(&ok("first"))?;
+        }
+        Ok(())
+    });
+    let second = Origin::http(|_| ok("second"));
+    let server = |priority: u16, port: u16, name: &str| {
+        let numbers = [priority, 5, port].map(u16::to_be_bytes).concat();
+        (SRV, 60, [numbers, labels(name)].concat())
+    };
+    let records = vec![
+        server(2, second.port(), "b.test"),
+        server(1, first.port(), "a.test"),
+    ];
+    let dns = NameServer::start(move |name, kind| match (name, kind) {
+        ("_http._tcp.app.test", SRV) => Answer::Records(records.clone()),
+        ("a.test" | "b.test", A) => localhost(60),
+        _ => Answer::Records(Vec::new()),
+    });
+    let ringwall = start(&format!(
+        "resolver {};
+         upstream app {{ zone app 64k; server app.test service=http resolve; }}
+         server {{ listen 127.0.0.1:@HTTP@; location / {{ proxy_pass http://app; }} }}",
+        dns.address()
+    ));
+    eventually("the first answers", || {
+        (answering(&ringwall, 4) == names(&["first"])).then_some(())
+    });
+    broken.store(true, Ordering::SeqCst);
+    assert_eq!(answering(&ringwall, 4), names(&["second"]));
 }

@@ -1,8 +1,8 @@
 //! Clients that dribble, stall, flood or read nothing: the others are served as
 //! if they were not there, and nothing of them stays behind.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::support::client::{Connection, tcp};
 use crate::support::origin::{Origin, ok};
@@ -11,6 +11,9 @@ use crate::support::{eventually, patterned, tools};
 
 /// A body that no socket buffer swallows.
 const LARGE: usize = 8 << 20;
+
+/// Memory for a few hundred clients who send and read little.
+const MOST_KIB: u64 = 32 << 10;
 
 /// A server at `@HTTP@` before a backend: `/large` is large, `/own` is ours.
 fn target(more: &str) -> (Ringwall, Origin) {
@@ -29,32 +32,38 @@ fn target(more: &str) -> (Ringwall, Origin) {
     });
     let ringwall = Site::new().start(&http(&format!(
         "server {{ listen 127.0.0.1:@HTTP@; {more}
-         location / {{ proxy_pass {}; }} location /own {{ return 200 own; }} }}",
+         location / {{ proxy_pass {}; }} location /own {{ return 200 own; }}
+         location /status {{ stub_status; }} }}",
         origin.url()
     )));
     (ringwall, origin)
 }
 
-/// The slowest of a hundred requests but one, on connections of the kinds that
-/// well-meaning clients have.
-fn p99(ringwall: &Ringwall) -> Duration {
+/// A hundred requests on connections of the kinds that well-meaning clients
+/// have, each of which is answered as if nobody else were there.
+fn all_are_served(ringwall: &Ringwall) {
     let address = ringwall.address("HTTP");
     let mut kept = Connection::plain(address);
-    let mut times: Vec<_> = (0..100)
-        .map(|number| {
-            let begin = Instant::now();
-            let text = match number % 4 {
-                0 => Connection::plain(address).get("a", "/").text(),
-                1 => Connection::plain(address).get("a", "/own").text(),
-                2 => kept.get("a", "/own").text(),
-                _ => kept.get("a", "/").text(),
-            };
-            assert!(text == "hello" || text == "own", "{text}");
-            begin.elapsed()
-        })
-        .collect();
-    times.sort();
-    times[98]
+    for number in 0..100 {
+        let (response, expected) = match number % 4 {
+            0 => (Connection::plain(address).get("a", "/"), "hello"),
+            1 => (Connection::plain(address).get("a", "/own"), "own"),
+            2 => (kept.get("a", "/own"), "own"),
+            _ => (kept.get("a", "/"), "hello"),
+        };
+        assert_eq!((response.status, &*response.text()), (200, expected));
+    }
+}
+
+/// Client connections that are open, this question's among them.
+fn open_connections(ringwall: &Ringwall) -> usize {
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    let text = client.get("a", "/status").text();
+    let active = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Active connections:"));
+    let active = active.and_then(|count| count.trim().parse().ok());
+    active.expect("stub_status tells of them")
 }
 
 struct OnDrop<F: Fn()>(F);
@@ -66,35 +75,42 @@ impl<F: Fn()> Drop for OnDrop<F> {
 }
 
 /// Has the others served while `harass` runs again and again, and expects that
-/// they hardly notice, and that it all ends.
-fn undisturbed(ringwall: &mut Ringwall, what: &str, mut harass: impl FnMut() + Send) {
-    // Other tests share the machine, so a few milliseconds mean nothing.
-    const NOISE: Duration = Duration::from_millis(250);
+/// each of them gets its answer over a connection that stays, that memory stays
+/// within `most_kib`, and that nothing of it all is left. How much later the
+/// others are served is measured and not asserted: docs/performance.md.
+fn undisturbed(ringwall: &mut Ringwall, most_kib: u64, mut harass: impl FnMut() + Send) {
     let descriptors = ringwall.descriptors();
-    let before = p99(ringwall);
+    all_are_served(ringwall);
+    let before = ringwall.resident_kib();
     let stop = AtomicBool::new(false);
-    let meanwhile = std::thread::scope(|scope| {
+    let rounds = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
         let harassing = scope.spawn(|| {
             while !stop.load(Ordering::SeqCst) {
                 harass();
+                rounds.fetch_add(1, Ordering::SeqCst);
             }
         });
         // Also where the others are not served: the scope waits for its threads.
         let stopping = OnDrop(|| stop.store(true, Ordering::SeqCst));
-        let meanwhile = p99(ringwall);
+        eventually("the harassment is under way", || {
+            (rounds.load(Ordering::SeqCst) > 0).then_some(())
+        });
+        all_are_served(ringwall);
         drop(stopping);
         harassing.join().expect("the harassment itself is in order");
-        meanwhile
     });
+    let after = ringwall.resident_kib();
     assert!(
-        meanwhile <= before * 2 + NOISE,
-        "{what}: the others' p99 was {before:?} and is {meanwhile:?}"
+        after < before + most_kib,
+        "{before} KiB before, {after} KiB after"
     );
     assert!(ringwall.is_running());
     // Upstream connections are kept for later.
     const KEPT: usize = 32;
     eventually("what they held is given back", || {
-        (ringwall.descriptors() <= descriptors + KEPT).then_some(())
+        (ringwall.descriptors() <= descriptors + KEPT && open_connections(ringwall) == 1)
+            .then_some(())
     });
 }
 
@@ -110,7 +126,7 @@ fn slow_heads_and_slow_bodies_keep_nobody_else_waiting() {
         client
     };
     let mut held: Vec<Connection> = Vec::new();
-    undisturbed(&mut ringwall, "slow heads and bodies", || {
+    undisturbed(&mut ringwall, MOST_KIB, || {
         if held.is_empty() {
             for _ in 0..EACH {
                 held.push(connect("GET / HTTP/1.1\r\nHost: a\r\nX-Slow: "));
@@ -132,12 +148,11 @@ fn slow_heads_and_slow_bodies_keep_nobody_else_waiting() {
 fn clients_that_read_nothing_keep_nobody_else_waiting_and_little_memory() {
     const COUNT: usize = 40;
     // Of what each of them asked for, most stays where it is.
-    const MOST_KIB: u64 = (COUNT * LARGE / 1024 / 4) as u64;
+    const READERS_KIB: u64 = (COUNT * LARGE / 1024 / 4) as u64;
     let (mut ringwall, _origin) = target("send_timeout 2s;");
     let address = ringwall.address("HTTP");
-    let before = ringwall.resident_kib();
     let mut held: Vec<Connection> = Vec::new();
-    undisturbed(&mut ringwall, "slow readers", || {
+    undisturbed(&mut ringwall, READERS_KIB, || {
         if held.is_empty() {
             for _ in 0..COUNT {
                 let mut client = Connection::plain(address);
@@ -147,18 +162,13 @@ fn clients_that_read_nothing_keep_nobody_else_waiting_and_little_memory() {
         }
         std::thread::sleep(Duration::from_millis(50));
     });
-    let after = ringwall.resident_kib();
-    assert!(
-        after < before + MOST_KIB,
-        "{before} KiB before, {after} KiB after"
-    );
 }
 
 #[test]
 fn a_flood_of_connections_keeps_nobody_else_waiting() {
     let (mut ringwall, _origin) = target("");
     let address = ringwall.address("HTTP");
-    undisturbed(&mut ringwall, "a connection flood", || {
+    undisturbed(&mut ringwall, MOST_KIB, || {
         let connections: Vec<_> = (0..100).filter_map(|_| tcp(address).ok()).collect();
         for (number, connection) in connections.into_iter().enumerate() {
             let connection = Connection::over(connection);
@@ -174,7 +184,7 @@ fn a_flood_of_pipelined_requests_keeps_nobody_else_waiting() {
     let (mut ringwall, _origin) = target("send_timeout 2s; keepalive_timeout 1s;");
     let address = ringwall.address("HTTP");
     let many = "GET /own HTTP/1.1\r\nHost: a\r\n\r\n".repeat(500);
-    undisturbed(&mut ringwall, "a pipelining flood", || {
+    undisturbed(&mut ringwall, MOST_KIB, || {
         let mut clients: Vec<_> = (0..4).map(|_| Connection::plain(address)).collect();
         for client in &mut clients {
             let _ = client.try_send(&many);

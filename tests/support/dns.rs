@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 pub(crate) const A: u16 = 1;
 pub(crate) const CNAME: u16 = 5;
 pub(crate) const AAAA: u16 = 28;
+pub(crate) const SRV: u16 = 33;
 
 /// What is answered to a question.
 #[derive(Debug, Clone)]

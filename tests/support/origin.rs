@@ -3,7 +3,7 @@
 //! well-behaved HTTP server.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -43,6 +43,37 @@ impl Origin {
         script: impl Fn(&mut Peer) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::listening(listener, script)
+    }
+
+    /// Likewise on one and the same port of 127.0.0.1, 127.0.0.2 and so on; the
+    /// script is told which.
+    pub(crate) fn on_one_port(
+        count: u8,
+        script: impl Fn(usize, &mut Peer) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Vec<Self> {
+        let listeners = loop {
+            let first = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let port = first.local_addr().expect("bound").port();
+            let others =
+                (2..=count).map(|last| TcpListener::bind((Ipv4Addr::new(127, 0, 0, last), port)));
+            // Another may have the port there.
+            if let Ok(others) = others.collect::<io::Result<Vec<_>>>() {
+                break std::iter::once(first).chain(others);
+            }
+        };
+        let script = Arc::new(script);
+        let each = listeners.enumerate().map(|(index, listener)| {
+            let script = Arc::clone(&script);
+            Self::listening(listener, move |peer| script(index, peer))
+        });
+        each.collect()
+    }
+
+    fn listening(
+        listener: TcpListener,
+        script: impl Fn(&mut Peer) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().expect("bound");
         let record = Arc::new(Record::default());
         let seen = Arc::clone(&record);

@@ -1,9 +1,11 @@
 //! The balancing methods of `upstream`, and `sticky`.
 
+use std::time::Duration;
+
 use super::upstream::split_parameter;
-use super::values::{invalid_parameter, refuse, refuse_directive};
+use super::values::{invalid_parameter, not_implemented, refuse, refuse_directive};
 use super::{Builder, Result};
-use crate::config::model::{BalanceMethod, Sticky, StickyCookie, StickyExpires};
+use crate::config::model::{BalanceMethod, Sticky, StickyCookie, StickyExpires, StickySessions};
 use crate::config::syntax::Directive;
 use crate::config::template::Part;
 use crate::config::units;
@@ -11,11 +13,20 @@ use crate::config::units;
 /// What an upstream says about the choice of its peers.
 #[derive(Debug, Default)]
 pub(super) struct Balancing {
+    /// Whose.
+    upstream: Box<str>,
     pub(super) method: Option<BalanceMethod>,
     pub(super) sticky: Option<Box<Sticky>>,
 }
 
 impl Balancing {
+    pub(super) fn for_upstream(name: &str) -> Self {
+        Self {
+            upstream: name.into(),
+            ..Self::default()
+        }
+    }
+
     /// Takes a directive; `false` when it is not one of these.
     pub(super) fn apply(&mut self, builder: &mut Builder<'_>, d: &Directive) -> Result<bool> {
         let method = match &*d.name.value {
@@ -27,7 +38,7 @@ impl Balancing {
                 if self.sticky.is_some() {
                     return Err(refuse_directive(d, "is duplicate"));
                 }
-                self.sticky = Some(Box::new(sticky(builder, d)?));
+                self.sticky = Some(Box::new(sticky(builder, d, &self.upstream)?));
                 return Ok(true);
             }
             _ => return Ok(false),
@@ -77,8 +88,8 @@ fn random(d: &Directive) -> Result<BalanceMethod> {
     }
 }
 
-/// `sticky cookie NAME …`, `sticky route $VARIABLE …`.
-fn sticky(builder: &Builder<'_>, d: &Directive) -> Result<Sticky> {
+/// `sticky cookie NAME …`, `sticky route $VARIABLE …`, `sticky learn …`.
+fn sticky(builder: &mut Builder<'_>, d: &Directive, upstream: &str) -> Result<Sticky> {
     match d.arg(0) {
         b"cookie" => cookie(builder, d),
         b"route" => {
@@ -94,12 +105,10 @@ fn sticky(builder: &Builder<'_>, d: &Directive) -> Result<Sticky> {
             Ok(Sticky {
                 lookup,
                 cookie: None,
+                sessions: None,
             })
         }
-        b"learn" => Err(refuse_directive(
-            d,
-            "does not implement \"learn\" in this version",
-        )),
+        b"learn" => learn(builder, d, upstream),
         word => {
             let word = String::from_utf8_lossy(word);
             Err(refuse(d, format!("unknown parameter \"{word}\"")))
@@ -178,6 +187,91 @@ fn cookie(builder: &Builder<'_>, d: &Directive) -> Result<Sticky> {
     Ok(Sticky {
         lookup: vec![lookup],
         cookie: Some(cookie),
+        sessions: None,
+    })
+}
+
+/// `sticky learn create=$VARIABLE… lookup=$VARIABLE… zone=NAME:SIZE
+/// [timeout=TIME] [header]`.
+fn learn(builder: &mut Builder<'_>, d: &Directive, upstream: &str) -> Result<Sticky> {
+    const PAGE: usize = 4096;
+    const TIMEOUT: Duration = Duration::from_secs(600);
+    let refused = |what: &str| refuse_directive(d, what);
+    let (mut create, mut lookup) = (Vec::new(), Vec::new());
+    let (mut zone, mut timeout, mut from_head) = (None, None, false);
+    for word in d.args.get(1..).unwrap_or_default() {
+        let word = &*word.value;
+        match split_parameter(word) {
+            (which @ (b"create" | b"lookup"), Some(value)) => {
+                let which_one = String::from_utf8_lossy(which);
+                let missing = || {
+                    refused(&format!(
+                        "missing variable in the \"{which_one}\" parameter"
+                    ))
+                };
+                let template = builder.template(value, &d.position)?;
+                if !matches!(&*template.parts, [Part::Variable(_)]) {
+                    return Err(missing());
+                }
+                match which {
+                    b"create" => create.push(template),
+                    _ => lookup.push(template),
+                }
+            }
+            (b"zone", Some(value)) => {
+                let colon = value.iter().position(|byte| *byte == b':');
+                let colon = colon.ok_or_else(|| refused("zone size is not specified"))?;
+                let (name, size) = (&value[..colon], &value[colon + 1..]);
+                if name.is_empty() {
+                    return Err(refused("zone name is not specified"));
+                }
+                let size = units::size(size).ok_or_else(|| refused("invalid zone size"))?;
+                if size < 8 * PAGE {
+                    return Err(refused("zone is too small"));
+                }
+                if zone.replace((Box::<[u8]>::from(name), size)).is_some() {
+                    return Err(refused("duplicate zone"));
+                }
+            }
+            (b"timeout", Some(value)) => {
+                let time = units::milliseconds(value).filter(|time| !time.is_zero());
+                let time = time.ok_or_else(|| refused("invalid timeout"))?;
+                if timeout.replace(time).is_some() {
+                    return Err(refused("duplicate timeout"));
+                }
+            }
+            (b"header", None) => from_head = true,
+            (b"sync", None) => return Err(not_implemented(d, word)),
+            _ => {
+                let word = String::from_utf8_lossy(word);
+                return Err(refuse(d, format!("unknown parameter \"{word}\"")));
+            }
+        }
+    }
+    let missing = |name: &str| refused(&format!("\"{name}\" parameter is not specified"));
+    if lookup.is_empty() {
+        return Err(missing("lookup"));
+    }
+    if create.is_empty() {
+        return Err(missing("create"));
+    }
+    let (zone, size) = zone.ok_or_else(|| missing("zone"))?;
+    let zones = &mut builder.upstreams.sessions;
+    if let Some(user) = zones.insert(zone.clone(), upstream.into()) {
+        let zone = String::from_utf8_lossy(&zone);
+        let message = format!("sticky zone \"{zone}\" is already used in upstream \"{user}\"");
+        return Err(refuse(d, message));
+    }
+    Ok(Sticky {
+        lookup,
+        cookie: None,
+        sessions: Some(StickySessions {
+            create,
+            zone,
+            size,
+            timeout: timeout.unwrap_or(TIMEOUT),
+            from_head,
+        }),
     })
 }
 

@@ -88,6 +88,7 @@ pub(super) fn check(
         uri: (*b"/").into(),
         port: None,
         mandatory: false,
+        persistent: false,
         statuses: StatusSet::default(),
         host: proxy.host.clone(),
         connect_timeout: proxy.connect_timeout,
@@ -129,6 +130,7 @@ pub(super) fn check(
                 })?;
             }
             (b"mandatory", None) => check.mandatory = true,
+            (b"persistent", None) if check.mandatory => check.persistent = true,
             _ => return Err(invalid()),
         }
     }

@@ -120,6 +120,7 @@ fn settings<'a>(
             }
         }
     }
+    builder.upstreams.settle_resolvers(&scope.names)?;
     scope
         .response
         .error_logs

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::proxy::{self, LocationKind};
 use super::scope::Scope;
+use super::upstream::RESOLVER_TIMEOUT;
 use super::values::{refuse, refuse_directive};
 use super::{Builder, Result, health, logs, relay, rewrite};
 use crate::config::model::{
@@ -498,7 +499,7 @@ pub(super) fn finish(
         access_logs: said.access_logs(builder),
         error_logs: said.error_logs.clone().unwrap_or_default(),
         resolver: scope.names.resolver,
-        resolver_timeout: scope.names.timeout.unwrap_or(Duration::from_secs(30)),
+        resolver_timeout: scope.names.timeout.unwrap_or(RESOLVER_TIMEOUT),
         log_not_found: said.log_not_found.unwrap_or(true),
     }
 }

@@ -8,12 +8,16 @@ use std::time::Duration;
 use super::balancing::Balancing;
 use super::location::is_without_effect;
 use super::logs::unhandled;
+use super::resolver::Names;
 use super::url::{self, Target, Url};
-use super::values::{invalid_parameter, milliseconds, not_implemented, number, refuse, set};
+use super::values::{
+    invalid_parameter, milliseconds, not_implemented, number, refuse, refuse_directive, set,
+};
 use super::{Builder, Result};
 use crate::config::error::Error;
 use crate::config::model::{
-    BalanceMethod, Position, Upstream, UpstreamAddress, UpstreamId, UpstreamNames, UpstreamPeer,
+    BalanceMethod, NamedServer, NamedServers, Position, Upstream, UpstreamAddress, UpstreamId,
+    UpstreamNames, UpstreamPeer,
 };
 use crate::config::syntax::Directive;
 use crate::config::units;
@@ -42,7 +46,14 @@ pub(super) struct Upstreams {
     implicit: HashMap<String, UpstreamId>,
     /// The zones that have a size; of the others, who asked for each first.
     zones: HashMap<Box<[u8]>, std::result::Result<(), Position>>,
+    /// Those of `sticky learn`, and whose each is.
+    pub(super) sessions: HashMap<Box<[u8]>, Box<str>>,
+    /// Blocks with `resolve`: where they are and what they say of resolvers.
+    named: Vec<(UpstreamId, Names, Position)>,
 }
+
+/// `resolver_timeout` where it is not given.
+pub(super) const RESOLVER_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Upstreams {
     pub(super) fn into_all(self) -> Vec<Arc<Upstream>> {
@@ -69,6 +80,30 @@ impl Upstreams {
         Ok(())
     }
 
+    /// Blocks with `resolve` that say nothing of resolvers take what `http` says,
+    /// wherever that stands.
+    pub(super) fn settle_resolvers(&mut self, http: &Names) -> Result<()> {
+        for (id, mut names, position) in std::mem::take(&mut self.named) {
+            names.inherit(http);
+            // Nobody else has it before the servers are built.
+            let upstream = self.all.get_mut(id).and_then(Arc::get_mut);
+            let Some(upstream) = upstream else { continue };
+            let Some(named) = &mut upstream.named else {
+                continue;
+            };
+            let Some(resolver) = names.resolver else {
+                let name = &upstream.name;
+                let message = format!(
+                    "no resolver defined to resolve names at run time in upstream \"{name}\""
+                );
+                return Err(Error::at(&position, message));
+            };
+            named.resolver = resolver;
+            named.timeout = names.timeout.unwrap_or(RESOLVER_TIMEOUT);
+        }
+        Ok(())
+    }
+
     fn push(&mut self, upstream: Upstream) -> UpstreamId {
         self.all.push(Arc::new(upstream));
         self.all.len() - 1
@@ -83,12 +118,16 @@ pub(super) fn block(builder: &mut Builder<'_>, d: &Directive) -> Result<()> {
         return Err(refuse(d, format!("duplicate upstream \"{name}\"")));
     }
     let (mut keepalive, mut requests, mut timeout, mut time) = (None, None, None, None);
-    let mut peers = Vec::new();
-    let mut balancing = Balancing::default();
+    let (mut peers, mut named) = (Vec::new(), Vec::new());
+    let mut balancing = Balancing::for_upstream(&name);
+    let mut names = Names::default();
     let mut shared = None;
     for inner in d.children() {
         match &*inner.name.value {
-            b"server" => server(builder, inner, &balancing, &mut peers)?,
+            b"server" => match server(builder, inner, &balancing)? {
+                Servers::Known(found) => peers.extend(found),
+                Servers::Named(server) => named.push(server),
+            },
             b"zone" => set(&mut shared, inner, zone(builder, inner)?)?,
             b"keepalive" => {
                 if let Some(word) = inner.args.get(1)
@@ -108,21 +147,40 @@ pub(super) fn block(builder: &mut Builder<'_>, d: &Directive) -> Result<()> {
             b"keepalive_timeout" => set(&mut timeout, inner, milliseconds(inner)?)?,
             b"keepalive_time" => set(&mut time, inner, milliseconds(inner)?)?,
             _ => {
-                if !balancing.apply(builder, inner)? && !is_without_effect(inner) {
+                if !balancing.apply(builder, inner)?
+                    && !names.apply(builder, inner)?
+                    && !is_without_effect(inner)
+                {
                     return Err(unhandled(inner));
                 }
             }
         }
     }
-    if peers.is_empty() {
+    if peers.is_empty() && named.is_empty() {
         return Err(refuse(d, "no servers are inside upstream"));
     }
-    if peers.iter().all(|peer: &UpstreamPeer| peer.backup) {
+    let templates = named.iter().map(|named| &named.template);
+    if peers.iter().chain(templates).all(|peer| peer.backup) {
         return Err(refuse(d, format!("no servers in upstream \"{name}\"")));
     }
+    if !named.is_empty() && shared.is_none() {
+        let message = format!(
+            "resolving names at run time requires upstream \"{name}\" to be in shared memory"
+        );
+        return Err(refuse(d, message));
+    }
+    let named = (!named.is_empty()).then(|| {
+        Box::new(NamedServers {
+            servers: named,
+            resolver: 0,
+            timeout: RESOLVER_TIMEOUT,
+        })
+    });
+    let is_named = named.is_some();
     let id = builder.upstreams.push(Upstream {
         name: name.into(),
         peers,
+        named,
         method: balancing.method.unwrap_or_default(),
         sticky: balancing.sticky,
         zone: shared.is_some(),
@@ -131,6 +189,10 @@ pub(super) fn block(builder: &mut Builder<'_>, d: &Directive) -> Result<()> {
         keepalive_timeout: timeout.unwrap_or(Duration::from_secs(60)),
         keepalive_time: time.unwrap_or(Duration::from_secs(3600)),
     });
+    if is_named {
+        let named = &mut builder.upstreams.named;
+        named.push((id, names, d.position.clone()));
+    }
     builder.upstreams.blocks.insert(key, id);
     Ok(())
 }
@@ -165,14 +227,16 @@ fn zone(builder: &mut Builder<'_>, d: &Directive) -> Result<()> {
     Ok(())
 }
 
+/// What a `server` stands for.
+enum Servers {
+    Known(Vec<UpstreamPeer>),
+    Named(NamedServer),
+}
+
 /// `server ADDRESS [PARAMETER…]`.
-fn server(
-    builder: &Builder<'_>,
-    d: &Directive,
-    balancing: &Balancing,
-    peers: &mut Vec<UpstreamPeer>,
-) -> Result<()> {
+fn server(builder: &Builder<'_>, d: &Directive, balancing: &Balancing) -> Result<Servers> {
     let text = d.text(0);
+    let (mut resolve, mut service) = (false, None);
     let mut template = UpstreamPeer::new(UpstreamAddress::Unix(PathBuf::new()), &text);
     for word in d.args.get(1..).unwrap_or_default() {
         let word = &*word.value;
@@ -198,9 +262,12 @@ fn server(
             (b"backup", None) => template.backup = true,
             (b"down", None) => template.down = true,
             (b"drain", None) => template.drain = true,
-            (b"service" | b"sid", Some(_)) | (b"resolve", None) => {
-                return Err(not_implemented(d, word));
+            (b"resolve", None) => resolve = true,
+            (b"service", Some(b"")) => return Err(refuse_directive(d, "service is empty")),
+            (b"service", Some(value)) => {
+                service = Some(String::from_utf8_lossy(value).to_ascii_lowercase().into());
             }
+            (b"sid", Some(_)) => return Err(not_implemented(d, word)),
             _ => return Err(invalid()),
         }
     }
@@ -209,13 +276,36 @@ fn server(
     if uri.is_some() {
         return Err(refuse_url("invalid host"));
     }
+    if service.is_some() {
+        let refuse_service = |what: &str| refuse(d, format!("service upstream \"{text}\" {what}"));
+        match &target {
+            _ if !resolve => return Err(refuse_service("requires \"resolve\" parameter")),
+            Target::Host { port: Some(_), .. } => {
+                return Err(refuse_service("may not have port"));
+            }
+            Target::Host { host, .. } if url::parse_address(host).is_none() => {}
+            _ => return Err(refuse_service("requires domain name")),
+        }
+    }
+    if let Target::Host { host, port } = &target
+        && resolve
+        && url::parse_address(host).is_none()
+    {
+        let name = host.to_ascii_lowercase();
+        return Ok(Servers::Named(NamedServer {
+            name: name.trim_end_matches('.').into(),
+            port: port.unwrap_or(HTTP_PORT),
+            service,
+            template,
+        }));
+    }
     let addresses = url::resolve_target(builder, &target, HTTP_PORT)
         .ok_or_else(|| refuse_url("host not found"))?;
-    peers.extend(addresses.into_iter().map(|address| UpstreamPeer {
+    let peers = addresses.into_iter().map(|address| UpstreamPeer {
         address,
         ..template.clone()
-    }));
-    Ok(())
+    });
+    Ok(Servers::Known(peers.collect()))
 }
 
 /// `route=NAME`: a part of cookies and URLs, of 32 bytes at the most.
@@ -270,6 +360,7 @@ pub(super) fn for_target(
     let id = builder.upstreams.push(Upstream {
         name: key.as_str().into(),
         peers: peers.collect(),
+        named: None,
         method: BalanceMethod::RoundRobin,
         sticky: None,
         zone: false,
@@ -287,6 +378,7 @@ pub(super) fn without_peers(builder: &mut Builder<'_>, name: &str) -> UpstreamId
     builder.upstreams.push(Upstream {
         name: name.into(),
         peers: Vec::new(),
+        named: None,
         method: BalanceMethod::RoundRobin,
         sticky: None,
         zone: false,

@@ -1058,15 +1058,15 @@ pub(super) const ROWS: &[Row] = &[
     // Names while serving.
     words(
         "resolver",
-        HSL,
+        HSL.with(U),
         (1, MANY),
-        "name servers for `proxy_pass` with variables; `valid`, `ipv4`, `ipv6`",
+        "name servers for `proxy_pass` with variables and `server … resolve`; `valid`, `ipv4`, `ipv6`",
     ),
     words(
         "resolver_timeout",
-        HSL,
+        HSL.with(U),
         ONE,
-        "how long a request waits for an address",
+        "how long an address is waited for",
     ),
     // Balancing.
     words(
@@ -1098,7 +1098,7 @@ pub(super) const ROWS: &[Row] = &[
         "sticky",
         U,
         (2, MANY),
-        "`cookie` or `route`: a client stays with its backend",
+        "`cookie`, `route` or `learn`: a client stays with its backend",
     ),
     words(
         "proxy_next_upstream",

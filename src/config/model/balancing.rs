@@ -28,12 +28,31 @@ pub enum BalanceMethod {
 /// `sticky`: a client stays with the peer that it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sticky {
-    /// Where a request names its peer; the first value that is not empty
+    /// Where a request names its peer, or its session; the first value that is not empty
     /// counts.
     pub lookup: Vec<Template>,
     /// `sticky cookie`: how the client is told. `None` for `sticky route`,
     /// where the application tells it.
     pub cookie: Option<StickyCookie>,
+    /// `sticky learn`: what is looked up is a session, and who serves it is
+    /// remembered here.
+    pub sessions: Option<StickySessions>,
+}
+
+/// `sticky learn create=… lookup=… zone=NAME:SIZE [timeout=TIME] [header]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StickySessions {
+    /// Where an answer names a session; the first value that is not empty
+    /// counts.
+    pub create: Vec<Template>,
+    /// The zone's name.
+    pub zone: Box<[u8]>,
+    /// Its size in bytes.
+    pub size: usize,
+    /// How long a session is remembered that nobody uses. Default 10 min.
+    pub timeout: Duration,
+    /// `header`: a session begins with the answer's head, and not with its end.
+    pub from_head: bool,
 }
 
 /// `sticky cookie NAME [PARAMETER…]`.

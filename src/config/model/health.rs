@@ -24,6 +24,8 @@ pub struct HealthCheck {
     pub port: Option<u16>,
     /// `mandatory`: a peer gets nothing before it has passed.
     pub mandatory: bool,
+    /// `mandatory persistent`: one that had passed before a reload has passed.
+    pub persistent: bool,
     /// `match=`. Default 200 to 399.
     pub statuses: StatusSet,
     /// What is asked for: `$proxy_host`.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::UpstreamId;
+use super::{UpstreamId, UpstreamPeer};
 
 /// Index into [`Config::resolvers`](super::Config::resolvers).
 pub type ResolverId = usize;
@@ -21,6 +21,31 @@ pub struct ResolverSettings {
     pub ipv4: bool,
     /// `ipv6=`. Default on.
     pub ipv6: bool,
+}
+
+/// The servers of an upstream that say `resolve`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedServers {
+    /// In file order, never empty.
+    pub servers: Vec<NamedServer>,
+    /// Who is asked: `resolver` of the upstream, or else of `http`.
+    pub resolver: ResolverId,
+    /// `resolver_timeout`. Default 30 s.
+    pub timeout: Duration,
+}
+
+/// `server NAME[:PORT] resolve`: its addresses are those that the name has at
+/// the time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedServer {
+    /// In lower case, without a dot at its end.
+    pub name: Box<str>,
+    /// Where its addresses listen; the servers of a service say so themselves.
+    pub port: u16,
+    /// `service=`: what its SRV records are asked for.
+    pub service: Option<Box<str>>,
+    /// What is said of each of its addresses; the address in it means nothing.
+    pub template: UpstreamPeer,
 }
 
 /// The upstreams by what a URL with variables may call them.

@@ -1,4 +1,4 @@
-//! One name's addresses, asked for over UDP and, where an answer is cut off,
+//! One name's addresses or servers, asked for over UDP and, where an answer is cut off,
 //! over TCP. Blocks.
 //!
 //! Every question has a random id and goes out from a port of its own, which
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::message::{self, Family, Reply};
+use super::message::{self, Family, Record, Reply, Service};
 use super::{ResolveError, Settings};
 
 /// How long a name server has to answer before the next is asked.
@@ -31,7 +31,7 @@ const LONGEST_DATAGRAM: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
     /// IPv4 before IPv6, never empty.
-    pub(super) addresses: Vec<IpAddr>,
+    pub(super) records: Vec<Record>,
     /// How long that holds.
     pub(super) ttl: Duration,
 }
@@ -40,14 +40,52 @@ pub(super) struct Answer {
 ///
 /// # Errors
 /// When there are none.
-pub(super) fn lookup(settings: &Settings, name: &str, turn: usize) -> Result<Answer, ResolveError> {
-    let end = Instant::now() + ALTOGETHER;
+pub(super) fn addresses(
+    settings: &Settings,
+    name: &str,
+    turn: usize,
+) -> Result<(Vec<IpAddr>, Duration), ResolveError> {
     let families = [(settings.ipv4, Family::Ipv4), (settings.ipv6, Family::Ipv6)];
-    let mut searches: Vec<Search> = families
-        .iter()
-        .filter(|(wanted, _)| *wanted)
-        .map(|(_, family)| Search::new(name, *family))
-        .collect();
+    let wanted = families.iter().filter(|(wanted, _)| *wanted);
+    let searches = wanted.map(|(_, family)| Search::new(name, *family));
+    let answer = search(settings, searches.collect(), turn)?;
+    let addresses = answer
+        .records
+        .into_iter()
+        .filter_map(|record| match record {
+            Record::Address(address) => Some(address),
+            Record::Service(_) => None,
+        });
+    Ok((addresses.collect(), answer.ttl))
+}
+
+/// The servers of a service, likewise.
+///
+/// # Errors
+/// When there are none.
+pub(super) fn services(
+    settings: &Settings,
+    name: &str,
+    turn: usize,
+) -> Result<(Vec<Service>, Duration), ResolveError> {
+    let answer = search(settings, vec![Search::new(name, Family::Service)], turn)?;
+    let services = answer
+        .records
+        .into_iter()
+        .filter_map(|record| match record {
+            Record::Service(service) => Some(service),
+            Record::Address(_) => None,
+        });
+    Ok((services.collect(), answer.ttl))
+}
+
+/// Asks for all of these until there is something to go by.
+fn search(
+    settings: &Settings,
+    mut searches: Vec<Search>,
+    turn: usize,
+) -> Result<Answer, ResolveError> {
+    let end = Instant::now() + ALTOGETHER;
     for round in 0.. {
         let servers = &settings.servers;
         let Some(server) = servers.get((turn + round) % servers.len().max(1)) else {
@@ -57,7 +95,7 @@ pub(super) fn lookup(settings: &Settings, name: &str, turn: usize) -> Result<Ans
         ask(&mut searches, *server, end.min(began + PER_SERVER));
         let open = searches.iter().any(Search::is_open);
         // Addresses of one family now are better than both of them late.
-        let enough = searches.iter().any(|search| search.has_addresses());
+        let enough = searches.iter().any(Search::has_records);
         if !open || enough || Instant::now() >= end {
             break;
         }
@@ -76,16 +114,16 @@ pub(super) fn lookup(settings: &Settings, name: &str, turn: usize) -> Result<Ans
 
 /// What all searches together have found.
 fn conclude(searches: &[Search]) -> Result<Answer, ResolveError> {
-    let mut addresses = Vec::new();
+    let mut records = Vec::new();
     let mut ttl = Duration::MAX;
-    for search in searches.iter().filter(|search| search.has_addresses()) {
+    for search in searches.iter().filter(|search| search.has_records()) {
         if let Some(found) = &search.found {
-            addresses.extend_from_slice(found);
+            records.extend_from_slice(found);
             ttl = ttl.min(search.ttl);
         }
     }
-    if !addresses.is_empty() {
-        return Ok(Answer { addresses, ttl });
+    if !records.is_empty() {
+        return Ok(Answer { records, ttl });
     }
     if searches.iter().any(|search| search.found.is_some()) {
         return Err(ResolveError::NOT_FOUND);
@@ -94,7 +132,7 @@ fn conclude(searches: &[Search]) -> Result<Answer, ResolveError> {
     Err(code.map_or(ResolveError::TimedOut, ResolveError::Refused))
 }
 
-/// The search for one family's addresses.
+/// The search for records of one kind.
 #[derive(Debug)]
 struct Search {
     family: Family,
@@ -102,7 +140,7 @@ struct Search {
     name: String,
     aliases: usize,
     ttl: Duration,
-    found: Option<Vec<IpAddr>>,
+    found: Option<Vec<Record>>,
     /// The last refusal.
     code: Option<u8>,
 }
@@ -123,14 +161,14 @@ impl Search {
         self.found.is_none()
     }
 
-    fn has_addresses(&self) -> bool {
+    fn has_records(&self) -> bool {
         self.found.as_ref().is_some_and(|found| !found.is_empty())
     }
 
     /// Takes in a reply; whether another question is to be asked at once.
     fn take(&mut self, reply: Reply) -> bool {
         match reply {
-            Reply::Addresses(found, ttl) => {
+            Reply::Records(found, ttl) => {
                 self.ttl = self.ttl.min(ttl);
                 self.found = Some(found);
             }

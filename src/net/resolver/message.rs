@@ -1,5 +1,5 @@
-//! DNS messages (RFC 1035): a question for the addresses of a name, and what
-//! an answer says about it. The coding is simple-dns'; what is believed of an
+//! DNS messages (RFC 1035): a question for the addresses of a name, or for the
+//! servers of a service (RFC 2782), and what an answer says about it. The coding is simple-dns'; what is believed of an
 //! answer is decided here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,11 +11,12 @@ use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, TYPE}
 /// Steps from one alias to the next within an answer.
 const MAX_ALIASES: usize = 16;
 
-/// Which addresses a question is for.
+/// What a question is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
     Ipv4,
     Ipv6,
+    Service,
 }
 
 impl Family {
@@ -23,16 +24,37 @@ impl Family {
         match self {
             Self::Ipv4 => TYPE::A,
             Self::Ipv6 => TYPE::AAAA,
+            Self::Service => TYPE::SRV,
         }
     }
+}
+
+/// One server of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// The lowest is asked first.
+    pub priority: u16,
+    /// Its share among those of its priority.
+    pub weight: u16,
+    /// Where it listens.
+    pub port: u16,
+    /// Its name, in lower case.
+    pub target: Box<str>,
+}
+
+/// One thing that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Record {
+    Address(IpAddr),
+    Service(Service),
 }
 
 /// What an answer says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reply {
-    /// These addresses, for so long; none if the name has none of this family.
-    Addresses(Vec<IpAddr>, Duration),
-    /// The name stands for this one, whose addresses the answer does not give.
+    /// These, for so long; none if the name has none of this family.
+    Records(Vec<Record>, Duration),
+    /// The name stands for this one, of which the answer says nothing.
     Alias(String, Duration),
     /// The whole answer is to be had over TCP.
     Truncated,
@@ -88,27 +110,35 @@ pub(super) fn answer(bytes: &[u8], id: u16, name: &str, family: Family) -> Optio
     if code != 0 {
         return Some(Reply::Refused(u8::try_from(code).unwrap_or(2)));
     }
-    Some(addresses(&packet, name, family))
+    Some(records(&packet, name, family))
 }
 
 /// Follows the aliases from the name that was asked for. Records of other
 /// names are none of our business, whoever sent them.
-fn addresses<'p>(packet: &'p Packet<'p>, mut name: Name<'p>, family: Family) -> Reply {
+fn records<'p>(packet: &'p Packet<'p>, mut name: Name<'p>, family: Family) -> Reply {
     let mut ttl = u32::MAX;
-    let records = || {
-        let all = packet.answers.iter();
-        all.filter(|record| record.class == CLASS::IN)
+    let all = || {
+        let answers = packet.answers.iter();
+        answers.filter(|record| record.class == CLASS::IN)
     };
     for aliases in 0..=MAX_ALIASES {
         let mut found = Vec::new();
         let mut alias = None;
         let mut least = ttl;
-        for record in records().filter(|record| record.name == name) {
+        for record in all().filter(|record| record.name == name) {
             match (&record.rdata, family) {
-                (RData::A(a), Family::Ipv4) => found.push(Ipv4Addr::from(a.address).into()),
-                (RData::AAAA(aaaa), Family::Ipv6) => {
-                    found.push(Ipv6Addr::from(aaaa.address).into());
+                (RData::A(a), Family::Ipv4) => {
+                    found.push(Record::Address(Ipv4Addr::from(a.address).into()));
                 }
+                (RData::AAAA(aaaa), Family::Ipv6) => {
+                    found.push(Record::Address(Ipv6Addr::from(aaaa.address).into()));
+                }
+                (RData::SRV(srv), Family::Service) => found.push(Record::Service(Service {
+                    priority: srv.priority,
+                    weight: srv.weight,
+                    port: srv.port,
+                    target: srv.target.to_string().to_ascii_lowercase().into(),
+                })),
                 (RData::CNAME(target), _) => alias = Some(target.0.clone()),
                 _ => continue,
             }
@@ -116,7 +146,7 @@ fn addresses<'p>(packet: &'p Packet<'p>, mut name: Name<'p>, family: Family) -> 
         }
         let valid = Duration::from_secs(least.into());
         match alias {
-            _ if !found.is_empty() => return Reply::Addresses(found, valid),
+            _ if !found.is_empty() => return Reply::Records(found, valid),
             Some(alias) => {
                 ttl = least;
                 name = alias;
@@ -125,14 +155,14 @@ fn addresses<'p>(packet: &'p Packet<'p>, mut name: Name<'p>, family: Family) -> 
             None => return Reply::Alias(name.to_string().to_ascii_lowercase(), valid),
         }
     }
-    Reply::Addresses(Vec::new(), Duration::ZERO)
+    Reply::Records(Vec::new(), Duration::ZERO)
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use simple_dns::ResourceRecord;
-    use simple_dns::rdata::{A, AAAA, CNAME};
+    use simple_dns::rdata::{A, AAAA, CNAME, SRV};
 
     use super::*;
 
@@ -167,8 +197,8 @@ mod tests {
         RData::CNAME(CNAME(Name::new_unchecked(name)))
     }
 
-    fn v4(last: u8) -> IpAddr {
-        IpAddr::from([127, 0, 0, last])
+    fn v4(last: u8) -> Record {
+        Record::Address(IpAddr::from([127, 0, 0, last]))
     }
 
     #[test]
@@ -180,20 +210,43 @@ mod tests {
         );
         assert_eq!(
             answer(&bytes, 7, "a.test", Family::Ipv4),
-            Some(Reply::Addresses(
-                vec![v4(1), v4(2)],
-                Duration::from_secs(30)
-            ))
+            Some(Reply::Records(vec![v4(1), v4(2)], Duration::from_secs(30)))
         );
         let data = RData::AAAA(AAAA { address: 1 });
         let bytes = reply("a.test", Family::Ipv6, &[("a.test", 5, data)]);
         assert_eq!(
             answer(&bytes, 7, "a.test", Family::Ipv6),
-            Some(Reply::Addresses(
-                vec![IpAddr::from(Ipv6Addr::LOCALHOST)],
+            Some(Reply::Records(
+                vec![Record::Address(Ipv6Addr::LOCALHOST.into())],
                 Duration::from_secs(5)
             ))
         );
+    }
+
+    #[test]
+    fn a_service_has_servers_with_ports_of_their_own() {
+        let data = RData::SRV(SRV {
+            priority: 1,
+            weight: 2,
+            port: 8001,
+            target: Name::new_unchecked("B.test"),
+        });
+        let name = "_http._tcp.a.test";
+        let bytes = reply(name, Family::Service, &[(name, 7, data)]);
+        let service = Service {
+            priority: 1,
+            weight: 2,
+            port: 8001,
+            target: "b.test".into(),
+        };
+        assert_eq!(
+            answer(&bytes, 7, name, Family::Service),
+            Some(Reply::Records(
+                vec![Record::Service(service)],
+                Duration::from_secs(7)
+            ))
+        );
+        assert_eq!(answer(&bytes, 7, name, Family::Ipv4), None);
     }
 
     #[test]
@@ -202,7 +255,7 @@ mod tests {
         let bytes = reply("a.test", Family::Ipv4, &records);
         assert_eq!(
             answer(&bytes, 7, "a.test", Family::Ipv4),
-            Some(Reply::Addresses(vec![v4(3)], Duration::from_secs(9)))
+            Some(Reply::Records(vec![v4(3)], Duration::from_secs(9)))
         );
         let bytes = reply("a.test", Family::Ipv4, &[("a.test", 60, cname("C.test"))]);
         assert_eq!(
@@ -217,7 +270,7 @@ mod tests {
         let bytes = reply("a.test", Family::Ipv4, &records);
         assert_eq!(
             answer(&bytes, 7, "a.test", Family::Ipv4),
-            Some(Reply::Addresses(Vec::new(), Duration::ZERO))
+            Some(Reply::Records(Vec::new(), Duration::ZERO))
         );
     }
 
@@ -233,7 +286,7 @@ mod tests {
         let bytes = reply("a.test", Family::Ipv4, &[("evil.test", 60, a(1))]);
         assert_eq!(
             answer(&bytes, 7, "a.test", Family::Ipv4),
-            Some(Reply::Addresses(Vec::new(), Duration::ZERO))
+            Some(Reply::Records(Vec::new(), Duration::ZERO))
         );
     }
 

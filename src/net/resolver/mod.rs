@@ -22,6 +22,8 @@ use arc_swap::ArcSwap;
 
 use super::handoff::{Giver, handoff};
 
+pub use message::Service;
+
 /// Names kept at the most: names may come from clients.
 const MAX_NAMES: usize = 4096;
 
@@ -69,24 +71,27 @@ impl fmt::Display for ResolveError {
 }
 
 /// A name's addresses.
-pub type Outcome = Result<Arc<[IpAddr]>, ResolveError>;
+pub type Outcome = Result<Found, ResolveError>;
+
+/// What a name has led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// IPv4 before IPv6, never empty.
+    pub addresses: Arc<[IpAddr]>,
+    /// When it is to be asked for again.
+    pub until: Instant,
+}
 
 /// The name servers of one `resolver`, and what they have said.
 #[derive(Debug)]
 pub struct Resolver {
     settings: Settings,
     /// Replaced as a whole by whoever has an answer.
-    known: ArcSwap<HashMap<Box<str>, Known>>,
+    known: ArcSwap<HashMap<Box<str>, Found>>,
     /// Who waits for names that are being asked for.
     pending: Mutex<HashMap<Box<str>, Vec<Giver<Outcome>>>>,
     /// Whose turn it is to be asked first.
     turn: AtomicUsize,
-}
-
-#[derive(Debug, Clone)]
-struct Known {
-    addresses: Arc<[IpAddr]>,
-    until: Instant,
 }
 
 /// Every resolver that some configuration still has.
@@ -119,8 +124,8 @@ impl Resolver {
     /// What the name servers say. Dropping the future leaves the question to
     /// the others who wait for it.
     pub async fn resolve(self: &Arc<Self>, name: &str) -> Outcome {
-        if let Some(addresses) = self.known(name, Instant::now()) {
-            return Ok(addresses);
+        if let Some(found) = self.known(name, Instant::now()) {
+            return Ok(found);
         }
         if !message::is_name(name) {
             return Err(ResolveError::NOT_FOUND);
@@ -133,10 +138,47 @@ impl Resolver {
         taker.await.unwrap_or(Err(ResolveError::TimedOut))
     }
 
-    fn known(&self, name: &str, now: Instant) -> Option<Arc<[IpAddr]>> {
+    /// The servers of a service, in no order, never none; and when to ask for
+    /// them again. Not remembered: whoever asks keeps the answer.
+    ///
+    /// # Errors
+    /// What the name servers say. Dropping the future leaves the question to be
+    /// answered for nobody.
+    pub async fn services(
+        self: &Arc<Self>,
+        name: &str,
+    ) -> Result<(Vec<Service>, Instant), ResolveError> {
+        if !message::is_name(name) {
+            return Err(ResolveError::NOT_FOUND);
+        }
+        let Ok((giver, taker)) = handoff() else {
+            return Err(ResolveError::TimedOut);
+        };
+        let (this, name) = (Arc::clone(self), Box::<str>::from(name));
+        threads::run(Box::new(move || {
+            let turn = this.turn.fetch_add(1, Ordering::Relaxed);
+            giver.give(lookup::services(&this.settings, &name, turn));
+        }));
+        let (services, ttl) = taker.await.unwrap_or(Err(ResolveError::TimedOut))?;
+        Ok((services, self.until(Instant::now(), ttl)))
+    }
+
+    /// When to ask again for a name that there is not.
+    pub fn until_it_may_exist(&self, now: Instant) -> Instant {
+        const NEGATIVE: Duration = Duration::from_secs(10);
+        self.until(now, NEGATIVE)
+    }
+
+    fn until(&self, now: Instant, ttl: Duration) -> Instant {
+        // Beyond reckoning is as good as for ever, which is a day.
+        const LONGEST: Duration = Duration::from_secs(86_400);
+        let valid = self.settings.valid.unwrap_or(ttl);
+        now.checked_add(valid).unwrap_or(now + LONGEST)
+    }
+
+    fn known(&self, name: &str, now: Instant) -> Option<Found> {
         let known = self.known.load();
-        let entry = known.get(name).filter(|entry| entry.until > now)?;
-        Some(Arc::clone(&entry.addresses))
+        known.get(name).filter(|found| found.until > now).cloned()
     }
 
     /// Joins those who wait for the name, and asks for it if nobody has yet.
@@ -156,16 +198,16 @@ impl Resolver {
     /// What a thread does for one name.
     fn look_up(&self, name: Box<str>) {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let answer = lookup::lookup(&self.settings, &name, turn);
-        let outcome = match answer {
-            Ok(answer) => {
-                let addresses: Arc<[IpAddr]> = answer.addresses.into();
-                let valid = self.settings.valid.unwrap_or(answer.ttl);
-                self.remember(&name, &addresses, valid);
-                Ok(addresses)
-            }
-            Err(error) => Err(error),
-        };
+        let answer = lookup::addresses(&self.settings, &name, turn);
+        let outcome = answer.map(|(addresses, ttl)| {
+            let now = Instant::now();
+            let found = Found {
+                addresses: addresses.into(),
+                until: self.until(now, ttl),
+            };
+            self.remember(&name, &found, now);
+            found
+        });
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = pending.remove(&name).unwrap_or_default();
         drop(pending);
@@ -174,14 +216,10 @@ impl Resolver {
         }
     }
 
-    fn remember(&self, name: &str, addresses: &Arc<[IpAddr]>, valid: Duration) {
-        if valid.is_zero() {
+    fn remember(&self, name: &str, found: &Found, now: Instant) {
+        if found.until <= now {
             return;
         }
-        let now = Instant::now();
-        let Some(until) = now.checked_add(valid) else {
-            return;
-        };
         self.known.rcu(|known| {
             let mut known = HashMap::clone(known);
             if known.len() >= MAX_NAMES {
@@ -191,8 +229,7 @@ impl Resolver {
                 // Whoever asks for so many names gets each of them asked for.
                 known.clear();
             }
-            let addresses = Arc::clone(addresses);
-            known.insert(name.into(), Known { addresses, until });
+            known.insert(name.into(), found.clone());
             known
         });
     }
@@ -223,10 +260,14 @@ mod tests {
     fn an_answer_is_remembered_as_long_as_it_holds() {
         let resolver = Resolver::with(&settings(3));
         let addresses: Arc<[IpAddr]> = [IpAddr::from([127, 0, 0, 1])].into();
-        resolver.remember("a", &addresses, Duration::from_secs(5));
-        resolver.remember("b", &addresses, Duration::ZERO);
         let now = Instant::now();
-        assert_eq!(resolver.known("a", now).as_deref(), Some(&*addresses));
+        let found = |seconds| Found {
+            addresses: Arc::clone(&addresses),
+            until: resolver.until(now, Duration::from_secs(seconds)),
+        };
+        resolver.remember("a", &found(5), now);
+        resolver.remember("b", &found(0), now);
+        assert_eq!(resolver.known("a", now), Some(found(5)));
         assert_eq!(resolver.known("b", now), None);
         assert_eq!(resolver.known("a", now + Duration::from_secs(6)), None);
     }
@@ -235,17 +276,15 @@ mod tests {
     fn no_more_names_are_kept_than_there_is_room_for() {
         let resolver = Resolver::with(&settings(4));
         let addresses: Arc<[IpAddr]> = [IpAddr::from([127, 0, 0, 1])].into();
-        let full: HashMap<Box<str>, Known> = (0..MAX_NAMES)
-            .map(|n| {
-                let known = Known {
-                    addresses: Arc::clone(&addresses),
-                    until: Instant::now() + Duration::from_secs(60),
-                };
-                (n.to_string().into(), known)
-            })
+        let found = Found {
+            addresses,
+            until: Instant::now() + Duration::from_secs(60),
+        };
+        let full: HashMap<Box<str>, Found> = (0..MAX_NAMES)
+            .map(|n| (n.to_string().into(), found.clone()))
             .collect();
         resolver.known.store(Arc::new(full));
-        resolver.remember("new", &addresses, Duration::from_secs(5));
+        resolver.remember("new", &found, Instant::now());
         assert!(resolver.known.load().len() <= MAX_NAMES);
         assert!(resolver.known("new", Instant::now()).is_some());
     }

@@ -151,7 +151,7 @@ impl Group {
     /// How busy one peer is compared with another, each by its weight.
     fn load_of(&self, one: usize, other: usize, now: Moment) -> std::cmp::Ordering {
         let load = |index: usize| {
-            let (peer, state) = (self.peers.get(index), self.state.peers.get(index));
+            let (peer, state) = (self.peers.get(index), self.states.get(index));
             let weight = peer.map_or(1, |peer| i64::from(peer.weight));
             let share = if self.has_slow_start {
                 self.share(index, now)
@@ -166,7 +166,7 @@ impl Group {
     }
 
     fn share(&self, index: usize, now: Moment) -> i64 {
-        match (self.peers.get(index), self.state.peers.get(index)) {
+        match (self.peers.get(index), self.states.get(index)) {
             (Some(peer), Some(state)) => state.share(peer, now),
             _ => 0,
         }

@@ -2,13 +2,15 @@
 //! (`ngx_http_upstream_round_robin.c` and its siblings), with passive failure
 //! detection.
 //!
-//! A [`Group`] is an upstream as one worker sees it: its peers, how far the
-//! round has come, and the [`state`] of the peers, which is the worker's own
-//! or, with `zone`, all workers'. A request begins a [`Selection`], and each
+//! A [`Group`] is an upstream as one worker sees it: its [`members`], how far
+//! the round has come, and the [`state`] of the peers, which is the worker's
+//! own or, with `zone`, all workers'. A request begins a [`Selection`], and each
 //! peer that it asks is held by a [`Lease`].
 
 mod hash;
+pub(crate) mod members;
 mod methods;
+pub(crate) mod sessions;
 pub(crate) mod state;
 mod sticky;
 
@@ -19,10 +21,14 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::config::{BalanceMethod, Sticky, Upstream, UpstreamPeer};
+use crate::config::{
+    BalanceMethod, Sticky, StickySessions, Upstream, UpstreamAddress, UpstreamPeer,
+};
 
 use self::hash::Ring;
-use self::state::{GroupState, Moment, PeerState};
+use self::members::Members;
+use self::sessions::Sessions;
+use self::state::{Moment, PeerState};
 use super::request::Request;
 use super::variables::expand_to_vec;
 
@@ -32,11 +38,12 @@ pub(crate) use self::state::AfterFailure;
 #[derive(Debug)]
 pub(crate) struct Group {
     peers: Box<[Rc<UpstreamPeer>]>,
+    /// Of each of them.
+    states: Box<[Arc<PeerState>]>,
     method: BalanceMethod,
     /// Of `hash … consistent`.
     ring: Option<Ring>,
     sticky: Option<Names>,
-    state: Arc<GroupState>,
     turns: RefCell<Box<[Turn]>>,
     /// Of the peers that are no backups: how many, and their weights' sum.
     primaries: usize,
@@ -49,6 +56,8 @@ pub(crate) struct Group {
 struct Names {
     sticky: Box<Sticky>,
     names: Box<[Box<str>]>,
+    /// Of `sticky learn`.
+    sessions: Option<Arc<Sessions>>,
 }
 
 /// How far the smooth weighted round has come for a peer. Per worker in any
@@ -78,6 +87,8 @@ pub(crate) struct Selection {
     draws: u32,
     /// The peer that `sticky` leads to.
     hint: Option<usize>,
+    /// The session that the request belongs to, with `sticky learn`.
+    session: Option<Vec<u8>>,
     /// Peers that may still be asked.
     tries_left: usize,
 }
@@ -90,8 +101,14 @@ impl Selection {
 }
 
 impl Group {
-    pub(crate) fn new(upstream: &Upstream, state: Arc<GroupState>) -> Rc<Self> {
-        let peers: Box<[_]> = upstream.peers.iter().cloned().map(Rc::new).collect();
+    pub(crate) fn new(
+        upstream: &Upstream,
+        members: &Members,
+        sessions: Option<&Arc<Sessions>>,
+    ) -> Rc<Self> {
+        let peers = members.iter().map(|member| member.peer.clone());
+        let peers: Box<[_]> = peers.map(Rc::new).collect();
+        let states = members.iter().map(|member| Arc::clone(&member.state));
         let primaries = || peers.iter().filter(|peer| !peer.backup);
         let ring = matches!(upstream.method, BalanceMethod::ConsistentHash(_)).then(|| {
             let peers = peers.iter().enumerate();
@@ -100,6 +117,7 @@ impl Group {
         let sticky = upstream.sticky.as_ref().map(|sticky| Names {
             sticky: sticky.clone(),
             names: peers.iter().map(|peer| sticky::name(peer)).collect(),
+            sessions: sessions.cloned(),
         });
         let turns = peers
             .iter()
@@ -112,13 +130,34 @@ impl Group {
             method: upstream.method.clone(),
             ring,
             sticky,
-            state,
+            states: states.collect(),
             turns: RefCell::new(turns),
             primaries: primaries().count(),
             primary_weight: primaries().map(|peer| u64::from(peer.weight)).sum(),
             has_slow_start: peers.iter().any(|peer| !peer.slow_start.is_zero()),
             peers,
         })
+    }
+
+    /// The round goes on where it was for peers that are in both.
+    pub(crate) fn go_on_from(&self, older: &Self) {
+        let old = older.turns.borrow();
+        for (turn, peer) in self.turns.borrow_mut().iter_mut().zip(&self.peers) {
+            let mut known = older.peers.iter().zip(&*old);
+            if let Some((_, known)) = known.find(|(known, _)| known == &peer) {
+                *turn = *known;
+            }
+        }
+    }
+
+    /// In the order of their indices.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = &Rc<UpstreamPeer>> {
+        self.peers.iter()
+    }
+
+    /// Whether this is the address of one of them.
+    pub(crate) fn has(&self, address: &UpstreamAddress) -> bool {
+        self.peers.iter().any(|peer| peer.address == *address)
     }
 
     /// Begins to choose for a request, which may be tried with at most
@@ -135,14 +174,30 @@ impl Group {
             }
             _ => {}
         }
-        if let Some(Names { sticky, names }) = &self.sticky {
-            let name = sticky::asked_for(sticky, request);
-            selection.hint = name.and_then(|name| {
-                let mut names = names.iter();
-                names.position(|known| known.as_bytes() == name)
-            });
+        if let Some(sticky) = &self.sticky {
+            self.follow(sticky, request, &mut selection);
         }
         selection
+    }
+
+    /// Where the client was before.
+    fn follow(&self, names: &Names, request: &Request<'_>, selection: &mut Selection) {
+        let Some(asked) = sticky::asked_for(&names.sticky, request) else {
+            return;
+        };
+        let position = |name: &[u8]| {
+            let mut names = names.names.iter();
+            names.position(|known| known.as_bytes() == name)
+        };
+        let learnt = names.sticky.sessions.as_ref().zip(names.sessions.as_ref());
+        let Some((settings, sessions)) = learnt else {
+            selection.hint = position(&asked);
+            return;
+        };
+        let now = Moment::at(Instant::now());
+        let known = sessions.find(&asked, settings.timeout, now);
+        selection.hint = known.and_then(|name| position(name.as_bytes()));
+        selection.session = Some(asked);
     }
 
     fn selection(&self, tries: usize) -> Selection {
@@ -175,7 +230,7 @@ impl Group {
         // filled up meanwhile, which is then full for this one too.
         for _ in 0..=self.peers.len() {
             let index = self.next(selection, client, now)?;
-            let (peer, state) = (self.peers.get(index)?, self.state.peers.get(index)?);
+            let (peer, state) = (self.peers.get(index)?, self.states.get(index)?);
             if state.occupy(peer, now) {
                 selection.tried.push(index);
                 selection.tries_left = selection.tries_left.saturating_sub(1);
@@ -193,7 +248,7 @@ impl Group {
 
     /// Whether the peer gets nothing because it failed, or by its health checks.
     pub(crate) fn is_benched(&self, index: usize, now: Instant) -> bool {
-        let (peer, state) = (self.peers.get(index), self.state.peers.get(index));
+        let (peer, state) = (self.peers.get(index), self.states.get(index));
         let has_failed = |peer: &UpstreamPeer, state: &PeerState| {
             !self.is_single() && state.is_benched(peer, Moment::at(now))
         };
@@ -214,7 +269,7 @@ impl Group {
 
     /// As [`Group::is_usable`], for a request that `sticky` leads here.
     fn is_usable_by_name(&self, index: usize, selection: &Selection, now: Moment) -> bool {
-        let (Some(peer), Some(state)) = (self.peers.get(index), self.state.peers.get(index)) else {
+        let (Some(peer), Some(state)) = (self.peers.get(index), self.states.get(index)) else {
             return false;
         };
         peer.backup == selection.among_backups
@@ -247,10 +302,21 @@ impl Lease {
         self.index
     }
 
+    /// What is to be learnt from the answer, where `sticky learn` is said.
+    pub(crate) fn learner(&self, selection: &Selection) -> Option<Box<Learner>> {
+        let names = self.group.sticky.as_ref()?;
+        names.sessions.as_ref()?;
+        Some(Box::new(Learner {
+            group: Rc::clone(&self.group),
+            index: self.index,
+            session: selection.session.clone(),
+        }))
+    }
+
     /// The value of the cookie by which the client is to stay here, where
     /// `sticky cookie` is said.
     pub(crate) fn set_cookie(&self, request: &Request<'_>) -> Option<Vec<u8>> {
-        let Names { sticky, names } = self.group.sticky.as_ref()?;
+        let Names { sticky, names, .. } = self.group.sticky.as_ref()?;
         let (cookie, name) = (sticky.cookie.as_ref()?, names.get(self.index)?);
         Some(sticky::set_cookie(cookie, name, request))
     }
@@ -269,6 +335,45 @@ impl Lease {
             turn.effective_weight = (turn.effective_weight - loss).max(0);
         }
         self.state.failed(&self.peer, Moment::at(now))
+    }
+}
+
+/// Learns from an answer whose session it is: `sticky learn`.
+#[derive(Debug)]
+pub(crate) struct Learner {
+    group: Rc<Group>,
+    index: usize,
+    /// The request's.
+    session: Option<Vec<u8>>,
+}
+
+impl Learner {
+    /// Whether the head of the answer is enough.
+    pub(crate) fn needs_head_only(&self) -> bool {
+        self.settings().is_some_and(|settings| settings.from_head)
+    }
+
+    fn settings(&self) -> Option<&StickySessions> {
+        self.group.sticky.as_ref()?.sticky.sessions.as_ref()
+    }
+
+    /// The answer has come: a session that it names begins, and another one
+    /// goes on.
+    pub(crate) fn learn(&self, request: &Request<'_>) {
+        let Some(names) = &self.group.sticky else {
+            return;
+        };
+        let peer = names.names.get(self.index);
+        let (Some(settings), Some(sessions), Some(peer)) = (self.settings(), &names.sessions, peer)
+        else {
+            return;
+        };
+        let now = Moment::at(Instant::now());
+        match (sticky::first(&settings.create, request), &self.session) {
+            (Some(session), _) => sessions.learn(&session, peer, true, now),
+            (None, Some(session)) => sessions.learn(session, peer, false, now),
+            (None, None) => {}
+        }
     }
 }
 

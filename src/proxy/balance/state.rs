@@ -1,16 +1,11 @@
-//! What is known about an upstream's peers: who failed when, and how many
+//! What is known about a peer of an upstream: when it failed, and how many
 //! requests are under way.
-//!
-//! With `zone` all workers share one [`GroupState`], as Nginx's workers share
-//! its memory; without, each worker has its own and learns of failures by
-//! itself.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, Upstream, UpstreamId, UpstreamPeer};
-use crate::proxy::health::Board;
+use crate::config::UpstreamPeer;
 
 /// Milliseconds on the process's own clock; 0 stands for "never".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,6 +142,17 @@ impl PeerState {
         self.is_unhealthy.load(Ordering::Relaxed)
     }
 
+    /// It is to get nothing before a health check has passed.
+    pub(super) fn begin_unhealthy(&self) {
+        self.is_unhealthy.store(true, Ordering::Relaxed);
+    }
+
+    /// It is as healthy as that one was.
+    pub(super) fn inherit_health(&self, older: &Self) {
+        self.is_unhealthy
+            .store(older.is_unhealthy(), Ordering::Relaxed);
+    }
+
     /// Takes in the result of a health check; `fails` and `passes` are how
     /// many in a row it takes to change the verdict.
     pub(crate) fn checked(&self, passed: bool, fails: u32, passes: u32, now: Instant) -> Verdict {
@@ -180,56 +186,6 @@ impl PeerState {
         }
         let part = since.as_millis() * 1000 / config.slow_start.as_millis().max(1);
         i64::try_from(part).unwrap_or(WHOLE).max(1)
-    }
-}
-
-/// The peers of an upstream, in the order of its configuration.
-#[derive(Debug)]
-pub(crate) struct GroupState {
-    pub(crate) peers: Box<[Arc<PeerState>]>,
-}
-
-impl GroupState {
-    pub(crate) fn new(peers: usize) -> Arc<Self> {
-        Arc::new(Self {
-            peers: (0..peers).map(|_| Arc::default()).collect(),
-        })
-    }
-}
-
-/// The states that the workers of one configuration share.
-#[derive(Debug)]
-pub(crate) struct Registry {
-    /// By [`UpstreamId`].
-    shared: Vec<Option<Arc<GroupState>>>,
-    /// Who checks the peers' health.
-    pub(crate) board: Board,
-}
-
-impl Registry {
-    pub(crate) fn new(config: &Config) -> Self {
-        let shared = config.upstreams.iter().enumerate().map(|(id, upstream)| {
-            let checks = config.health_checks.iter();
-            let mut checks = checks.filter(|check| check.upstream == id).peekable();
-            let is_shared = upstream.zone || checks.peek().is_some();
-            let state = is_shared.then(|| GroupState::new(upstream.peers.len()))?;
-            // Guilty until proven otherwise.
-            if checks.any(|check| check.mandatory) {
-                let peers = state.peers.iter();
-                peers.for_each(|peer| peer.is_unhealthy.store(true, Ordering::Relaxed));
-            }
-            Some(state)
-        });
-        Self {
-            shared: shared.collect(),
-            board: Board::default(),
-        }
-    }
-
-    /// The state for a worker that begins with this configuration.
-    pub(crate) fn join(&self, id: UpstreamId, upstream: &Upstream) -> Arc<GroupState> {
-        let shared = self.shared.get(id).and_then(Option::as_ref);
-        shared.map_or_else(|| GroupState::new(upstream.peers.len()), Arc::clone)
     }
 }
 

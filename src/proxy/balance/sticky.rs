@@ -27,10 +27,14 @@ pub(super) fn name(peer: &UpstreamPeer) -> Box<str> {
         .into()
 }
 
-/// The peer's name that the request brings, if it brings one.
+/// The name of a peer, or of a session, that the request brings.
 pub(super) fn asked_for(sticky: &Sticky, request: &Request<'_>) -> Option<Vec<u8>> {
-    sticky
-        .lookup
+    first(&sticky.lookup, request)
+}
+
+/// The first value that is not empty.
+pub(super) fn first(templates: &[Template], request: &Request<'_>) -> Option<Vec<u8>> {
+    templates
         .iter()
         .map(|template| expand_to_vec(template, request))
         .find(|value| !value.is_empty())

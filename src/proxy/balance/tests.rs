@@ -21,6 +21,7 @@ fn upstream(method: BalanceMethod, peers: Vec<UpstreamPeer>) -> Upstream {
     Upstream {
         name: "u".into(),
         peers,
+        named: None,
         method,
         sticky: None,
         zone: false,
@@ -32,8 +33,8 @@ fn upstream(method: BalanceMethod, peers: Vec<UpstreamPeer>) -> Upstream {
 }
 
 fn group(method: BalanceMethod, peers: Vec<UpstreamPeer>) -> Rc<Group> {
-    let state = GroupState::new(peers.len());
-    Group::new(&upstream(method, peers), state)
+    let upstream = upstream(method, peers);
+    Group::new(&upstream, &Members::of(&upstream), None)
 }
 
 fn round_robin(peers: Vec<UpstreamPeer>) -> Rc<Group> {

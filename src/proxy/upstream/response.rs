@@ -443,6 +443,13 @@ fn send_fields<S: ResponseSink>(
     if let Some(cookie) = request.answer.sticky_cookie.take() {
         answers::put_field(request, sink, b"Set-Cookie", &cookie);
     }
+    if let Some(learner) = request
+        .answer
+        .learner
+        .take_if(|learner| learner.needs_head_only())
+    {
+        learner.learn(request);
+    }
     let last_modified = || parse_date(head.field(bytes, FieldId::LastModified)?);
     let last_modified = request
         .location

@@ -57,6 +57,46 @@ fn balancing_is_checked_in_nginx_words() {
             "server backend; zone z;",
             "zero size shared memory zone \"z\"",
         ),
+        (
+            "server a.test resolve;",
+            "resolving names at run time requires upstream \"u\" to be in shared memory",
+        ),
+        (
+            "zone z 64k; server a.test resolve;",
+            "no resolver defined to resolve names at run time in upstream \"u\"",
+        ),
+        (
+            "zone z 64k; server a.test service=http;",
+            "service upstream \"a.test\" requires \"resolve\" parameter",
+        ),
+        (
+            "zone z 64k; server a.test:81 service=http resolve;",
+            "service upstream \"a.test:81\" may not have port",
+        ),
+        (
+            "zone z 64k; server 127.0.0.1 service=http resolve;",
+            "service upstream \"127.0.0.1\" requires domain name",
+        ),
+        (
+            "server backend; sticky learn create=a lookup=$a zone=z:64k;",
+            "\"sticky\" directive missing variable in the \"create\" parameter",
+        ),
+        (
+            "server backend; sticky learn create=$uri lookup=$uri;",
+            "\"sticky\" directive \"zone\" parameter is not specified",
+        ),
+        (
+            "server backend; sticky learn create=$uri zone=z:64k;",
+            "\"sticky\" directive \"lookup\" parameter is not specified",
+        ),
+        (
+            "server backend; sticky learn create=$uri lookup=$uri zone=z:1k;",
+            "\"sticky\" directive zone is too small",
+        ),
+        (
+            "server backend; sticky learn create=$uri lookup=$uri zone=z:64k sync;",
+            "\"sticky\" directive parameter \"sync\" is not implemented in this version",
+        ),
         ("server backend; zone z 1k;", "zone \"z\" is too small"),
         ("server backend; zone z x;", "invalid zone size \"x\""),
     ] {
@@ -90,6 +130,46 @@ fn a_zone_may_be_shared_and_sized_by_another_upstream() {
     .unwrap();
     let zones: Vec<_> = config.upstreams.iter().map(|u| u.zone).collect();
     assert_eq!(zones, [true, true, false]);
+}
+
+#[test]
+fn a_server_that_is_resolved_waits_for_nobody_at_load() {
+    let config = http(
+        "upstream a { zone a 64k; server NOWHERE.test.:81 resolve weight=3; server backend; }
+         upstream b { zone b 64k; server x.test resolve; resolver 127.0.0.3; resolver_timeout 5s; }
+         upstream c { zone c 64k; server x.test service=http resolve; server backend backup; }
+         resolver 127.0.0.2;",
+    )
+    .unwrap();
+    let named = |upstream: usize| config.upstreams[upstream].named.as_ref().unwrap();
+    let server = &named(0).servers[0];
+    assert_eq!((&*server.name, server.port), ("nowhere.test", 81));
+    assert_eq!(server.template.weight, 3);
+    assert_eq!(config.upstreams[0].peers.len(), 1);
+    let asked = |upstream: usize| {
+        let named = named(upstream);
+        let servers = &config.resolvers[named.resolver].servers;
+        (servers[0].ip().to_string(), named.timeout.as_secs())
+    };
+    assert_eq!(asked(0), ("127.0.0.2".to_owned(), 30));
+    assert_eq!(asked(1), ("127.0.0.3".to_owned(), 5));
+    assert_eq!(named(2).servers[0].service.as_deref(), Some("http"));
+}
+
+#[test]
+fn sessions_are_learnt_in_a_zone_of_their_own() {
+    let learn = "sticky learn create=$upstream_cookie_a create=$arg_a lookup=$cookie_a zone=z:1m";
+    let config = upstream(&format!("server backend; {learn} timeout=1h header;")).unwrap();
+    let sticky = config.upstreams[0].sticky.as_ref().unwrap();
+    let sessions = sticky.sessions.as_ref().unwrap();
+    assert_eq!((sessions.create.len(), sticky.lookup.len()), (2, 1));
+    assert_eq!((sessions.size, sessions.from_head), (1 << 20, true));
+    assert_eq!(sessions.timeout, Duration::from_secs(3600));
+    assert!(config.records_response_fields);
+    let twice = http(&format!(
+        "upstream a {{ server backend; {learn}; }} upstream b {{ server backend; {learn}; }}"
+    ));
+    assert!(refusal(twice).starts_with("sticky zone \"z\" is already used in upstream \"a\""));
 }
 
 #[test]
