@@ -956,6 +956,9 @@ pub struct Tls {
     /// `ssl_certificate` and `ssl_certificate_key`, paired in order. Those that
     /// no key is left for must be PKCS#12 stores.
     pub certificates: Vec<CertificateAndKey>,
+    /// In their place, where any of them has variables: the same, to be read when
+    /// a handshake has named them.
+    pub named: Vec<NamedCertificate>,
     /// `ssl_password_file`.
     pub password_file: Option<Located<PathBuf>>,
     /// `ssl_client_certificate`.

@@ -213,6 +213,8 @@ pub enum Variable {
     UpstreamHeaderTime,
     /// `$upstream_http_NAME`.
     UpstreamHttp(Box<str>),
+    /// `$upstream_cookie_NAME`.
+    UpstreamCookie(Box<str>),
     /// `$upstream_response_length`.
     UpstreamResponseLength,
     /// `$upstream_response_time`.
@@ -396,7 +398,10 @@ impl Variable {
     /// Whether the value is a field of a response, of which nothing is kept
     /// otherwise.
     pub fn is_of_response_fields(&self) -> bool {
-        matches!(self, Self::SentHttp(_) | Self::UpstreamHttp(_))
+        matches!(
+            self,
+            Self::SentHttp(_) | Self::UpstreamHttp(_) | Self::UpstreamCookie(_)
+        )
     }
 
     /// The variable of a name, which Nginx takes in any case.
@@ -411,14 +416,9 @@ impl Variable {
             return Ok(Self::User(id));
         }
         if NOT_IMPLEMENTED.contains(&name.as_str())
-            || [
-                "upstream_cookie_",
-                "upstream_trailer_",
-                "sent_trailer_",
-                "trailer_",
-            ]
-            .iter()
-            .any(|family| name.starts_with(family))
+            || ["upstream_trailer_", "sent_trailer_", "trailer_"]
+                .iter()
+                .any(|family| name.starts_with(family))
         {
             return Err(CompileError::NotImplemented(name));
         }
@@ -435,6 +435,9 @@ impl Variable {
         }
         if let Some(rest) = member("http_") {
             return Ok(Self::Http(field(rest)));
+        }
+        if let Some(rest) = member("upstream_cookie_") {
+            return Ok(Self::UpstreamCookie(rest.into()));
         }
         if let Some(rest) = member("sent_http_") {
             return Ok(Self::SentHttp(field(rest)));

@@ -20,6 +20,7 @@ use crate::telemetry::error_log::Level;
 use crate::telemetry::metrics::Phase;
 use crate::tls;
 
+use super::certificates::served::Place;
 use super::exchange::{BodySource, ResponseSink};
 use super::gateway::Gateway;
 use super::h1::{H1Body, H1Sink, RequestKind};
@@ -141,8 +142,12 @@ async fn serve_registered(
         match Box::pin(handshake::accept(
             socket,
             &received,
-            &view.gateway,
-            listener,
+            Place {
+                worker: &worker,
+                view: &view,
+                connection: &connection,
+                listener,
+            },
             timeout,
         ))
         .await

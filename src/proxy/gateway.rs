@@ -30,7 +30,9 @@ pub struct Gateway {
     /// The typed configuration.
     pub config: Config,
     /// By [`ServerId`]; `None` for servers without TLS.
-    pub tls: Vec<Option<TlsHost>>,
+    pub tls: Vec<Option<Arc<TlsHost>>>,
+    /// Whether handshakes name certificates anywhere.
+    pub(crate) names_certificates: bool,
     /// By [`model::ProxyTls::id`].
     upstream_tls: Vec<Arc<UpstreamTls>>,
     /// `$hostname`.
@@ -129,7 +131,8 @@ impl Gateway {
             forwards_chains: identities.iter().any(|identity| identity.chain),
             asserted,
             config,
-            tls,
+            names_certificates: tls.iter().flatten().any(|host| !host.named.is_empty()),
+            tls: tls.into_iter().map(|host| host.map(Arc::new)).collect(),
             upstream_tls,
             hostname,
             generation,
@@ -154,7 +157,7 @@ impl Gateway {
     }
 
     /// The TLS side of the block with this index.
-    pub(crate) fn tls_host(&self, id: ServerId) -> Option<&TlsHost> {
+    pub(crate) fn tls_host(&self, id: ServerId) -> Option<&Arc<TlsHost>> {
         self.tls.get(id)?.as_ref()
     }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Listener, ServerId};
+use crate::config::ServerId;
 use crate::net::buffers::{Buffer, Class};
 use crate::net::deadlines::Deadline;
 use crate::net::socket::Socket;
@@ -14,12 +14,13 @@ use crate::telemetry::error_log::{Level, Text};
 use crate::tls;
 use crate::tls::ciphers::openssl_name;
 use crate::tls::client_auth::{Refusal, RefusalReason, take_refusal};
-use crate::tls::client_hello::{self, Offer};
+use crate::tls::client_hello::{self, Found, Offer};
 use crate::tls::resumption::{self, Source};
-use crate::tls::server::TlsHost;
+use crate::tls::server::{Shown, TlsHost};
 use crate::tls::server_hello;
-use crate::tls::session::{Established, Handshake, HandshakeError};
+use crate::tls::session::{Established, Handshake, HandshakeError, internal_error, normalised};
 
+use super::certificates::served::{self, Place};
 use super::gateway::Gateway;
 use super::input::Input;
 use super::measure::Obstacle;
@@ -60,10 +61,10 @@ pub(crate) struct Rejected {
 pub(crate) async fn accept(
     mut socket: Socket,
     received: &[u8],
-    gateway: &Gateway,
-    listener: &Listener,
+    place: Place<'_>,
     timeout: Duration,
 ) -> Result<Accepted, Rejected> {
+    let (gateway, listener) = (&*place.view.gateway, place.listener);
     let deadline = Deadline::new();
     deadline.arm(timeout);
     let mut handshake = Handshake::new();
@@ -87,6 +88,8 @@ pub(crate) async fn accept(
     let mut sent_name: Option<Box<str>> = None;
     let mut offer = None;
     let mut session_id: Option<Box<[u8]>> = None;
+    // What the ClientHello has named, where certificates have variables.
+    let mut shown: Option<Arc<Shown>> = None;
     loop {
         if filled == buffer.len() {
             buffer = grow(buffer).ok_or_else(|| {
@@ -140,6 +143,31 @@ pub(crate) async fn accept(
         if gateway.config.records_client_hello && offer.is_none() && !handshake.has_client_hello() {
             offer = client_hello::offer(incoming).map(Box::new);
         }
+        if gateway.names_certificates && shown.is_none() && !handshake.has_client_hello() {
+            let named = Box::pin(named_certificate(place, incoming));
+            match deadline.run(named).await {
+                Ok(Ok((server, found))) => {
+                    chosen.set(server);
+                    shown = found;
+                }
+                Ok(Err((server, message))) => {
+                    chosen.set(server);
+                    internal_error(&mut out);
+                    let _ = send(&mut socket, &deadline, &mut out).await;
+                    lingering_close(socket, &deadline, buffer).await;
+                    let message = format!("{message} while SSL handshaking");
+                    return Err(reject(Level::Error, message, Obstacle::Protocol));
+                }
+                Err(_) => {
+                    return Err(reject(
+                        Level::Error,
+                        "reading a certificate takes too long while SSL handshaking".into(),
+                        Obstacle::Timeout,
+                    ));
+                }
+            }
+        }
+        let incoming = buffer.get_mut(..filled).unwrap_or_default();
         let result = handshake.process(incoming, &mut out, &mut |name| {
             sent_name = name.map(Into::into);
             let server = name.map_or(listener.hosts.default, |name| {
@@ -148,11 +176,15 @@ pub(crate) async fn accept(
             chosen.set(server);
             // No configuration: unrecognized_name, before anything is said.
             let host = gateway.tls_host(server).filter(|host| !host.rejects);
-            let http2 = |host: &TlsHost| {
+            let http2 = |host: &Arc<TlsHost>| {
                 let server = gateway.server(server);
                 let offered =
                     listener.http2 || server.is_some_and(|it| it.connection.http2.enabled);
-                Arc::clone(if offered { &host.http2 } else { &host.config })
+                let (plain, both) = match &shown {
+                    Some(shown) => (&shown.config, &shown.http2),
+                    None => (&host.config, &host.http2),
+                };
+                Arc::clone(if offered { both } else { plain })
             };
             host.map(http2)
         });
@@ -203,6 +235,38 @@ pub(crate) async fn accept(
             }
         }
     }
+}
+
+/// The certificate that a ClientHello names by its variables, if it is complete
+/// and its server block has such; with the block.
+///
+/// # Errors
+/// Why there is none, for the log of the block.
+async fn named_certificate(
+    place: Place<'_>,
+    incoming: &[u8],
+) -> Result<(ServerId, Option<Arc<Shown>>), (ServerId, String)> {
+    let listener = place.listener;
+    let default = listener.hosts.default;
+    let Ok(Found::Name(sent)) = client_hello::server_name(incoming) else {
+        return Ok((default, None));
+    };
+    let sent: Option<Box<str>> = sent.as_ref().map(|sent| sent.as_ref().into());
+    let name = sent.as_deref().map(normalised);
+    let id = name
+        .as_ref()
+        .map_or(default, |name| listener.hosts.find(name.as_bytes()));
+    let gateway = &place.view.gateway;
+    let host = gateway.tls_host(id);
+    let host = host.filter(|host| !host.rejects && !host.named.is_empty());
+    let (Some(server), Some(host)) = (gateway.server(id), host) else {
+        return Ok((id, None));
+    };
+    let sent = sent.filter(|sent| name.as_ref() != Some(sent));
+    let shown = served::choose(place, server, host, (name, sent)).await;
+    shown
+        .map(|shown| (id, Some(shown)))
+        .map_err(|message| (id, message))
 }
 
 /// `$ssl_session_id`. A session of TLS 1.3 has none on the wire: OpenSSL, and so

@@ -15,6 +15,7 @@ mod balance;
 mod board;
 mod body;
 mod buffering;
+mod certificates;
 pub mod connection;
 mod cookies;
 mod cors;

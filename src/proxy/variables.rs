@@ -146,6 +146,9 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         Variable::RequestUri => out.put(head.target.of(bytes)),
         Variable::Scheme => out.put(request.scheme().as_bytes()),
         Variable::SentHttp(name) => put_recorded(&request.answer.sent_fields, name, out),
+        Variable::UpstreamCookie(name) => {
+            out.put(cookie_set(&request.answer.upstream_fields, name.as_bytes()));
+        }
         Variable::UpstreamHttp(name) => put_recorded(&request.answer.upstream_fields, name, out),
         Variable::ServerAddr => match local_address(request) {
             Some(address) => put_ip(out, address.ip().to_canonical()),
@@ -576,6 +579,20 @@ fn cookie<'r>(request: &'r Request<'_>, name: &[u8]) -> &'r [u8] {
         .unwrap_or_default()
 }
 
+/// `$upstream_cookie_NAME`: the first of its name that is set.
+fn cookie_set<'f>(fields: &'f RecordedFields, name: &[u8]) -> &'f [u8] {
+    let mut set = fields
+        .iter()
+        .filter(|(field, _)| same_field_name(field, b"Set-Cookie"));
+    set.find_map(|(_, value)| {
+        let (key, value) = value.trim_ascii_start().split_at_checked(name.len())?;
+        let value = value.strip_prefix(b"=")?;
+        let value = value.split(|byte| *byte == b';').next()?;
+        key.eq_ignore_ascii_case(name).then_some(value)
+    })
+    .unwrap_or_default()
+}
+
 fn put_lines(text: &str, separator: &[u8], out: &mut impl Sink) {
     for (index, line) in text.lines().enumerate() {
         if index > 0 {
@@ -754,6 +771,21 @@ mod tests {
         assert_eq!(argument(b"a=1&B=2&b=3", b"b"), b"2");
         assert_eq!(argument(b"ab=1&a", b"a"), b"");
         assert_eq!(argument(b"", b"a"), b"");
+    }
+
+    #[test]
+    fn a_cookie_that_is_set_is_found_by_its_name() {
+        let field = |name: &str, value: &str| (name.as_bytes().into(), value.as_bytes().into());
+        let fields = vec![
+            field("X-Cookie", "a=0"),
+            field("set-cookie", "ab=1; Path=/"),
+            field("Set-Cookie", "A=2;a=3"),
+            field("Set-Cookie", "a=4"),
+        ];
+        let found = |name: &str| String::from_utf8(cookie_set(&fields, name.as_bytes()).into());
+        assert_eq!(found("a").unwrap(), "2");
+        assert_eq!(found("ab").unwrap(), "1");
+        assert_eq!(found("b").unwrap(), "");
     }
 
     #[test]

@@ -19,10 +19,13 @@ use crate::telemetry::access_log::AccessBuffer;
 use crate::telemetry::clock::Clock;
 use crate::telemetry::metrics::{Phase, UpstreamMetrics, WorkerMetrics};
 use crate::telemetry::repeats;
+use crate::tls::server::Shown;
+use crate::tls::upstream::UpstreamTls;
 
 use super::balance::Group;
 use super::balance::members::Members;
 use super::balance::sessions::Sessions;
+use super::certificates::Certificates;
 use super::gateway::Gateway;
 use super::health::Checks;
 use super::lookups::Lookups;
@@ -30,7 +33,6 @@ use super::measure::{self, PeerCells, ViewMetrics};
 use super::pool::Pool;
 use super::status;
 use super::streams::StreamPool;
-use super::upstream::certificates::Certificates;
 
 /// Connections of the process, for `$connection` and the error log's `*N`.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
@@ -72,7 +74,9 @@ pub(crate) struct View {
     pub(crate) access: Vec<RefCell<AccessBuffer>>,
     pub(crate) metrics: ViewMetrics,
     /// Of upstreams, where variables name them.
-    pub(crate) certificates: RefCell<Certificates>,
+    pub(super) certificates: RefCell<Certificates<Arc<UpstreamTls>>>,
+    /// Of server blocks, where they do.
+    pub(super) served_certificates: RefCell<Certificates<Arc<Shown>>>,
 }
 
 /// An upstream as this worker sees it.
@@ -167,6 +171,7 @@ impl Worker {
                 upstream.sample(now);
             }
             view.certificates.borrow_mut().sweep(now);
+            view.served_certificates.borrow_mut().sweep(now);
             measure::sample(&self.metrics);
             repeats::report();
         }
@@ -425,6 +430,7 @@ impl View {
             checks,
             lookups,
             certificates: RefCell::default(),
+            served_certificates: RefCell::default(),
             metrics: ViewMetrics::new(metrics, &gateway),
             gateway,
             upstreams,

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use aws_lc_rs::digest;
@@ -28,9 +29,11 @@ use super::client_auth::servers::{ServerAuth, ServerPolicyKey};
 use super::client_auth::{ClientAuth, PolicyKey};
 use super::identity::details::AlternativeNames;
 use super::resumption::{NoRandomness, Scope, ScopedStore, SessionStore, TicketKeys, Ticketer};
-use super::stapling::{self, Shown, Staples};
+use super::stapling::{self, Staples};
 use super::upstream::{Links, UpstreamTls};
-use crate::config::{Located, SessionCache, Tls, TlsVersions};
+use crate::config::{
+    Located, NamedCertificate, PemSource, Position, SessionCache, Tls, TlsVersions,
+};
 
 /// A server block, ready to answer handshakes.
 #[derive(Debug)]
@@ -46,6 +49,11 @@ pub struct TlsHost {
     pub uris: Arc<[Box<str>]>,
     /// One per `ssl_certificate`.
     pub certificates: Vec<CertificateInfo>,
+    /// In their place: what variables name at each handshake.
+    pub named: Vec<NamedCertificate>,
+    /// `ssl_password_file`.
+    password_file: Option<Located<PathBuf>>,
+    protocols: TlsVersions,
     /// `ssl_reject_handshake`: nobody is answered.
     pub rejects: bool,
     /// For the operator. A file's warning is given with the first block that
@@ -165,10 +173,10 @@ pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost,
             None => None,
         };
         keys.push(key.clone());
-        shown.push(Shown::new(key, staple));
+        shown.push(stapling::Shown::new(key, staple));
         certificates.push(info);
     }
-    if keys.is_empty() && !tls.reject_handshake {
+    if keys.is_empty() && tls.named.is_empty() && !tls.reject_handshake {
         let at = &tls.verify_client.position;
         return Err(TlsError::at(at, "no \"ssl_certificate\" is defined"));
     }
@@ -224,9 +232,80 @@ pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost,
         client_auth,
         uris,
         certificates,
+        named: tls.named.clone(),
+        password_file: tls.password_file.clone(),
+        protocols: tls.protocols,
         rejects: tls.reject_handshake,
         warnings: loader.take_warnings(),
     })
+}
+
+/// What a client is shown under certificates that its handshake has named.
+#[derive(Debug)]
+pub struct Shown {
+    /// For rustls.
+    pub config: Arc<ServerConfig>,
+    /// The same where HTTP/2 is offered too.
+    pub http2: Arc<ServerConfig>,
+}
+
+impl TlsHost {
+    /// The block's settings with these certificates, each with its key if that
+    /// is not in it. Nothing else of the block changes: client policy, versions,
+    /// suites and sessions are its own. It reads files, and so blocks.
+    ///
+    /// # Errors
+    ///
+    /// A certificate or its key cannot be read, or they do not belong together.
+    pub fn with_certificates(
+        &self,
+        sources: Vec<(PemSource, Option<PemSource>)>,
+    ) -> Result<Shown, TlsError> {
+        let mut loader = Loader::new();
+        let mut keys = Vec::new();
+        for ((certificate, key), named) in sources.into_iter().zip(&self.named) {
+            let position = &named.position;
+            for source in [Some(&certificate), key.as_ref()].into_iter().flatten() {
+                only_regular(source, position)?;
+            }
+            let located = |value| Located {
+                value,
+                position: position.clone(),
+            };
+            let (certificate, key) = (located(certificate), key.map(located));
+            let passphrases = self.password_file.as_ref();
+            let (key, _) = loader.certified_key(&certificate, key.as_ref(), passphrases)?;
+            keys.push(stapling::Shown::new(key, None));
+        }
+        let provider = self.config.crypto_provider();
+        let resolver = Arc::new(Certificates::new(keys, provider, self.protocols));
+        let with_these = |config: &Arc<ServerConfig>| {
+            let mut config = ServerConfig::clone(config);
+            config.cert_resolver = Arc::<Certificates>::clone(&resolver);
+            Arc::new(config)
+        };
+        Ok(Shown {
+            config: with_these(&self.config),
+            http2: with_these(&self.http2),
+        })
+    }
+}
+
+/// Whoever has a say in the name of a file must not have a thread wait at a
+/// pipe for ever.
+///
+/// # Errors
+///
+/// It is there and no regular file.
+pub(super) fn only_regular(source: &PemSource, position: &Position) -> Result<(), TlsError> {
+    match source.file() {
+        Some(path) if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) => {
+            let path = path.display();
+            let message = format!("cannot load certificate \"{path}\": it is no regular file");
+            Err(TlsError::at(position, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// As rustls wants them; which is preferred, it decides itself.
@@ -393,13 +472,17 @@ fn listed<T>(
 struct Certificates {
     /// Elliptic curves first: a P-256 signature costs a fortieth of an RSA one,
     /// and a client that can verify either loses nothing.
-    keys: Vec<Shown>,
+    keys: Vec<stapling::Shown>,
     suites: Vec<SupportedCipherSuite>,
     tls13: bool,
 }
 
 impl Certificates {
-    fn new(mut keys: Vec<Shown>, provider: &CryptoProvider, versions: TlsVersions) -> Self {
+    fn new(
+        mut keys: Vec<stapling::Shown>,
+        provider: &CryptoProvider,
+        versions: TlsVersions,
+    ) -> Self {
         keys.sort_by_key(|shown| shown.plain().key.algorithm() == SignatureAlgorithm::RSA);
         Self {
             keys,
@@ -437,7 +520,7 @@ impl ResolvesServerCert for Certificates {
                 let key = shown.plain();
                 key.key.choose_scheme(schemes).is_some() && self.has_suite(key, &hello)
             })
-            .map(Shown::current)
+            .map(stapling::Shown::current)
     }
 }
 

@@ -31,6 +31,7 @@ use rustls::{
 pub use self::client::{ClientEstablished, ClientHandshake, Tickets};
 pub use self::error::SessionError;
 pub use self::handshake::{Established, Handshake, HandshakeError, MAX_INCOMING, Progress};
+pub(crate) use self::handshake::{internal_error, normalised};
 use crate::tls::record::{HEADER, HEADROOM, Opener, RecordError, Sealer, TAILROOM};
 
 /// KeyUpdates accepted without application data in between. Each costs us two

@@ -21,7 +21,7 @@ use rustls::{ClientConfig, SignatureScheme};
 use super::certs::{CertificateInfo, Loader, TlsError};
 use super::client_auth::servers::ServerAuth;
 pub use super::client_auth::servers::{ServerRefusal, take_server_refusal};
-use super::server::{Suites, crypto_provider, versions};
+use super::server::{Suites, crypto_provider, only_regular, versions};
 use super::session::{ClientHandshake, HandshakeError};
 use crate::config::{Located, PemSource, Position, ProxyTls, UpstreamAddress};
 pub use links::Links;
@@ -203,18 +203,8 @@ impl UpstreamTls {
         certificate: PemSource,
         key: Option<PemSource>,
     ) -> Result<Arc<Self>, TlsError> {
-        for path in [Some(&certificate), key.as_ref()]
-            .into_iter()
-            .flatten()
-            .filter_map(PemSource::file)
-        {
-            // Whoever has a say in the name must not have this thread wait at a
-            // pipe for ever.
-            if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-                let path = path.display();
-                let message = format!("cannot load certificate \"{path}\": it is no regular file");
-                return Err(TlsError::at(position, message));
-            }
+        for source in [Some(&certificate), key.as_ref()].into_iter().flatten() {
+            only_regular(source, position)?;
         }
         let located = |value| Located {
             value,

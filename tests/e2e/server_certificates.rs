@@ -1,7 +1,11 @@
-//! Server certificates of every kind of key, and the one of several that a
-//! client can verify.
+//! Server certificates of every kind of key, the one of several that a client
+//! can verify, and those that the handshake itself names.
 
-use crate::support::pki::OpenSsl;
+use std::io::{Read, Write};
+
+use crate::support::client::{TlsClient, tcp};
+use crate::support::eventually;
+use crate::support::pki::{Authority, OpenSsl};
 use crate::support::ringwall::{HOST, Ringwall, Site, http};
 use crate::support::tools::{Outcome, shell};
 
@@ -150,4 +154,127 @@ fn of_several_certificates_each_client_gets_one_that_it_can_verify() {
     // Nothing that this one could verify.
     let refused = client(&ringwall, "-tls1_3 -sigalgs ECDSA+SHA384");
     assert!(!refused.ok(), "{refused:?}");
+}
+
+/// A site whose server takes its certificate by the name that is asked for.
+fn by_name(ca: &Authority, names: &[&str], more: &str) -> Ringwall {
+    let site = Site::new();
+    std::fs::create_dir(site.file("certs")).expect("a fresh folder");
+    for name in names {
+        ca.server(&[name]).write(&site.file("certs"), name);
+    }
+    // Beside the folder: nobody is to get at it from inside.
+    ca.server(&["outside.test"]).write(site.path(), "outside");
+    std::fs::write(site.file("ca.crt"), ca.pem()).expect("space");
+    site.start(&http(&format!(
+        "map $ssl_server_name $stem {{ default $ssl_server_name; other.test a.test; }}\n\
+         server {{ listen 127.0.0.1:@TLS@ ssl; server_name _; {more}\n\
+         ssl_certificate @DIR@/certs/$stem.crt; ssl_certificate_key @DIR@/certs/$stem.key;\n\
+         return 200 \"$ssl_server_name $ssl_client_verify\"; }}"
+    )))
+}
+
+#[test]
+fn a_certificate_is_the_one_that_the_handshake_names() {
+    let ca = Authority::new("CA");
+    let ringwall = by_name(&ca, &["a.test", "b.test"], "");
+    let address = ringwall.address("TLS");
+    let client = TlsClient::new(&ca);
+    for name in ["a.test", "b.test", "A.test"] {
+        let response = client
+            .get(address, name, "/")
+            .expect("a certificate of its own");
+        assert_eq!(response.text(), format!("{} NONE", name.to_lowercase()));
+    }
+    // By the map it gets another's, which such a client does not believe.
+    assert!(client.get(address, "other.test", "/").is_err());
+    // One that is not there is an alert and a line, not the end of anything.
+    let error = client
+        .get(address, "missing.test", "/")
+        .expect_err("no certificate");
+    assert!(error.to_string().contains("InternalError"), "{error}");
+    ringwall.complaint_with(&[
+        "[error]",
+        "cannot load certificate \"",
+        "/certs/missing.test.crt\"",
+        "while SSL handshaking",
+    ]);
+    assert!(client.get(address, "a.test", "/").is_ok());
+}
+
+/// Threat: whoever asks for a name has a say in a path.
+#[test]
+fn no_name_of_a_handshake_leads_out_of_the_folder_of_certificates() {
+    let ca = Authority::new("CA");
+    let ringwall = by_name(&ca, &["a.test"], "");
+    let hello = TlsClient::new(&ca).client_hello("a-test-as-long.test");
+    let place = hello
+        .windows(19)
+        .position(|name| name == b"a-test-as-long.test");
+    let place = place.expect("the name is in the hello");
+    for name in [
+        "../outside/////////",
+        "..%2f..%2foutside..",
+        "/tmp/outside.test//",
+        "a.test/../../outsid",
+        "a-test\0as-long.test",
+        "..................a",
+    ] {
+        assert_eq!(name.len(), 19);
+        let mut hello = hello.clone();
+        hello[place..place + 19].copy_from_slice(name.as_bytes());
+        let mut stream = tcp(ringwall.address("TLS")).expect("a connection");
+        stream.write_all(&hello).expect("an open connection");
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        // A fatal alert and nothing else.
+        assert_eq!((answer.first(), answer.len()), (Some(&21), 7), "{name:?}");
+    }
+    let said = ringwall.complaints();
+    assert!(!said.contains("cannot load certificate"), "{said}");
+}
+
+#[test]
+fn a_certificate_that_is_named_says_nothing_about_who_may_connect() {
+    let ca = Authority::new("CA");
+    let clients = Authority::new("clients");
+    let policy = "ssl_client_certificate @DIR@/clients.crt; ssl_verify_client on;";
+    let ringwall = {
+        let site = Site::new();
+        std::fs::create_dir(site.file("certs")).expect("a fresh folder");
+        for name in ["a.test", "b.test"] {
+            ca.server(&[name]).write(&site.file("certs"), name);
+        }
+        std::fs::write(site.file("clients.crt"), clients.pem()).expect("space");
+        site.start(&http(&format!(
+            "server {{ listen 127.0.0.1:@TLS@ ssl; server_name _; {policy}\n\
+             ssl_session_cache shared:S:1m; ssl_certificate_cache max=10 valid=1h inactive=1h;\n\
+             ssl_certificate @DIR@/certs/$ssl_server_name.crt;\n\
+             ssl_certificate_key @DIR@/certs/$ssl_server_name.key;\n\
+             return 200 \"$ssl_client_s_dn $ssl_session_reused\"; }}"
+        )))
+    };
+    let address = ringwall.address("TLS");
+    let known = clients.client("alice");
+    for name in ["a.test", "b.test"] {
+        assert!(
+            TlsClient::new(&ca).get(address, name, "/").is_err(),
+            "{name}"
+        );
+        let alice = TlsClient::with_identity(&ca, &known);
+        assert_eq!(
+            alice.get(address, name, "/").expect("let in").text(),
+            "CN=alice ."
+        );
+        // The same client resumes under the name it was let in under.
+        eventually("a session is resumed", || {
+            let text = alice.get(address, name, "/").expect("let in").text();
+            (text == "CN=alice r").then_some(())
+        });
+    }
+    // As the cache says, the files are not needed again.
+    std::fs::remove_dir_all(ringwall.site.file("certs")).expect("a folder");
+    let alice = TlsClient::with_identity(&ca, &known).without_sessions();
+    let response = alice.get(address, "b.test", "/").expect("from the cache");
+    assert_eq!(response.text(), "CN=alice .");
 }

@@ -54,7 +54,9 @@ pub(super) fn build(
     for (id, mut draft) in drafts.into_iter().enumerate() {
         names.push(std::mem::take(&mut draft.names));
         let tls = match tls.get(&id) {
-            Some(settings) => Some(settings.finish(&draft.position, &draft.scope.routing)?),
+            Some(settings) => {
+                Some(settings.finish(builder, &draft.position, &draft.scope.routing)?)
+            }
             None => None,
         };
         servers.push(Arc::new(Server {

@@ -13,8 +13,8 @@ use super::values::{
 use super::{Builder, Result};
 use crate::config::error::Error;
 use crate::config::model::{
-    CertificateAndKey, Located, ProxyFamily, ProxyHttpVersion, ProxyTls, TlsVersions, TrustSource,
-    fixed_folder,
+    CertificateAndKey, Located, Position, ProxyFamily, ProxyHttpVersion, ProxyTls, TlsVersions,
+    TrustSource, fixed_folder,
 };
 use crate::config::named_certificate::{CertificateCache, NamedCertificate};
 use crate::config::pem_source::PemSource;
@@ -147,32 +147,12 @@ impl ProxyTlsSettings {
                 };
                 return Ok((Some((certificate, Some(key))), None));
             }
-            (Source::Named(template), None) => match template.parts.last() {
-                // What is in it shows when a request has named it.
-                Some(Part::Literal(end)) if ends_as_store(end) => (template, None),
-                _ => return Err(without_key(&"with variables")),
-            },
+            (named @ Source::Named(_), None) if named.may_hold_a_key() => (named.template(), None),
+            (Source::Named(_), None) => return Err(without_key(&"with variables")),
             (certificate, Some((key, _))) => (certificate.template(), Some(key.template())),
         };
-        for template in [Some(&certificate), key.as_ref()].into_iter().flatten() {
-            let is_file = match template.parts.first() {
-                Some(Part::Literal(bytes)) => {
-                    !bytes.starts_with(b"data:") && !bytes.starts_with(b"env:")
-                }
-                _ => true,
-            };
-            if is_file {
-                let folder = builder.folder.join(fixed_folder(template));
-                builder.reach.borrow_mut().certificates.insert(folder);
-            }
-        }
-        let named = NamedCertificate::new(
-            (certificate, key),
-            self.certificate_cache.flatten(),
-            position,
-            builder.folder.clone(),
-            builder.environment.clone(),
-        );
+        let cache = self.certificate_cache.flatten();
+        let named = named(builder, (certificate, key), cache, position);
         Ok((None, Some(named)))
     }
 
@@ -253,9 +233,38 @@ impl ProxyTlsSettings {
     }
 }
 
+/// A certificate that variables name, with its key. What they can name is open
+/// to the threads that read it.
+pub(super) fn named(
+    builder: &Builder<'_>,
+    (certificate, key): (Template, Option<Template>),
+    cache: Option<CertificateCache>,
+    position: Position,
+) -> NamedCertificate {
+    for template in [Some(&certificate), key.as_ref()].into_iter().flatten() {
+        let is_file = match template.parts.first() {
+            Some(Part::Literal(bytes)) => {
+                !bytes.starts_with(b"data:") && !bytes.starts_with(b"env:")
+            }
+            _ => true,
+        };
+        if is_file {
+            let folder = builder.folder.join(fixed_folder(template));
+            builder.reach.borrow_mut().certificates.insert(folder);
+        }
+    }
+    NamedCertificate::new(
+        (certificate, key),
+        cache,
+        position,
+        builder.folder.clone(),
+        builder.environment.clone(),
+    )
+}
+
 /// What a certificate or a key is read from.
 #[derive(Debug, Clone)]
-enum Source {
+pub(super) enum Source {
     /// The same for every request.
     Fixed {
         source: PemSource,
@@ -267,7 +276,33 @@ enum Source {
 }
 
 impl Source {
-    fn template(self) -> Template {
+    /// What may have variables.
+    pub(super) fn of(builder: &Builder<'_>, d: &Directive) -> Result<Located<Self>> {
+        let value = d.arg(0);
+        let source = if has_variable(value) {
+            Self::Named(builder.template(value, &d.position)?)
+        } else {
+            Self::Fixed {
+                source: pem(builder, d)?.value,
+                value: value.into(),
+            }
+        };
+        Ok(located(d, source))
+    }
+
+    /// Whether its key may be in it.
+    pub(super) fn may_hold_a_key(&self) -> bool {
+        match self {
+            Self::Fixed { source, .. } => source.may_hold_a_key(),
+            // What is in it shows when it has been named.
+            Self::Named(template) => match template.parts.last() {
+                Some(Part::Literal(end)) => ends_as_store(end),
+                _ => false,
+            },
+        }
+    }
+
+    pub(super) fn template(self) -> Template {
         match self {
             Self::Fixed { value, .. } => Template::literal(&value),
             Self::Named(template) => template,
@@ -284,23 +319,14 @@ fn ends_as_store(end: &[u8]) -> bool {
 
 /// As Nginx: an empty value means no certificate.
 fn source(builder: &Builder<'_>, d: &Directive) -> Result<Option<Located<Source>>> {
-    let value = d.arg(0);
-    if value.is_empty() {
-        return Ok(None);
+    match d.arg(0) {
+        b"" => Ok(None),
+        _ => Source::of(builder, d).map(Some),
     }
-    let source = if has_variable(value) {
-        Source::Named(builder.template(value, &d.position)?)
-    } else {
-        Source::Fixed {
-            source: pem(builder, d)?.value,
-            value: value.into(),
-        }
-    };
-    Ok(Some(located(d, source)))
 }
 
 /// `off`, or `max=N [inactive=TIME] [valid=TIME]`.
-fn certificate_cache(d: &Directive) -> Result<Option<CertificateCache>> {
+pub(super) fn certificate_cache(d: &Directive) -> Result<Option<CertificateCache>> {
     let mut max = None;
     let mut inactive = DEFAULT_INACTIVE;
     let mut valid = DEFAULT_VALID;

@@ -1,8 +1,10 @@
 //! The `ssl_*` directives.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::proxy_tls::{self, Source, certificate_cache};
 use super::routing::Routing;
 use super::values::{flag, has_variable, refuse, refuse_directive, seconds, set, small_number};
 use super::{Builder, Result};
@@ -11,6 +13,7 @@ use crate::config::model::{
     CertificateAndKey, CrlExpired, Located, Position, SessionCache, Stapling, Tls, TlsVersions,
     VerifyClient, VerifyFailure,
 };
+use crate::config::named_certificate::{CertificateCache, NamedCertificate};
 use crate::config::pem_source::PemSource;
 use crate::config::syntax::Directive;
 use crate::config::units;
@@ -24,8 +27,9 @@ const LEAST_CACHE: usize = 8 * 4096;
 /// As written in `http` or `server`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct TlsSettings {
-    certificates: Option<Vec<Located<PemSource>>>,
-    keys: Option<Vec<Located<PemSource>>>,
+    certificates: Option<Vec<Located<Source>>>,
+    keys: Option<Vec<Located<Source>>>,
+    certificate_cache: Option<Option<CertificateCache>>,
     password_file: Option<Located<PathBuf>>,
     client_certificate: Option<Located<PemSource>>,
     trusted_certificate: Option<Located<PemSource>>,
@@ -55,12 +59,15 @@ impl TlsSettings {
     pub(super) fn apply(&mut self, builder: &mut Builder<'_>, d: &Directive) -> Result<bool> {
         match &*d.name.value {
             b"ssl_certificate" => {
-                let file = pem(builder, d)?;
+                let file = Source::of(builder, d)?;
                 self.certificates.get_or_insert_default().push(file);
             }
             b"ssl_certificate_key" => {
-                let file = pem(builder, d)?;
+                let file = Source::of(builder, d)?;
                 self.keys.get_or_insert_default().push(file);
+            }
+            b"ssl_certificate_cache" => {
+                set(&mut self.certificate_cache, d, certificate_cache(d)?)?;
             }
             b"ssl_password_file" => set(&mut self.password_file, d, file(builder, d))?,
             b"ssl_client_certificate" => {
@@ -144,7 +151,7 @@ impl TlsSettings {
     pub(super) fn inherit(&mut self, outer: &Self) {
         super::scope::inherit!(
             self, outer;
-            certificates, keys, password_file, client_certificate, trusted_certificate, verify_client,
+            certificates, keys, certificate_cache, password_file, client_certificate, trusted_certificate, verify_client,
             verify_depth, crl, crl_expired, verify_failure, protocols, ciphers, ciphersuites,
             ecdh_curve, prefer_server_ciphers, session_tickets, session_cache, session_timeout,
             session_ticket_keys, reject_handshake, stapling, stapling_file, stapling_responder,
@@ -166,6 +173,7 @@ impl TlsSettings {
     pub(super) fn borrow_certificates(&mut self, default: &Self) {
         self.certificates.clone_from(&default.certificates);
         self.keys.clone_from(&default.keys);
+        self.certificate_cache = default.certificate_cache;
         self.password_file.clone_from(&default.password_file);
         self.stapling = default.stapling;
         self.stapling_file.clone_from(&default.stapling_file);
@@ -176,14 +184,17 @@ impl TlsSettings {
 
     /// Pairs certificates with keys, in order; where the keys end, only what
     /// may hold its own is left without.
-    pub(super) fn pairs(&self) -> Result<Vec<CertificateAndKey>> {
+    pub(super) fn pairs(&self) -> Result<Vec<(Located<Source>, Option<Located<Source>>)>> {
         let certificates = self.certificates.as_deref().unwrap_or_default();
         let keys = self.keys.as_deref().unwrap_or_default();
         let mut without = certificates.iter().skip(keys.len());
         if let Some(bare) = without.find(|bare| !bare.value.may_hold_a_key()) {
-            let file = bare.value.display();
+            let shown: &dyn fmt::Display = match &bare.value {
+                Source::Fixed { source, .. } => &source.display(),
+                Source::Named(_) => &"with variables",
+            };
             let message =
-                format!("no \"ssl_certificate_key\" is defined for certificate \"{file}\"");
+                format!("no \"ssl_certificate_key\" is defined for certificate \"{shown}\"");
             return Err(Error::at(&bare.position, message));
         }
         let keys = keys.iter().cloned().map(Some);
@@ -194,10 +205,57 @@ impl TlsSettings {
             .collect())
     }
 
+    /// The certificates that are read at load, or all of them as what is read
+    /// when a handshake names it.
+    fn certificates(
+        &self,
+        builder: &mut Builder<'_>,
+    ) -> Result<(Vec<CertificateAndKey>, Vec<NamedCertificate>)> {
+        let pairs = self.pairs()?;
+        let fixed = |source: &Located<Source>| match &source.value {
+            Source::Fixed { source: value, .. } => Some(Located {
+                value: value.clone(),
+                position: source.position.clone(),
+            }),
+            Source::Named(_) => None,
+        };
+        let all_fixed: Option<Vec<CertificateAndKey>> = pairs
+            .iter()
+            .map(|(certificate, key)| {
+                let key = match key {
+                    Some(key) => Some(fixed(key)?),
+                    None => None,
+                };
+                Some((fixed(certificate)?, key))
+            })
+            .collect();
+        if let Some(fixed) = all_fixed {
+            return Ok((fixed, Vec::new()));
+        }
+        if self.stapling == Some(true)
+            && let Some((certificate, _)) = pairs.first()
+        {
+            let text = "\"ssl_stapling\" is ignored for certificates with variables";
+            builder.warn(&certificate.position, text);
+        }
+        let cache = self.certificate_cache.flatten();
+        let named = pairs.into_iter().map(|(certificate, key)| {
+            let key = key.map(|key| key.value.template());
+            let templates = (certificate.value.template(), key);
+            proxy_tls::named(builder, templates, cache, certificate.position)
+        });
+        Ok((Vec::new(), named.collect()))
+    }
+
     /// The settings of a server on a TLS address; `position` is the server's.
     /// Its `routing` may have a page for refused clients, who must then be let
     /// in far enough to see it.
-    pub(super) fn finish(&self, position: &Position, routing: &Routing) -> Result<Tls> {
+    pub(super) fn finish(
+        &self,
+        builder: &mut Builder<'_>,
+        position: &Position,
+        routing: &Routing,
+    ) -> Result<Tls> {
         let default_failure = match routing.answers_refused_clients() {
             true => VerifyFailure::Http,
             false => VerifyFailure::Alert,
@@ -218,8 +276,10 @@ impl TlsSettings {
                 "no ssl_client_certificate or ssl_trusted_certificate for ssl_verify_client";
             return Err(Error::at(&verify_client.position, message));
         }
+        let (certificates, named) = self.certificates(builder)?;
         Ok(Tls {
-            certificates: self.pairs()?,
+            certificates,
+            named,
             password_file: self.password_file.clone(),
             client_certificate: self.client_certificate.clone(),
             trusted_certificate: self.trusted_certificate.clone(),

@@ -1180,6 +1180,13 @@ pub(super) const ROWS: &[Row] = &[
         "certificate chain, PEM or PKCS#12: a file, `data:…` or `env:NAME`",
     ),
     words(
+        "ssl_certificate_cache",
+        HS,
+        (1, 3),
+        "certificates that variables name, kept for later handshakes: \
+         `max=N [inactive=TIME] [valid=TIME]`, or `off`",
+    ),
+    words(
         "ssl_certificate_key",
         HS,
         ONE,

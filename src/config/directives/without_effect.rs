@@ -232,12 +232,6 @@ pub(super) const GROUPS: &[Group] = &[
         ONE,
         "http2_pool_size http2_streams_index_size",
     ),
-    group(
-        "certificates are read when the configuration is loaded",
-        HS,
-        SOME,
-        "ssl_certificate_cache",
-    ),
     // What happens in any case.
     fixed(
         &["off"],

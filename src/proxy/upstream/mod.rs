@@ -1,7 +1,7 @@
 //! One request and one response over one upstream connection, or over one
 //! stream of it.
 
-pub(super) mod certificates;
+mod certificates;
 pub(super) mod h2;
 mod request;
 mod response;

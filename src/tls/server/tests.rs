@@ -63,6 +63,7 @@ impl Site {
         let certificate = write(dir.path(), "s.crt", "CERTIFICATE", &server.der);
         let key = write(dir.path(), "s.key", "PRIVATE KEY", server.key.secret_der());
         let tls = Tls {
+            named: Vec::new(),
             certificates: vec![(certificate, Some(key))],
             password_file: None,
             stapling: None,

@@ -255,7 +255,9 @@ fn start(
     })))
 }
 
-fn normalised(name: &str) -> Box<str> {
+/// A name as server blocks are found by it: in lower case, without a dot at its
+/// end.
+pub(crate) fn normalised(name: &str) -> Box<str> {
     name.strip_suffix('.')
         .unwrap_or(name)
         .to_ascii_lowercase()
@@ -268,6 +270,11 @@ fn alert_for(error: client_hello::Error) -> AlertDescription {
         client_hello::Error::InvalidName => AlertDescription::IllegalParameter,
         _ => AlertDescription::DecodeError,
     }
+}
+
+/// The alert for a client that nothing can be shown, before rustls is there.
+pub(crate) fn internal_error(out: &mut Vec<u8>) {
+    plain_alert(out, AlertDescription::InternalError);
 }
 
 /// A fatal alert in the clear, for the time before rustls is there to make it.

@@ -174,7 +174,7 @@ fn example(name: &str) -> Option<&'static str> {
         | "proxy_ssl_crl"
         | "proxy_ssl_password_file"
         | "proxy_ssl_trusted_certificate" => "file",
-        "proxy_ssl_certificate_cache" => "max=10 inactive=10s valid=1m",
+        "proxy_ssl_certificate_cache" | "ssl_certificate_cache" => "max=10 inactive=10s valid=1m",
         "proxy_ssl_ciphers" => "HIGH",
         "proxy_ssl_conf_command" => "Ciphersuites TLS_AES_128_GCM_SHA256",
         "proxy_ssl_name" => "$host",
