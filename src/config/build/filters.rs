@@ -1,13 +1,15 @@
 //! What `proxy_*` changes in requests and responses on their way.
 
 use super::proxy::LocationKind;
+use super::tls::located;
 use super::values::{
     flag, has_variable, invalid_value, refuse, refuse_directive, set, size, small_number,
 };
 use super::variables::regex_key;
 use super::{Builder, Result};
+use crate::config::error::Error;
 use crate::config::model::{
-    CookieFlags, CookieName, CookieRules, HiddenFields, IgnoredFields, ProxyFilters,
+    CookieFlags, CookieName, CookieRules, HiddenFields, IgnoredFields, Located, ProxyFilters,
     ResponseBuffering, RewritePattern, RewriteRule,
 };
 use crate::config::syntax::Directive;
@@ -23,8 +25,9 @@ pub(super) struct FilterSettings {
     pass_request_body: Option<bool>,
     request_buffering: Option<bool>,
     buffering: Option<bool>,
-    buffers: Option<usize>,
-    buffer_size: Option<usize>,
+    buffers: Option<Located<Buffers>>,
+    buffer_size: Option<Located<usize>>,
+    busy_buffers_size: Option<Located<usize>>,
     ignore_client_abort: Option<bool>,
     intercept_errors: Option<bool>,
     limit_rate: Option<Template>,
@@ -68,7 +71,12 @@ impl FilterSettings {
                 if value == 0 {
                     return Err(invalid_value(d));
                 }
-                set(&mut self.buffer_size, d, value)?;
+                set(&mut self.buffer_size, d, located(d, value))?;
+            }
+            // Only held against the others: see `check_buffers`.
+            b"busy_buffers_size" => {
+                let value = located(d, size(d, 0)?);
+                set(&mut self.busy_buffers_size, d, value)?;
             }
             b"ignore_client_abort" => set(&mut self.ignore_client_abort, d, flag(d)?)?,
             b"intercept_errors" => set(&mut self.intercept_errors, d, flag(d)?)?,
@@ -94,9 +102,46 @@ impl FilterSettings {
         super::scope::inherit!(
             self, outer;
             method, body, pass_request_headers, pass_request_body, request_buffering, buffering,
-            buffers, buffer_size, ignore_client_abort, intercept_errors, limit_rate, hide, pass,
+            buffers, buffer_size, busy_buffers_size, ignore_client_abort, intercept_errors, limit_rate, hide, pass,
             ignored, redirects, cookie_domains, cookie_paths, cookie_flags
         );
+    }
+
+    /// The sizes that fit one another in Nginx, whose configurations are to be
+    /// known here as right or wrong. Of `grpc_` there is only the first.
+    ///
+    /// # Errors
+    /// As Nginx words them, where the directive stands that says most.
+    pub(super) fn check_buffers(&self) -> Result<()> {
+        let says = self.busy_buffers_size.as_ref().map(|said| &said.position);
+        let says = says.or(self.buffer_size.as_ref().map(|said| &said.position));
+        let says = says.or(self.buffers.as_ref().map(|said| &said.position));
+        let Some(position) = says else {
+            return Ok(());
+        };
+        let buffers = self
+            .buffers
+            .as_ref()
+            .map_or(Buffers::DEFAULT, |said| said.value);
+        let head = self
+            .buffer_size
+            .as_ref()
+            .map_or(BUFFER_SIZE, |said| said.value);
+        let largest = head.max(buffers.size);
+        let busy = self.busy_buffers_size.as_ref().map(|said| said.value);
+        let busy = busy.unwrap_or(largest.saturating_mul(2));
+        if busy < largest {
+            let message = "\"proxy_busy_buffers_size\" must be equal to or greater than the \
+                           maximum of the value of \"proxy_buffer_size\" and one of the \
+                           \"proxy_buffers\"";
+            return Err(Error::at(position, message));
+        }
+        if busy > buffers.all() - buffers.size {
+            let message = "\"proxy_busy_buffers_size\" must be less than the size of all \
+                           \"proxy_buffers\" minus one buffer";
+            return Err(Error::at(position, message));
+        }
+        Ok(())
     }
 
     /// Whether `proxy_redirect default` is said.
@@ -129,8 +174,15 @@ impl FilterSettings {
             request_buffering: self.request_buffering.unwrap_or(true),
             buffering: ResponseBuffering {
                 on: self.buffering.unwrap_or(true),
-                buffers: self.buffers.unwrap_or(32 << 10),
-                head: self.buffer_size.unwrap_or(4 << 10),
+                buffers: self
+                    .buffers
+                    .as_ref()
+                    .map_or(Buffers::DEFAULT, |said| said.value)
+                    .all(),
+                head: self
+                    .buffer_size
+                    .as_ref()
+                    .map_or(BUFFER_SIZE, |said| said.value),
             },
             ignore_client_abort: self.ignore_client_abort.unwrap_or(false),
             intercept_errors: self.intercept_errors.unwrap_or(false),
@@ -308,14 +360,39 @@ pub(super) fn bytes(builder: &Builder<'_>, d: &Directive) -> Result<Template> {
     template(builder, d, 0)
 }
 
-/// `proxy_buffers NUMBER SIZE`, in bytes.
-fn buffers(d: &Directive) -> Result<usize> {
+/// `proxy_buffer_size` where it is not given, bytes: a page, as in Nginx.
+const BUFFER_SIZE: usize = 4 << 10;
+
+/// `proxy_buffers NUMBER SIZE`. The product is a `usize`.
+#[derive(Debug, Clone, Copy)]
+struct Buffers {
+    /// At least 2.
+    count: usize,
+    /// Bytes, not 0.
+    size: usize,
+}
+
+impl Buffers {
+    const DEFAULT: Self = Self {
+        count: 8,
+        size: 4 << 10,
+    };
+
+    fn all(self) -> usize {
+        self.count * self.size
+    }
+}
+
+fn buffers(d: &Directive) -> Result<Located<Buffers>> {
     let count: usize = small_number(d)?;
     let size = size(d, 1)?;
     if count < 2 || size == 0 {
         return Err(refuse(d, "there must be at least 2 \"proxy_buffers\""));
     }
-    count.checked_mul(size).ok_or_else(|| invalid_value(d))
+    let buffers = Buffers { count, size };
+    let fits = count.checked_mul(size).is_some();
+    fits.then(|| located(d, buffers))
+        .ok_or_else(|| invalid_value(d))
 }
 
 fn template(builder: &Builder<'_>, d: &Directive, index: usize) -> Result<Template> {

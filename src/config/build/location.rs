@@ -238,6 +238,7 @@ impl<'a> Contents<'a> {
             }
         }
         contents.scope.inherit(outer);
+        contents.scope.proxy.check_buffers()?;
         Ok(contents)
     }
 

@@ -89,6 +89,11 @@ impl ProxySettings {
     }
 
     /// The fields pass on only where the inner block sets none.
+    /// See [`FilterSettings::check_buffers`].
+    pub(super) fn check_buffers(&self) -> Result<()> {
+        self.filters.check_buffers()
+    }
+
     pub(super) fn inherit(&mut self, outer: &Self) {
         super::scope::inherit!(
             self, outer;

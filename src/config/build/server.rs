@@ -73,6 +73,7 @@ pub(super) fn build(
         });
     }
     scope.inherit(outer);
+    scope.proxy.check_buffers()?;
     let (handler, steps) = location::answer_first(steps, monitor);
     let mut root = location::finish(builder, &scope, handler, &d.position);
     root.script = steps.into();

@@ -106,6 +106,44 @@ fn balancing_is_checked_in_nginx_words() {
 }
 
 #[test]
+fn buffers_must_fit_one_another_as_in_nginx() {
+    let larger = "\"proxy_busy_buffers_size\" must be equal to or greater than the maximum of \
+                  the value of \"proxy_buffer_size\" and one of the \"proxy_buffers\"";
+    let fewer = "\"proxy_busy_buffers_size\" must be less than the size of all \
+                 \"proxy_buffers\" minus one buffer";
+    for (text, message) in [
+        ("proxy_busy_buffers_size 1k;", Some(larger)),
+        (
+            "proxy_buffer_size 8k; proxy_busy_buffers_size 4k;",
+            Some(larger),
+        ),
+        ("proxy_buffer_size 64k;", Some(fewer)),
+        ("proxy_buffers 2 4k;", Some(fewer)),
+        (
+            "proxy_buffers 4 32k; proxy_busy_buffers_size 128k;",
+            Some(fewer),
+        ),
+        (
+            "proxy_buffer_size 128k; proxy_buffers 4 256k; proxy_busy_buffers_size 256k;",
+            None,
+        ),
+        ("proxy_buffers 3 4k;", None),
+        ("proxy_busy_buffers_size 28k;", None),
+    ] {
+        for place in [text.to_owned(), format!("location / {{ {text} }}")] {
+            let built = http(&format!("server {{ listen 80; {place} }}"));
+            match message {
+                Some(message) => {
+                    let expected = format!("{message} in /p/conf/nginx.conf:1");
+                    assert_eq!(refusal(built), expected, "{place}");
+                }
+                None => assert!(built.is_ok(), "{place}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn a_method_is_the_last_one_said() {
     let method = |text: &str| {
         let config = upstream(&format!("server backend; {text}")).unwrap();
