@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::model::{Location, Locations};
+use super::model::{Location, Locations, Prefix};
 use super::regexes::{Pattern, TooManySteps};
 
 /// What takes a path.
@@ -27,6 +27,27 @@ pub enum FoundLocation<'a> {
 }
 
 impl Locations {
+    /// Puts what has been collected in the order that [`Locations::find`] relies
+    /// on.
+    pub(super) fn sort(&mut self) {
+        self.exact.sort_by(|a, b| a.0.cmp(&b.0));
+        self.prefixes.sort_by(|a, b| a.0.cmp(&b.0));
+        // Each begins with the one before it in here.
+        let mut open: Vec<usize> = Vec::new();
+        self.shorter.clear();
+        for (index, (prefix, _, _)) in self.prefixes.iter().enumerate() {
+            let begins_with = |&other: &usize| {
+                let other = self.prefixes.get(other);
+                other.is_some_and(|(other, _, _)| prefix.starts_with(other))
+            };
+            while open.last().is_some_and(|other| !begins_with(other)) {
+                open.pop();
+            }
+            self.shorter.push(open.last().copied());
+            open.push(index);
+        }
+    }
+
     /// The location for a normalised path. Allocates nothing.
     ///
     /// # Errors
@@ -59,18 +80,10 @@ impl Locations {
             *found = FoundLocation::Location { location, regex };
             return Ok(Search::Final);
         }
-        // They stand by length: those that are longer than the path come first.
-        let longer = self
-            .prefixes
-            .partition_point(|(prefix, _, _)| prefix.len() > path.len());
-        let prefix = self
-            .prefixes
-            .iter()
-            .skip(longer)
-            .find(|(prefix, _, _)| path.starts_with(prefix));
+        let prefix = self.longest_prefix(path);
         // A prefix that is the whole path wins over the redirect.
         if prefix.is_none_or(|(prefix, _, _)| prefix.len() < path.len())
-            && let Some(location) = self.find_with_slash(path, longer)
+            && let Some(location) = self.find_with_slash(path)
         {
             *found = FoundLocation::AddSlash(location);
             return Ok(Search::Final);
@@ -102,34 +115,34 @@ impl Locations {
         self.exact.get(index).map(|(_, location)| location)
     }
 
-    /// The proxied location whose path is this one and a slash; `longer` is how
-    /// many prefixes are longer than it.
-    fn find_with_slash(&self, path: &[u8], longer: usize) -> Option<&Arc<Location>> {
-        let adds_slash = |name: &[u8], location: &Location| {
-            location.auto_redirect && name.strip_suffix(b"/") == Some(path)
-        };
-        let exact = self
-            .exact
-            .binary_search_by(|(exact, _)| {
-                let name = path.iter().chain(b"/");
-                exact.iter().cmp(name)
-            })
-            .ok()
-            .and_then(|index| self.exact.get(index))
-            .map(|(name, location)| (name, location));
-        let prefixes = self
+    /// The longest prefix of the path: by its place in their order, and from
+    /// there to ever shorter ones. Whatever stands between a prefix of the path
+    /// and the path itself begins with that prefix too, so it is among these.
+    fn longest_prefix(&self, path: &[u8]) -> Option<&Prefix> {
+        let behind = self
             .prefixes
-            .get(..longer)
-            .unwrap_or_default()
-            .iter()
-            .rev()
-            .take_while(|(prefix, _, _)| prefix.len() == path.len() + 1)
-            .map(|(name, _, location)| (name, location));
-        exact
-            .into_iter()
-            .chain(prefixes)
-            .find(|(name, location)| adds_slash(name, location))
-            .map(|(_, location)| location)
+            .partition_point(|(prefix, _, _)| **prefix <= *path);
+        let mut index = behind.checked_sub(1)?;
+        loop {
+            let prefix = self.prefixes.get(index)?;
+            if path.starts_with(&prefix.0) {
+                return Some(prefix);
+            }
+            index = (*self.shorter.get(index)?)?;
+        }
+    }
+
+    /// The proxied location whose path is this one and a slash.
+    fn find_with_slash(&self, path: &[u8]) -> Option<&Arc<Location>> {
+        let against = |name: &[u8]| name.iter().cmp(path.iter().chain(b"/"));
+        let exact = self.exact.binary_search_by(|(name, _)| against(name));
+        let exact = exact.ok().and_then(|index| self.exact.get(index));
+        let prefix = self.prefixes.binary_search_by(|(name, _, _)| against(name));
+        let prefix = prefix.ok().and_then(|index| self.prefixes.get(index));
+        let exact = exact.map(|(_, location)| location);
+        let prefix = prefix.map(|(_, _, location)| location);
+        let mut both = exact.into_iter().chain(prefix);
+        both.find(|location| location.auto_redirect)
     }
 }
 

@@ -35,7 +35,7 @@ mod names;
 mod parting;
 mod reach;
 
-pub use health::{HealthCheck, StatusSet};
+pub use health::{Expectation, FieldTest, HealthCheck, StatusSet, ValueTest};
 pub use link::{ProxyLink, ProxyProtocol};
 pub use names::{
     NamedServer, NamedServers, ParsedUrl, ResolverId, ResolverSettings, UpstreamNames, UrlTarget,
@@ -363,13 +363,18 @@ pub struct Http2 {
 pub struct Locations {
     /// `= PATH`, sorted by path.
     pub exact: Vec<(Box<[u8]>, Arc<Location>)>,
-    /// Prefixes, sorted by length, longest first; the flag is `^~`.
-    pub prefixes: Vec<(Box<[u8]>, bool, Arc<Location>)>,
+    /// Prefixes, sorted by path; the flag is `^~`.
+    pub prefixes: Vec<Prefix>,
+    /// Of each of them, which is the longest of those that it begins with.
+    pub shorter: Vec<Option<usize>>,
     /// `~` and `~*`, in file order.
     pub regexes: Vec<(Pattern, Arc<Location>)>,
     /// `@NAME`, reached by internal redirects only.
     pub named: Vec<(Box<str>, Arc<Location>)>,
 }
+
+/// A path's beginning, whether it said `^~`, and what it leads to.
+pub type Prefix = (Box<[u8]>, bool, Arc<Location>);
 
 /// Everything that holds for a request once its location is known.
 #[derive(Debug)]

@@ -244,7 +244,7 @@ pub(super) struct Part {
 }
 
 impl Incoming {
-    fn new(framing: Kind) -> Self {
+    pub(super) fn new(framing: Kind) -> Self {
         let rest = match framing {
             Kind::Empty | Kind::Length(0) => Rest::Done,
             Kind::Length(length) => Rest::Length(length),

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::{HealthCheck, UpstreamAddress, UpstreamPeer};
+use crate::http::h1::framing;
 use crate::http::h1::parse::{HeadLimits, Status, parse_response};
-use crate::http::head::ResponseHead;
+use crate::http::head::{Method, ResponseHead};
 use crate::net::buffers::{Buffer, Class};
 use crate::net::deadlines::Deadline;
 use crate::net::socket::Socket;
@@ -18,9 +19,14 @@ use crate::telemetry::error_log::Level;
 use super::balance::members::Members;
 use super::balance::state::{PeerState, Verdict};
 use super::board;
+use super::body::Incoming;
 use super::gateway::Gateway;
 use super::input::Input;
-use super::transport::Transport;
+use super::transport::{Rx, Transport, Tx};
+use super::upstream::secure::Secure;
+
+/// Of a body, bytes, as in Nginx.
+const LOOKED_AT: usize = 256 << 10;
 
 /// The longest head of an answer, as for requests.
 const HEAD: HeadLimits = HeadLimits {
@@ -90,7 +96,7 @@ impl Checks {
                 let (state, peer, due) = (Arc::clone(state), peer.clone(), Rc::clone(due));
                 let gateway = Arc::clone(gateway);
                 let task = async move {
-                    let passed = ask(&config, &peer).await;
+                    let passed = Box::pin(ask(&gateway, &config, &peer)).await;
                     let verdict =
                         state.checked(passed, config.fails, config.passes, Instant::now());
                     tell(&gateway, &name, &peer, verdict);
@@ -151,29 +157,40 @@ fn tell(gateway: &Gateway, name: &str, peer: &UpstreamPeer, verdict: Verdict) {
     }
 }
 
-/// Whether the peer answers as it should.
-async fn ask(check: &HealthCheck, peer: &UpstreamPeer) -> bool {
-    status_of(check, peer)
-        .await
-        .is_some_and(|status| check.statuses.passes(status))
+/// Whether the peer answers as it should, and in time.
+async fn ask(gateway: &Gateway, check: &HealthCheck, peer: &UpstreamPeer) -> bool {
+    let Some(mut transport) = connect(gateway, check, peer).await else {
+        return false;
+    };
+    let (mut rx, mut tx) = transport.split();
+    if send(check, &mut tx).await.is_none() {
+        return false;
+    }
+    passes(check, &mut rx).await.unwrap_or(false)
 }
 
-/// The status of the peer's answer, if there is one in time.
-async fn status_of(check: &HealthCheck, peer: &UpstreamPeer) -> Option<u16> {
+async fn connect(gateway: &Gateway, check: &HealthCheck, peer: &UpstreamPeer) -> Option<Transport> {
     let deadline = Deadline::new();
     deadline.arm(check.connect_timeout);
-    let socket = match &peer.address {
-        UpstreamAddress::Inet(address) => {
-            let mut address = *address;
-            if let Some(port) = check.port {
-                address.set_port(port);
-            }
-            deadline.run(Socket::connect(address)).await
-        }
+    let mut address = peer.address.clone();
+    if let (UpstreamAddress::Inet(address), Some(port)) = (&mut address, check.port) {
+        address.set_port(port);
+    }
+    let socket = match &address {
+        UpstreamAddress::Inet(address) => deadline.run(Socket::connect(*address)).await,
         UpstreamAddress::Unix(path) => deadline.run(Socket::connect_unix(path)).await,
     };
-    let mut transport = Transport::new(socket.ok()?.ok()?, None, Input::default());
-    let (mut rx, mut tx) = transport.split();
+    let socket = socket.ok()?.ok()?;
+    let Some(settings) = &check.tls else {
+        return Some(Transport::new(socket, None, Input::default()));
+    };
+    let secure = Secure::for_check(gateway, settings, &check.host)?;
+    let connection = secure.handshake(socket, &address, &deadline).await.ok()?;
+    let (transport, _, _) = connection.into_parts();
+    Some(transport)
+}
+
+async fn send(check: &HealthCheck, tx: &mut Tx<'_>) -> Option<()> {
     let question = [
         b"GET ",
         &*check.uri,
@@ -186,10 +203,15 @@ async fn status_of(check: &HealthCheck, peer: &UpstreamPeer) -> Option<u16> {
     buffer.get_mut(..question.len())?.copy_from_slice(&question);
     let range = 0..question.len();
     tx.send(buffer, range, check.read_timeout).await.ok()?;
+    Some(())
+}
+
+/// Whether the answer is as it should be; `None` where there is no whole one.
+async fn passes(check: &HealthCheck, rx: &mut Rx<'_>) -> Option<bool> {
     let mut head = ResponseHead::default();
     loop {
         match parse_response(rx.input.plain(), &HEAD, &mut head) {
-            Ok(Status::Complete) if head.status >= 200 => return Some(head.status),
+            Ok(Status::Complete) if head.status >= 200 => break,
             Ok(Status::Complete) => {
                 rx.input.consume(head.len);
                 head.clear();
@@ -203,4 +225,28 @@ async fn status_of(check: &HealthCheck, peer: &UpstreamPeer) -> Option<u16> {
             Ok(_) => {}
         }
     }
+    let bytes = rx.input.plain();
+    let mut fields = check.expects.fields.iter();
+    let as_expected = check.expects.statuses.passes(head.status)
+        && fields.all(|field| field.passes(head.find(bytes, &field.name)));
+    let Some((pattern, negated)) = check.expects.body.as_ref().filter(|_| as_expected) else {
+        return Some(as_expected);
+    };
+    let framing = framing::of_response(&head, bytes, Method::Get).ok()?;
+    rx.input.consume(head.len);
+    let mut incoming = Incoming::new(framing.kind());
+    let mut body = Vec::new();
+    while !incoming.is_done() && body.len() < LOOKED_AT {
+        if rx.input.plain().is_empty() {
+            let filled = incoming.fill(rx, Class::Medium, check.read_timeout);
+            filled.await.ok()?;
+            continue;
+        }
+        let decoded = incoming.decode(rx.input.plain_mut()).ok()?;
+        let piece = rx.input.plain().get(..decoded.produced)?;
+        let room = LOOKED_AT - body.len();
+        body.extend_from_slice(piece.get(..room).unwrap_or(piece));
+        rx.input.consume(decoded.consumed);
+    }
+    pattern.is_match(&body).ok().map(|found| found != *negated)
 }

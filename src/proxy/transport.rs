@@ -260,7 +260,13 @@ fn timed_out(noted: &Cell<bool>) -> TransportError {
     TransportError::TimedOut
 }
 
-impl Rx<'_> {
+impl<'a> Rx<'a> {
+    /// What [`Rx::fill`] is under while it waits: armed anew, it ends later or
+    /// sooner.
+    pub(crate) fn deadline(&self) -> &'a Deadline {
+        self.deadline
+    }
+
     /// Receives until there is more plaintext than before, within `timeout`
     /// from now. 0 means that the peer has closed. Cancelling it loses bytes.
     pub(crate) async fn fill(

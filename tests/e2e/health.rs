@@ -159,13 +159,16 @@ fn checks_that_cannot_be_made_are_refused_by_name() {
             "duplicate match \"m\"",
         ),
         ("match m { status 20; }", "invalid parameter \"20\""),
+        ("match m { body = ok; }", "invalid parameter \"=\""),
+        ("match m { header A ? b; }", "invalid parameter \"b\""),
         (
-            "match m { body ~ ok; }",
-            "\"body\" directive is not implemented",
+            "match m { require $a; }",
+            "\"require\" directive is not implemented",
         ),
         (
-            "server { location / { proxy_pass https://127.0.0.1; health_check; } }",
-            "of TLS backends is not implemented",
+            "server { location / { proxy_pass https://127.0.0.1; proxy_ssl_name $host; \
+             health_check; } }",
+            "of TLS backends whose name or certificate has variables is not implemented",
         ),
     ] {
         let outcome = Site::new().check(&http(content));
@@ -176,4 +179,65 @@ fn checks_that_cannot_be_made_are_refused_by_name() {
             outcome.stderr
         );
     }
+}
+
+#[test]
+fn field_and_body_are_looked_at_where_a_match_says_so() {
+    let answer = Arc::new(std::sync::Mutex::new(("well", "text/plain")));
+    let told = Arc::clone(&answer);
+    let origin = Origin::http(move |request| {
+        if request.target() != "/health" {
+            return ok("served");
+        }
+        let (body, kind) = *told.lock().expect("not poisoned");
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n");
+        let pieces: String = body.chars().map(|c| format!("1\r\n{c}\r\n")).collect();
+        format!("{head}Transfer-Encoding: chunked\r\n\r\n{pieces}0\r\n\r\n").into_bytes()
+    });
+    let ringwall = Site::new().start(&http(&format!(
+        "match well {{ status 200; header Content-Type ~ ^text/; header ! X-Ill; \
+         body ~ \"we?ll\"; }}\n\
+         upstream backend {{ server {}; }}\n\
+         server {{ listen 127.0.0.1:@HTTP@; location / {{ proxy_pass http://backend;\n\
+         health_check uri=/health interval=100ms match=well; }} }}",
+        origin.address()
+    )));
+    let become_this = |body, kind, status| {
+        *answer.lock().expect("not poisoned") = (body, kind);
+        eventually("that is how it is", || {
+            (get(&ringwall).0 == status).then_some(())
+        });
+    };
+    become_this("ill", "text/plain", 502);
+    become_this("not so well", "text/plain", 200);
+    become_this("well", "image/png", 502);
+    become_this("well", "text/html", 200);
+}
+
+#[test]
+fn a_backend_over_tls_is_asked_as_it_is_spoken_to() {
+    let (site, _pki) = Site::with_pki();
+    // The backend is another server block, which demands a certificate.
+    let ringwall = site.start(&http(
+        "server { listen 127.0.0.1:@BACKEND@ ssl; server_name test.example.org;\n\
+         ssl_certificate @DIR@/server.crt; ssl_certificate_key @DIR@/server.key;\n\
+         ssl_client_certificate @DIR@/ca.crt; ssl_verify_client on; return 200 $ssl_client_verify; }\n\
+         upstream known { server 127.0.0.1:@BACKEND@; }\n\
+         upstream unknown { server 127.0.0.1:@BACKEND@; }\n\
+         match verified { body ~ ^SUCCESS$; }\n\
+         server { listen 127.0.0.1:@HTTP@;\n\
+         proxy_ssl_verify on; proxy_ssl_trusted_certificate @DIR@/ca.crt;\n\
+         proxy_ssl_name test.example.org;\n\
+         location /known { proxy_pass https://known; proxy_ssl_certificate @DIR@/client.crt;\n\
+         proxy_ssl_certificate_key @DIR@/client.key;\n\
+         health_check interval=100ms match=verified mandatory; }\n\
+         location /unknown { proxy_pass https://unknown; health_check interval=100ms; } }",
+    ));
+    let get = |target: &str| {
+        let response = Connection::plain(ringwall.address("HTTP")).get("a", target);
+        response.status
+    };
+    eventually("it has been asked", || (get("/known") == 200).then_some(()));
+    ringwall.complaint_with(&["in upstream \"unknown\" is unhealthy"]);
+    assert_eq!(get("/unknown"), 502);
 }

@@ -107,6 +107,24 @@ fn a_backend_that_does_not_answer_in_time_gives_504() {
 }
 
 #[test]
+fn a_backends_time_begins_when_it_has_all_of_the_request() {
+    let origin = Origin::echo();
+    let ringwall = server(&format!(
+        "location / {{ proxy_pass {}; proxy_read_timeout 1s; proxy_request_buffering off; }}",
+        origin.url()
+    ));
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n");
+    for byte in b"body" {
+        // Together longer than the backend may take.
+        std::thread::sleep(Duration::from_millis(400));
+        client.send([*byte]);
+    }
+    let response = client.response("POST");
+    assert_eq!((response.status, response.text()), (200, "body".into()));
+}
+
+#[test]
 fn a_head_that_does_not_come_in_time_is_a_408_however_it_dribbles() {
     let origin = Origin::hello();
     let ringwall = server(&format!(

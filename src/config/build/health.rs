@@ -1,36 +1,82 @@
 //! `health_check`, and the `match` blocks that it refers to.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::upstream::split_parameter;
 use super::values::{invalid_parameter, refuse, refuse_directive, set};
 use super::{Builder, Result};
-use crate::config::model::{HealthCheck, Proxy, ProxyHttpVersion, StatusSet};
+use crate::config::model::{
+    Expectation, FieldTest, HealthCheck, Proxy, ProxyHttpVersion, ProxyTls, StatusSet, ValueTest,
+};
 use crate::config::syntax::Directive;
+use crate::config::template::{Part, Variable};
 use crate::config::units;
 
 /// What `match` blocks say, by name.
-pub(super) type Matches = HashMap<Box<[u8]>, StatusSet>;
+pub(super) type Matches = HashMap<Box<[u8]>, Arc<Expectation>>;
 
-/// `match NAME { status …; }`.
+/// `match NAME { status …; header …; body …; }`.
 pub(super) fn block(builder: &mut Builder<'_>, d: &Directive) -> Result<()> {
-    let mut said = None;
+    let (mut said, mut body) = (None, None);
+    let mut fields = Vec::new();
     for inner in d.children() {
-        if &*inner.name.value == b"status" {
-            set(&mut said, inner, statuses(inner)?)?;
+        match &*inner.name.value {
+            b"status" => set(&mut said, inner, statuses(inner)?)?,
+            b"header" => fields.push(field(builder, inner)?),
+            b"body" => {
+                let negated = match inner.arg(0) {
+                    b"~" => false,
+                    b"!~" => true,
+                    word => return Err(invalid_parameter(inner, word)),
+                };
+                let pattern = builder.pattern(inner, inner.arg(1), false)?;
+                set(&mut body, inner, (pattern, negated))?;
+            }
+            _ => {}
         }
     }
     let any = StatusSet {
         ranges: Vec::new(),
         negated: true,
     };
-    let name = d.arg(0).into();
-    if builder.matches.insert(name, said.unwrap_or(any)).is_some() {
+    let expectation = Arc::new(Expectation {
+        statuses: said.unwrap_or(any),
+        fields,
+        body,
+    });
+    if builder
+        .matches
+        .insert(d.arg(0).into(), expectation)
+        .is_some()
+    {
         let name = d.text(0);
         return Err(refuse(d, format!("duplicate match \"{name}\"")));
     }
     Ok(())
+}
+
+/// `header [!] NAME`, `header NAME =|!=|~|!~ VALUE`.
+fn field(builder: &Builder<'_>, d: &Directive) -> Result<FieldTest> {
+    let words: Vec<&[u8]> = d.args.iter().map(|word| &*word.value).collect();
+    let (name, value, negated) = match words[..] {
+        [name] => (name, ValueTest::Any, false),
+        [b"!", name] => (name, ValueTest::Any, true),
+        [name, b"=", value] => (name, ValueTest::Is(value.into()), false),
+        [name, b"!=", value] => (name, ValueTest::Is(value.into()), true),
+        [name, operator @ (b"~" | b"!~"), pattern] => {
+            let pattern = builder.pattern(d, pattern, false)?;
+            (name, ValueTest::Matches(pattern), operator == b"!~")
+        }
+        [.., word] => return Err(invalid_parameter(d, word)),
+        [] => return Err(refuse_directive(d, "names no field")),
+    };
+    Ok(FieldTest {
+        name: name.into(),
+        value,
+        negated,
+    })
 }
 
 /// `status [!] CODE|CODE-CODE…`.
@@ -75,8 +121,13 @@ pub(super) fn check(
         let what = "of HTTP/2 backends is not implemented in this version";
         return Err(refuse_directive(d, what));
     }
-    if proxy.tls.is_some() {
-        let what = "of TLS backends is not implemented in this version";
+    if proxy
+        .tls
+        .as_ref()
+        .is_some_and(|tls| !is_the_same_for_all(tls))
+    {
+        let what = "of TLS backends whose name or certificate has variables is not implemented \
+                    in this version";
         return Err(refuse_directive(d, what));
     }
     let mut check = HealthCheck {
@@ -89,7 +140,8 @@ pub(super) fn check(
         port: None,
         mandatory: false,
         persistent: false,
-        statuses: StatusSet::default(),
+        expects: Arc::default(),
+        tls: proxy.tls.clone(),
         host: proxy.host.clone(),
         connect_timeout: proxy.connect_timeout,
         read_timeout: proxy.read_timeout,
@@ -124,7 +176,7 @@ pub(super) fn check(
             }
             (b"match", Some(value)) => {
                 let known = builder.matches.get(value).cloned();
-                check.statuses = known.ok_or_else(|| {
+                check.expects = known.ok_or_else(|| {
                     let value = String::from_utf8_lossy(value);
                     refuse(d, format!("match \"{value}\" is not defined"))
                 })?;
@@ -135,4 +187,15 @@ pub(super) fn check(
         }
     }
     Ok(check)
+}
+
+/// Whether no request has a say in who the backend is to be and what it is
+/// shown.
+fn is_the_same_for_all(tls: &ProxyTls) -> bool {
+    let name = &*tls.name.parts;
+    tls.named.is_none()
+        && matches!(
+            name,
+            [Part::Variable(Variable::ProxyHost)] | [Part::Literal(_)]
+        )
 }

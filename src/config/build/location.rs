@@ -120,10 +120,7 @@ pub(super) fn build_all(
             }
         }
     }
-    locations.exact.sort_by(|a, b| a.0.cmp(&b.0));
-    locations
-        .prefixes
-        .sort_by_key(|(prefix, _, _)| std::cmp::Reverse(prefix.len()));
+    locations.sort();
     Ok(locations)
 }
 

@@ -24,6 +24,9 @@ const DEFAULT_CIPHERS: &str = "HIGH:!aNULL:!MD5";
 /// Nginx's least size of a shared cache: eight pages, bytes.
 const LEAST_CACHE: usize = 8 * 4096;
 
+/// A certificate, and its key if that is not in it.
+type SourcePair = (Located<Source>, Option<Located<Source>>);
+
 /// As written in `http` or `server`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct TlsSettings {
@@ -184,7 +187,7 @@ impl TlsSettings {
 
     /// Pairs certificates with keys, in order; where the keys end, only what
     /// may hold its own is left without.
-    pub(super) fn pairs(&self) -> Result<Vec<(Located<Source>, Option<Located<Source>>)>> {
+    pub(super) fn pairs(&self) -> Result<Vec<SourcePair>> {
         let certificates = self.certificates.as_deref().unwrap_or_default();
         let keys = self.keys.as_deref().unwrap_or_default();
         let mut without = certificates.iter().skip(keys.len());

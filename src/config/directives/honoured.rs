@@ -1050,6 +1050,18 @@ pub(super) const ROWS: &[Row] = &[
     ),
     block("match", H, ONE, "what a healthy backend answers"),
     words(
+        "body",
+        Contexts::MATCH,
+        (2, 2),
+        "`~` or `!~` and what is, or is not, found in the first 256k of a healthy body",
+    ),
+    words(
+        "header",
+        Contexts::MATCH,
+        (1, 3),
+        "a field that is, or with `!` is not, there or so: `=`, `!=`, `~`, `!~`",
+    ),
+    words(
         "status",
         Contexts::MATCH,
         (1, MANY),

@@ -83,7 +83,7 @@ pub(super) const GROUPS: &[Group] = &[
          xclient",
     ),
     // What a healthy backend answers.
-    group(LATER, Contexts::MATCH, "header body require"),
+    group(LATER, Contexts::MATCH, "require"),
     // The core of http.
     group(LATER, L, "post_action"),
     // Rewriting and variables.

@@ -178,9 +178,14 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
         Some((output, framing))
     };
     let all_sent = Cell::new(upload.is_none());
+    let silence = rx.deadline();
     let client = async {
         if let Some((head, framing)) = upload {
-            body::upload(head, body, framing, &mut tx, proxy.send_timeout).await?;
+            let sent = body::upload(head, body, framing, &mut tx, proxy.send_timeout).await;
+            // As in Nginx the backend's time begins when it has all of the
+            // request, or will take no more of it.
+            silence.arm(proxy.read_timeout);
+            sent?;
             all_sent.set(true);
         }
         if filters.ignore_client_abort {
@@ -189,7 +194,7 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
         body.abandoned().await;
         Err(UploadError::Abandoned)
     };
-    let response = response::respond(request, proxy, peer, unwelcome, &mut rx, sink);
+    let response = response::respond(request, proxy, peer, unwelcome, &all_sent, &mut rx, sink);
     let outcome = alongside(pin!(response), pin!(client)).await;
     match outcome {
         Ok(answered) => {

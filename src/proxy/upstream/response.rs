@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -78,11 +79,12 @@ pub(super) async fn respond<S: ResponseSink>(
     proxy: &Proxy,
     peer: &UpstreamPeer,
     unwelcome: Conditions,
+    all_sent: &Cell<bool>,
     rx: &mut Rx<'_>,
     sink: &mut S,
 ) -> Result<Answered, Broken> {
     let mut head = ResponseHead::default();
-    receive_head(request, proxy, peer, rx, sink, &mut head).await?;
+    receive_head(request, proxy, peer, all_sent, rx, sink, &mut head).await?;
     record(request, |attempt| {
         attempt.head_received = Some(attempt.started.elapsed());
         attempt.status = Some(head.status);
@@ -288,6 +290,7 @@ async fn receive_head<S: ResponseSink>(
     request: &mut Request<'_>,
     proxy: &Proxy,
     peer: &UpstreamPeer,
+    all_sent: &Cell<bool>,
     rx: &mut Rx<'_>,
     sink: &mut S,
     head: &mut ResponseHead,
@@ -316,7 +319,13 @@ async fn receive_head<S: ResponseSink>(
                 Err(error) => return Err(invalid(request, peer, &error)),
             }
         }
-        match rx.fill(Class::Medium, proxy.read_timeout).await {
+        // While the request is being sent, that has limits of its own; whoever
+        // sends it arms this anew when it is done.
+        let timeout = match all_sent.get() {
+            true => proxy.read_timeout,
+            false => Duration::MAX,
+        };
+        match rx.fill(Class::Medium, timeout).await {
             Ok(0) if untouched => return Err(Broken::Untouched(Cause::Closed)),
             Ok(0) => {
                 closed_early(request, peer, HEAD_PHASE);

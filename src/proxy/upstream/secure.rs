@@ -7,10 +7,11 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::certificates;
-use crate::config::{Part, Proxy, UpstreamAddress, Variable};
+use crate::config::{Part, Proxy, ProxyTls, UpstreamAddress, Variable};
 use crate::net::buffers::{Buffer, Class};
 use crate::net::deadlines::Deadline;
 use crate::net::socket::Socket;
+use crate::proxy::gateway::Gateway;
 use crate::proxy::handshake::{grow, send};
 use crate::proxy::input::Input;
 use crate::proxy::pool::{Connection, Key, LinkFacts, TlsKey, TlsKeyRef};
@@ -81,6 +82,27 @@ impl<'v> Secure<'v> {
             }
         }
         Ok(secure)
+    }
+
+    /// For a backend that is asked how it is, on nobody's behalf. `None` where no
+    /// request's say can be done without.
+    pub(in crate::proxy) fn for_check(
+        gateway: &'v Gateway,
+        settings: &ProxyTls,
+        host: &'v str,
+    ) -> Option<Self> {
+        let name = match &*settings.name.parts {
+            [Part::Variable(Variable::ProxyHost)] => Cow::Borrowed(without_port(host)),
+            [Part::Literal(literal)] => {
+                let name = std::str::from_utf8(literal).ok()?;
+                Cow::Owned(without_port(name).to_owned())
+            }
+            _ => return None,
+        };
+        Some(Self {
+            tls: Chosen::Fixed(gateway.upstream_tls(settings.id)?),
+            name,
+        })
     }
 
     fn without_certificate<'r>(

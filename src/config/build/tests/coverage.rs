@@ -134,6 +134,8 @@ fn example(name: &str) -> Option<&'static str> {
         "sticky" => "cookie name path=/",
         "zone" => "name 64k",
         "status" => "! 500-599",
+        "header" => "Content-Type ~ json",
+        "body" => "!~ error",
         "proxy_bind" => "127.0.0.1",
         "proxy_protocol" => "v2",
         "resolver" => "127.0.0.1 valid=5s ipv6=off",
