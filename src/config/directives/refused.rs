@@ -144,7 +144,7 @@ pub(super) const GROUPS: &[Group] = &[
         LATER,
         U,
         "\
-         least_time state resolver resolver_timeout",
+         least_time state",
     ),
     group(
         COMMERCIAL,
