@@ -160,7 +160,7 @@ fn example(name: &str) -> Option<&'static str> {
         "proxy_hide_header" | "proxy_pass_header" => "A",
         "proxy_ignore_headers" => "Expires X-Accel-Buffering",
         "proxy_buffers" => "4 16k",
-        "proxy_buffer_size" => "32k",
+        "proxy_buffer_size" => "8k",
         "proxy_method" => "POST",
         "proxy_set_body" => "body",
         "json_relay" => "https://backend",
