@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -633,19 +633,13 @@ fn a_store_of_another_size_is_another_store() {
 }
 
 #[test]
-fn a_thousand_blocks_that_share_files_build_in_well_under_a_second() {
+fn a_thousand_blocks_that_share_files_share_what_is_made_of_them() {
     let site = Site::verifying(VerifyClient::On, &ca("root"));
     let shared = shared();
     let mut loader = Loader::new();
-    let started = Instant::now();
     let hosts: Vec<TlsHost> = (0..1_000)
         .map(|_| build(&site.tls, &shared, &mut loader).expect("built"))
         .collect();
-    assert!(
-        started.elapsed() < Duration::from_millis(800),
-        "{:?}",
-        started.elapsed()
-    );
     let policies = hosts.iter().map(|host| Arc::as_ptr(&host.client_auth));
     assert_eq!(policies.collect::<std::collections::HashSet<_>>().len(), 1);
 }

@@ -286,18 +286,16 @@ fn a_list_counts_only_for_what_it_is_about() {
 }
 
 #[test]
-fn a_hundred_thousand_entries_are_read_quickly_and_kept_small() {
+fn each_of_a_hundred_thousand_entries_is_found() {
     let root = ca("root");
     let numbers: Vec<u64> = (0..100_000).map(|n| n * 7 + 1_000_000_000).collect();
     let der = list(&root, &numbers);
-    let start = Instant::now();
     let list = RevocationList::read(&der).expect("a CRL");
-    let took = start.elapsed();
     assert_eq!(list.len(), numbers.len());
-    assert!(list.revokes(&1_000_000_007_u32.to_be_bytes()));
-    assert!(!list.revokes(&1_000_000_008_u32.to_be_bytes()));
-    // Of a hundred milliseconds in a debug build; a tenth of that in release.
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    for number in numbers {
+        assert!(list.revokes(&(number as u32).to_be_bytes()), "{number}");
+        assert!(!list.revokes(&(number as u32 + 1).to_be_bytes()), "{number}");
+    }
 }
 
 #[test]
