@@ -13,9 +13,10 @@ from .processes import (Failed, check_affinity, command, cpu_seconds, free_ports
                         started, tail)
 from .rows import IDLE, MIB, ROWS
 
-# The load starts this long before the window of measurement, and goes on this
+# The load starts this long before the window of measurement, with so much more
+# for each connection, whose handshake is not to fall into it, and goes on this
 # long after it.
-LEAD_IN, LEAD_OUT = 1.0, 0.5
+LEAD_IN, HANDSHAKE, LEAD_OUT = 1.0, 0.004, 0.5
 # Between the last idle connection and the reading of memory.
 SETTLE_SECONDS = 5
 
@@ -107,9 +108,10 @@ class Bench:
 
     def measure_load(self, name, row, proxy, port, rate):
         seconds = self.args.seconds
-        load = Load(row, port, self, LEAD_IN + seconds + LEAD_OUT, rate)
+        lead_in = LEAD_IN + HANDSHAKE * row.connections
+        load = Load(row, port, self, lead_in + seconds + LEAD_OUT, rate)
         try:
-            time.sleep(LEAD_IN)
+            time.sleep(lead_in)
             first = self.sample(proxy)
             time.sleep(seconds)
             last = self.sample(proxy)
