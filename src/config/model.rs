@@ -755,6 +755,21 @@ pub struct SetHeader {
     pub name: Box<[u8]>,
     /// Its value.
     pub value: Template,
+    /// It is about the framing of the body.
+    pub is_framing: bool,
+}
+
+impl SetHeader {
+    /// A field of this name.
+    #[must_use]
+    pub fn new(name: Box<[u8]>, value: Template) -> Self {
+        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+        Self {
+            is_framing: is(b"Content-Length") || is(b"Transfer-Encoding"),
+            name,
+            value,
+        }
+    }
 }
 
 /// `proxy_client_identity FORM [cert] [chain]`.

@@ -6,6 +6,8 @@
 //! nothing; references (`&'b [u8]`) were rejected because a head must outlive
 //! the borrow of a buffer that is still being read into.
 
+use super::words::has_control;
+
 /// A range of the buffer that a head was parsed from, in bytes.
 #[derive(Copy, Clone, Default, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -324,11 +326,14 @@ fn pick<const LENGTH: usize, const COUNT: usize>(
     candidates: [(&[u8; LENGTH], FieldId); COUNT],
 ) -> Option<FieldId> {
     let name: [u8; LENGTH] = name.try_into().ok()?;
-    let lower = name.map(|byte| byte.to_ascii_lowercase());
+    // Candidates have letters, digits and hyphens alone. This makes one of
+    // those of another byte only if that is the letter in the other case or a
+    // control byte.
+    let lower = name.map(|byte| byte | 0x20);
     let found = candidates
         .iter()
         .find(|(candidate, _)| lower == **candidate);
-    found.map(|(_, id)| *id)
+    found.filter(|_| !has_control(&name)).map(|(_, id)| *id)
 }
 
 /// One field line.

@@ -14,3 +14,4 @@ pub mod h2;
 pub mod head;
 pub mod headers;
 pub mod uri;
+pub mod words;

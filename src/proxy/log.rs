@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::config::{AccessLog, ErrorLog, LogEscape, Part, ProxyFamily, Template, UpstreamPeer};
 use crate::http::head::FieldId;
+use crate::http::words::has_special;
 use crate::telemetry::access_log::{escape_default, escape_json};
 use crate::telemetry::error_log::{Context, Level, Text};
 use crate::telemetry::repeats;
@@ -89,8 +90,8 @@ fn format_line(log: &AccessLog, request: &Request<'_>, line: &mut Vec<u8>) {
         let written = line.get(start..).unwrap_or_default();
         match log.format.escape {
             LogEscape::Default if written.is_empty() => line.push(b'-'),
-            LogEscape::Default if written.iter().all(|byte| is_plain(*byte)) => {}
-            LogEscape::Json if written.iter().all(|byte| is_plain(*byte)) => {}
+            // No escaping form changes such bytes.
+            LogEscape::Default | LogEscape::Json if !has_special(written) => {}
             LogEscape::None => {}
             escape => {
                 value.clear();
@@ -103,11 +104,6 @@ fn format_line(log: &AccessLog, request: &Request<'_>, line: &mut Vec<u8>) {
             }
         }
     }
-}
-
-/// No escaping form changes such a byte.
-fn is_plain(byte: u8) -> bool {
-    matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\')
 }
 
 /// A message about a request, with its context.

@@ -51,10 +51,7 @@ impl ProxySettings {
         };
         match name {
             b"set_header" => {
-                let header = SetHeader {
-                    name: field_name(d)?,
-                    value: field_value(builder, d)?,
-                };
+                let header = SetHeader::new(field_name(d)?, field_value(builder, d)?);
                 self.set_headers.get_or_insert_default().push(header);
             }
             b"client_identity" => {
@@ -126,10 +123,7 @@ impl ProxySettings {
                 .iter()
                 .any(|header| header.name.eq_ignore_ascii_case(name))
             {
-                headers.push(SetHeader {
-                    name: name.into(),
-                    value,
-                });
+                headers.push(SetHeader::new(name.into(), value));
             }
         }
         headers

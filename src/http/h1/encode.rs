@@ -2,6 +2,7 @@
 
 use super::super::error::{reason_phrase, wire_status};
 use super::super::head::Version;
+use super::super::words::has_control;
 
 /// Where encoded bytes go. A trait, and not `Vec<u8>`, because the request path
 /// writes into network buffers that leave room for a TLS record around them.
@@ -79,9 +80,10 @@ pub fn field_decimal(out: &mut impl Sink, name: &[u8], value: u64) {
 /// a field: no control byte but HTAB (RFC 9110 §5.5).
 #[must_use]
 pub fn is_field_value(value: &[u8]) -> bool {
-    !value
-        .iter()
-        .any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f)
+    !has_control(value)
+        || !value
+            .iter()
+            .any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f)
 }
 
 /// Digits, without leading zeros.

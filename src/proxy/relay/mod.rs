@@ -127,10 +127,7 @@ fn proxy_for(relay: &Relay, target: &RelayTarget, call: &Call) -> Proxy {
     } else {
         format!("{host}:{}", target.port)
     };
-    let header = |name: &[u8], value: &[u8]| SetHeader {
-        name: name.into(),
-        value: Template::literal(value),
-    };
+    let header = |name: &[u8], value: &[u8]| SetHeader::new(name.into(), Template::literal(value));
     let mut set_headers = vec![header(b"Host", authority.as_bytes())];
     let ours = &relay.proxy.set_headers;
     let is_ours = |name: &[u8]| ours.iter().any(|ours| ours.name.eq_ignore_ascii_case(name));

@@ -91,10 +91,7 @@ pub(super) fn write_fields(
     let head = request.head;
     for header in &proxy.set_headers {
         // Framing is ours to say, whatever the configuration says of it.
-        if matches!(
-            FieldId::of(&header.name),
-            FieldId::ContentLength | FieldId::TransferEncoding
-        ) {
+        if header.is_framing {
             continue;
         }
         write_set_header(&header.name, &header.value, request, out);
