@@ -1,17 +1,18 @@
 //! Receive and send buffers, pooled per worker: the crate's only `unsafe`.
 //!
-//! io_uring owns a buffer while an operation is in flight, so buffers travel
-//! by value. Storage is initialised when it is made and never shrinks, which
-//! leaves two things for `unsafe`: handing the kernel an iovec array that
-//! skips the gaps where TLS record headers will go, and lending a descriptor
-//! that monoio only shows as a number.
+//! Storage is initialised when it is made and never shrinks, which leaves two
+//! things for `unsafe`: using the memory of one future for the next, and
+//! lending a descriptor that monoio only shows as a number.
 
 use std::cell::{Cell, RefCell};
-use std::mem;
+use std::future::Future;
+use std::io::IoSliceMut;
+use std::marker::PhantomData;
+use std::mem::{self, MaybeUninit};
 use std::ops::{Deref, DerefMut, Range};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-
-use monoio::buf::IoVecBufMut;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 /// What a [`Buffer`] is taken for; each class has its own free list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +63,7 @@ impl Class {
 thread_local! {
     static ALLOCATED: [Cell<u64>; 3] = const { [const { Cell::new(0) }; 3] };
     static POOL: RefCell<[Vec<Box<[u8]>>; 3]> = const { RefCell::new([const { Vec::new() }; 3]) };
-    #[allow(clippy::vec_box, reason = "the box is what moves to and from an operation")]
-    static SEGMENTS: RefCell<Vec<Box<SegmentStorage>>> = const { RefCell::new(Vec::new()) };
+    static SEGMENTS: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A fixed block of initialised bytes; dropping it returns it to the worker's
@@ -173,7 +173,7 @@ pub struct Gaps {
     pub tail: usize,
 }
 
-/// A bulk buffer that one `readv` fills with gaps left open.
+/// A bulk buffer that one reception fills with gaps left open.
 ///
 /// Record `n` starts at `n × (head + SEGMENT_PAYLOAD + tail)`, so once each
 /// payload has been sealed where it lies, header before it and tag behind it,
@@ -182,15 +182,9 @@ pub struct Gaps {
 /// every byte.
 #[derive(Debug)]
 pub struct Segments {
-    inner: Option<Box<SegmentStorage>>,
-    gaps: Gaps,
-}
-
-#[derive(Debug)]
-struct SegmentStorage {
-    iovecs: [libc::iovec; SEGMENTS_EACH],
-    used: usize,
+    /// Empty while an operation has it.
     bytes: Box<[u8]>,
+    gaps: Gaps,
 }
 
 impl Segments {
@@ -200,22 +194,10 @@ impl Segments {
             gaps.head <= 32 && gaps.lead <= 32 && gaps.tail <= 32,
             "gaps are headers and a tag"
         );
-        let inner = SEGMENTS.with_borrow_mut(Vec::pop).unwrap_or_else(|| {
-            Box::new(SegmentStorage {
-                iovecs: [const {
-                    libc::iovec {
-                        iov_base: std::ptr::null_mut(),
-                        iov_len: 0,
-                    }
-                }; SEGMENTS_EACH],
-                used: 0,
-                bytes: vec![0; Class::Large.size()].into_boxed_slice(),
-            })
-        });
-        Self {
-            inner: Some(inner),
-            gaps,
-        }
+        let bytes = SEGMENTS
+            .with_borrow_mut(Vec::pop)
+            .unwrap_or_else(|| vec![0; Class::Large.size()].into_boxed_slice());
+        Self { bytes, gaps }
     }
 
     /// Bytes that one payload holds.
@@ -244,6 +226,28 @@ impl Segments {
         }
     }
 
+    /// The payloads, for at most `limit` bytes, and how many they are.
+    pub(super) fn payloads<'a>(
+        &'a mut self,
+        limit: usize,
+        payloads: &mut [IoSliceMut<'a>; SEGMENTS_EACH],
+    ) -> usize {
+        let (stride, size) = (self.stride(), self.payload_size());
+        let start = self.gaps.head + self.gaps.lead;
+        let mut left = limit;
+        let mut used = 0;
+        for (place, segment) in payloads.iter_mut().zip(self.bytes.chunks_mut(stride)) {
+            let length = left.min(size);
+            if length == 0 {
+                break;
+            }
+            *place = IoSliceMut::new(&mut segment[start..start + length]);
+            left -= length;
+            used += 1;
+        }
+        used
+    }
+
     /// Makes the gaps: moves `filled` bytes, read in one piece to where the
     /// first payload begins, to their payloads.
     pub(super) fn spread(&mut self, filled: usize) {
@@ -262,112 +266,146 @@ impl Segments {
 
     /// All bytes, gaps included.
     pub fn bytes(&self) -> &[u8] {
-        self.inner.as_ref().map_or(&[], |inner| &inner.bytes)
+        &self.bytes
     }
 
     /// The same, to be written.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        self.inner
-            .as_mut()
-            .map_or(&mut [], |inner| &mut inner.bytes)
+        &mut self.bytes
     }
 
     fn stride(&self) -> usize {
         self.gaps.head + SEGMENT_PAYLOAD + self.gaps.tail
     }
 
-    /// Ready to receive at most `limit` bytes of payload.
-    pub(super) fn into_receiver(mut self, limit: usize) -> SegmentReceiver {
-        let stride = self.stride();
-        let size = self.payload_size();
-        let start = self.gaps.head + self.gaps.lead;
-        let mut inner = self
-            .inner
-            .take()
-            .expect("taken only by operations that give it back");
-        let SegmentStorage {
-            iovecs,
-            used,
-            bytes,
-        } = &mut *inner;
-        *used = 0;
-        let mut left = limit.min(SEGMENTS_EACH * size);
-        for (iovec, segment) in iovecs.iter_mut().zip(bytes.chunks_mut(stride)) {
-            let length = left.min(size);
-            if length == 0 {
-                break;
-            }
-            let payload = &mut segment[start..start + length];
-            *iovec = libc::iovec {
-                iov_base: payload.as_mut_ptr().cast(),
-                iov_len: length,
-            };
-            *used += 1;
-            left -= length;
-        }
-        SegmentReceiver {
-            inner,
-            gaps: self.gaps,
-        }
-    }
-
-    /// The bare storage, for a send.
-    pub(super) fn storage_mut(&mut self) -> Option<&mut Box<[u8]>> {
-        self.inner.as_mut().map(|inner| &mut inner.bytes)
+    /// The bare storage, for an operation of the ring.
+    pub(super) fn storage_mut(&mut self) -> &mut Box<[u8]> {
+        &mut self.bytes
     }
 }
 
 impl Drop for Segments {
     fn drop(&mut self) {
-        // A storage whose bytes are still with an operation is not kept.
-        if let Some(inner) = self.inner.take().filter(|inner| !inner.bytes.is_empty()) {
-            let _ = SEGMENTS.try_with(|pool| {
-                let mut pool = pool.borrow_mut();
-                if pool.len() < SEGMENTS_KEPT {
-                    pool.push(inner);
-                }
-            });
+        // Storage that is still with an operation is not kept.
+        if self.bytes.is_empty() {
+            return;
         }
+        let bytes = mem::take(&mut self.bytes);
+        let _ = SEGMENTS.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            if pool.len() < SEGMENTS_KEPT {
+                pool.push(bytes);
+            }
+        });
     }
 }
 
-/// A [`Segments`] on its way through a `readv`.
+/// Room on the heap for a future, which is kept for the next one: of all that
+/// serving a request takes, this is the only thing whose size is not known to
+/// anybody else.
+///
+/// Room first and then the future, because one that is made before it is moved
+/// to its place is copied there, all of its kilobytes.
 #[derive(Debug)]
-pub(super) struct SegmentReceiver {
-    inner: Box<SegmentStorage>,
-    gaps: Gaps,
+pub struct Room<F> {
+    lines: Option<Box<[Line]>>,
+    holds: PhantomData<F>,
 }
 
-impl SegmentReceiver {
-    pub(super) fn into_segments(self) -> Segments {
-        Segments {
-            inner: Some(self.inner),
-            gaps: self.gaps,
+/// As large as the strictest alignment that a future is granted: something in
+/// that of a request wants a cache line for itself, which makes the allocator
+/// take five times as long over it.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(128))]
+struct Line {
+    _bytes: [MaybeUninit<u8>; 128],
+}
+
+/// How many unused rooms a worker keeps: more requests than that are seldom in
+/// the middle of something at the same time.
+const ROOMS_KEPT: usize = 64;
+
+impl<F> Room<F> {
+    const LINES: usize = size_of::<F>().div_ceil(size_of::<Line>());
+
+    /// Room that was used before, or new.
+    #[inline]
+    pub fn take() -> Self {
+        const { assert!(align_of::<F>() <= align_of::<Line>()) };
+        let used = ROOMS.with_borrow_mut(|rooms| {
+            let last = rooms.pop()?;
+            // There is one kind of future in nearly all cases.
+            (last.len() >= Self::LINES).then_some(last)
+        });
+        let new = || vec![EMPTY_LINE; Self::LINES].into_boxed_slice();
+        Self {
+            lines: Some(used.unwrap_or_else(new)),
+            holds: PhantomData,
+        }
+    }
+
+    /// Puts the future there.
+    #[allow(unsafe_code, reason = "memory is used again by another type")]
+    #[inline]
+    pub fn host(mut self, future: F) -> Hosted<F> {
+        let mut lines = self.lines.take().expect("taken here alone");
+        // SAFETY: The allocation has at least `LINES` lines and so the size of
+        // an `F`, its alignment was checked in `take`, and it is ours alone.
+        unsafe { lines.as_mut_ptr().cast::<F>().write(future) };
+        Hosted {
+            lines: Some(lines),
+            holds: PhantomData,
         }
     }
 }
 
-#[allow(
-    unsafe_code,
-    reason = "iovecs with gaps cannot be expressed by monoio's own buffer types"
-)]
-// SAFETY: the iovec array lives in the box `inner`, which moves with `self`
-// but whose contents stay put, so the pointer is stable while the runtime
-// owns the value. `used` iovecs were written by `into_receiver`, each from a
-// distinct, bounds-checked sub-slice of `inner.bytes`, a heap allocation
-// owned by the same box: valid, exclusively ours, and initialised. Nothing
-// touches `inner` between `into_receiver` and `into_segments`.
-unsafe impl IoVecBufMut for SegmentReceiver {
-    fn write_iovec_ptr(&mut self) -> *mut libc::iovec {
-        self.inner.iovecs.as_mut_ptr()
-    }
+const EMPTY_LINE: Line = Line {
+    _bytes: [MaybeUninit::uninit(); 128],
+};
 
-    fn write_iovec_len(&mut self) -> usize {
-        self.inner.used
-    }
+thread_local! {
+    static ROOMS: RefCell<Vec<Box<[Line]>>> = const { RefCell::new(Vec::new()) };
+}
 
-    unsafe fn set_init(&mut self, _: usize) {
-        // All bytes are initialised from the start.
+/// A future in its [`Room`], which goes back when this is dropped.
+#[derive(Debug)]
+pub struct Hosted<F> {
+    /// Holds an `F` for as long as this lives.
+    lines: Option<Box<[Line]>>,
+    holds: PhantomData<F>,
+}
+
+// The future does not move when this does.
+impl<F> Unpin for Hosted<F> {}
+
+#[allow(unsafe_code, reason = "memory is used again by another type")]
+impl<F: Future> Future for Hosted<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let lines = self.lines.as_mut().expect("there until it is dropped");
+        let future = lines.as_mut_ptr().cast::<F>();
+        // SAFETY: `Room::host` put an `F` there, which stays until `drop`; the
+        // box is borrowed for the whole call. It is pinned: it is on the heap,
+        // and nothing moves it out of there.
+        unsafe { Pin::new_unchecked(&mut *future) }.poll(context)
+    }
+}
+
+#[allow(unsafe_code, reason = "memory is used again by another type")]
+impl<F> Drop for Hosted<F> {
+    fn drop(&mut self) {
+        let Some(mut lines) = self.lines.take() else {
+            return;
+        };
+        // SAFETY: `Room::host` put an `F` there, and nobody uses it after this.
+        unsafe { lines.as_mut_ptr().cast::<F>().drop_in_place() };
+        let _ = ROOMS.try_with(|rooms| {
+            let mut rooms = rooms.borrow_mut();
+            if rooms.len() < ROOMS_KEPT {
+                rooms.push(lines);
+            }
+        });
     }
 }
 
@@ -412,6 +450,9 @@ pub(super) fn take_inherited(number: RawFd) -> Option<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+    use std::task::Waker;
+
     use super::*;
 
     fn gaps(head: usize, lead: usize, tail: usize) -> Gaps {
@@ -425,6 +466,56 @@ mod tests {
         let address = buffer.as_ptr();
         drop(buffer);
         assert_eq!(Buffer::take(Class::Small).as_ptr(), address);
+    }
+
+    #[test]
+    fn a_future_is_dropped_once_and_its_room_is_taken_again() {
+        let dropped = Rc::new(Cell::new(0));
+        let counter = Rc::clone(&dropped);
+        let poll = |future: &mut (dyn Future<Output = usize> + Unpin)| {
+            Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+        };
+        let make = |counter: &Rc<Cell<usize>>| {
+            let counter = scopeguard(Rc::clone(counter));
+            async move {
+                let mut local = [7_u8; 100];
+                std::future::poll_fn(|_| match local[99] {
+                    7 => {
+                        local[99] = 8;
+                        Poll::Pending
+                    }
+                    _ => Poll::Ready(()),
+                })
+                .await;
+                let _held = &counter;
+                local.len()
+            }
+        };
+        let mut places = Vec::new();
+        for round in 0..3 {
+            let room = Room::take();
+            let mut hosted = room.host(make(&counter));
+            places.push(hosted.lines.as_ref().unwrap().as_ptr());
+            assert_eq!(poll(&mut hosted), Poll::Pending);
+            let mut moved = hosted;
+            if round > 0 {
+                assert_eq!(poll(&mut moved), Poll::Ready(100));
+            }
+            drop(moved);
+            assert_eq!(dropped.get(), round + 1);
+        }
+        assert_eq!(places[0], places[2]);
+    }
+
+    /// Counts its drop.
+    fn scopeguard(counter: Rc<Cell<usize>>) -> impl Sized {
+        struct Guard(Rc<Cell<usize>>);
+        impl Drop for Guard {
+            fn drop(&mut self) {
+                self.0.set(self.0.get() + 1);
+            }
+        }
+        Guard(counter)
     }
 
     #[test]
@@ -478,14 +569,12 @@ mod tests {
     }
 
     #[test]
-    fn the_iovecs_cover_exactly_what_was_asked_for() {
+    fn the_payloads_cover_exactly_what_was_asked_for() {
         for limit in [1, SEGMENT_PAYLOAD, SEGMENT_PAYLOAD + 1, 1 << 20] {
-            let mut receiver = Segments::take(gaps(13, 0, 16)).into_receiver(limit);
-            let count = receiver.write_iovec_len();
-            let total: usize = receiver.inner.iovecs[..count]
-                .iter()
-                .map(|iovec| iovec.iov_len)
-                .sum();
+            let mut segments = Segments::take(gaps(13, 0, 16));
+            let mut payloads = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+            let used = segments.payloads(limit, &mut payloads);
+            let total: usize = payloads[..used].iter().map(|payload| payload.len()).sum();
             assert_eq!(total, limit.min(SEGMENTS_EACH * SEGMENT_PAYLOAD));
         }
     }

@@ -13,6 +13,8 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::now;
+
 /// Resolution. Operators give time-outs in seconds; a tenth of one is noise.
 pub const TICK: Duration = Duration::from_nanos(TICK_NANOS);
 
@@ -161,7 +163,7 @@ impl Drop for Deadline {
 /// To be called every [`TICK`].
 pub fn tick() {
     wake_expired(|clock| {
-        clock.now = clock.tick_at(Instant::now());
+        clock.now = clock.tick_at(now::refresh());
         let (now, drains) = (clock.now, clock.drains);
         move |slot: &Slot| drains && slot.idle_from <= now
     });

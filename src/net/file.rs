@@ -9,6 +9,7 @@ use std::sync::Arc;
 use monoio::buf::IoBufMut;
 
 use super::buffers::{Buffer, Segments};
+use super::now;
 use super::offload::offload;
 use super::operations::{Operation, completed};
 
@@ -64,16 +65,11 @@ impl File {
         // costs a tenth of encrypting them.
         let start = segments.payload(0, 0).start;
         let length = limit.min(segments.capacity());
-        let Some(slot) = segments.storage_mut() else {
-            return (Ok(0), segments);
-        };
-        let storage = std::mem::take(slot);
+        let storage = std::mem::take(segments.storage_mut());
         let (result, storage) = self
             .read_storage(storage, start..start + length, offset)
             .await;
-        if let Some(slot) = segments.storage_mut() {
-            *slot = storage;
-        }
+        *segments.storage_mut() = storage;
         if let Ok(read) = result {
             segments.spread(read);
         }
@@ -90,6 +86,7 @@ impl File {
             Inner::Ring(file) => {
                 let target = storage.slice_mut(range);
                 let (result, target) = file.read_at(target, offset).await;
+                now::refresh();
                 completed(Operation::File);
                 (result, target.into_inner())
             }

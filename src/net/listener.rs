@@ -17,6 +17,7 @@ use socket2::{Domain, SockAddr, SockRef, Type};
 use super::addr::ClientAddr;
 use super::buffers::with_fd;
 use super::deadlines::Deadline;
+use super::now;
 use super::operations::{Operation, completed};
 use super::socket::Socket;
 
@@ -198,12 +199,14 @@ impl Acceptor {
         match self {
             Self::Tcp(listener) => {
                 let accepted = listener.cancelable_accept(stop.0).await;
+                now::refresh();
                 completed(Operation::Accept);
                 let (stream, address) = accepted?;
                 Ok((stream.into(), ClientAddr::Inet(address)))
             }
             Self::Unix(listener) => {
                 let accepted = listener.cancelable_accept(stop.0).await;
+                now::refresh();
                 completed(Operation::Accept);
                 let (stream, _) = accepted?;
                 Ok((stream.into(), ClientAddr::Unix))

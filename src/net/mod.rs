@@ -10,6 +10,7 @@ pub mod deadlines;
 pub mod file;
 pub mod handoff;
 pub mod listener;
+pub mod now;
 pub mod offload;
 pub mod operations;
 pub mod proxy_header;

@@ -6,6 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use super::now;
+
 /// Runs `task` on this worker until it ends. A panic in it ends only it:
 /// `on_panic` gets the message.
 pub fn spawn<F, P>(task: F, on_panic: P)
@@ -22,6 +24,7 @@ where
 /// Sleeps on the worker's own timer.
 pub async fn sleep(duration: std::time::Duration) {
     monoio::time::sleep(duration).await;
+    now::refresh();
 }
 
 pin_project_lite::pin_project! {

@@ -13,7 +13,8 @@ use crate::http::h2::meter::PREFACE;
 use crate::http::head::{FieldId, RequestHead, Version};
 use crate::http::headers::ConnectionOptions;
 use crate::net::addr::ClientAddr;
-use crate::net::buffers::Class;
+use crate::net::buffers::{Class, Room};
+use crate::net::now::now;
 use crate::net::socket::Socket;
 use crate::net::spawn::sleep;
 use crate::telemetry::error_log::Level;
@@ -34,7 +35,7 @@ use super::request::{ClientConnection, Request};
 use super::respond;
 use super::route;
 use super::serve::{Entry, Served, serve};
-use super::transport::{Linger, Transport, TransportError};
+use super::transport::{First, Linger, Transport, TransportError};
 use super::worker::{HandshakeSlot, Registration, View, Worker};
 
 /// Handshakes in flight on one worker at the most; further connections wait
@@ -46,6 +47,9 @@ const MAX_HANDSHAKES: usize = 2048;
 const MAX_HANDSHAKES_PER_CLIENT: usize = 256;
 /// How often a waiting connection looks whether its turn has come.
 const HANDSHAKE_TURN: Duration = Duration::from_millis(20);
+/// A connection that has been idle for so long gives up what it can get back.
+/// Most requests that follow one at all follow it sooner.
+const REST_AFTER: Duration = Duration::from_secs(2);
 /// A request body that its answer did not wait for is read up to here, so
 /// that the connection can be kept; a longer one closes it.
 const DRAIN_BYTES: u64 = 256 << 10;
@@ -92,7 +96,7 @@ async fn serve_registered(
         proxy_header: None,
         tls: None,
         requests: 0,
-        opened: Instant::now(),
+        opened: now(),
     };
     let mut received = Vec::new();
     if listener.proxy_protocol {
@@ -269,6 +273,29 @@ struct Idle {
     at_least: Duration,
 }
 
+impl Idle {
+    /// The beginning of it.
+    fn within(self, time: Duration) -> Self {
+        Self {
+            at_most: self.at_most.min(time),
+            at_least: self.at_least.min(time),
+        }
+    }
+
+    /// What is left of it.
+    fn after(self, time: Duration) -> Self {
+        Self {
+            at_most: self.at_most.saturating_sub(time),
+            at_least: self.at_least.saturating_sub(time),
+        }
+    }
+
+    fn is_over_after(self, time: Duration, drains: bool) -> bool {
+        let limit = if drains { self.at_least } else { self.at_most };
+        limit <= time
+    }
+}
+
 /// Where a Host has led.
 struct Routed {
     host: Box<[u8]>,
@@ -329,9 +356,9 @@ impl HttpConnection {
         // Boxed: an idle connection then carries nothing of a request. And room
         // first: a future that is made before it is moved there, all of its
         // kilobytes at every request.
-        let room = Box::new_uninit();
+        let room = Room::take();
         let served = self.serve_read(read, transport, head, idle);
-        Box::into_pin(Box::write(room, served)).await
+        room.host(served).await
     }
 
     /// Answers what was read.
@@ -347,7 +374,7 @@ impl HttpConnection {
         let Some(still_listed) = still_listed else {
             return Next::Close(Linger::NONE);
         };
-        let received = Instant::now();
+        let received = now();
         let view = Rc::clone(&self.view);
         let Some((listener, default)) = self.listener(&view) else {
             return Next::Close(Linger::NONE);
@@ -480,10 +507,8 @@ impl HttpConnection {
             {
                 return Read::Closed;
             }
-            Some(idle) => {
-                let deadline = transport.rx_deadline();
-                deadline.arm_idle(idle.at_most, idle.at_least);
-            }
+            // The wait itself says how long it may be.
+            Some(_) => {}
             None => transport.rx_deadline().arm(header_timeout),
         }
         let mut may_be_http2 = idle.is_none() && self.speaks_h2c();
@@ -514,12 +539,37 @@ impl HttpConnection {
                 }
             }
             let any = !transport.input.plain().is_empty();
+            let mut first = First::Wait;
+            if let Some(idle) = waiting {
+                let mut left = idle;
+                if transport.input.is_empty() {
+                    let begin = idle.within(REST_AFTER);
+                    let deadline = transport.rx_deadline();
+                    deadline.arm_idle(begin.at_most, begin.at_least);
+                    let mut may_stay = || {
+                        refused = self.follow_reload().is_none();
+                        !refused
+                    };
+                    if transport.rx().arrives(&mut may_stay).await {
+                        first = First::Try;
+                    } else if refused || idle.is_over_after(REST_AFTER, self.worker.is_draining()) {
+                        return Read::Closed;
+                    } else {
+                        transport.rest();
+                        left = idle.after(REST_AFTER);
+                    }
+                }
+                let deadline = transport.rx_deadline();
+                deadline.arm_idle(left.at_most, left.at_least);
+            }
             let mut may_stay = || {
                 refused = self.follow_reload().is_none();
                 !refused
             };
             let mut rx = transport.rx();
-            let filled = rx.fill_while(Class::Small, Some(&mut may_stay)).await;
+            let filled = rx
+                .fill_while(Class::Small, first, Some(&mut may_stay))
+                .await;
             match filled {
                 Ok(0) if any => {
                     self.log_reading(format_args!("client prematurely closed connection"));

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Conditions, Proxy, ProxyHttpVersion, UpstreamAddress, UpstreamPeer};
 use crate::net::deadlines::Deadline;
+use crate::net::now::now;
 use crate::telemetry::error_log::Level;
 
 use super::balance::AfterFailure;
@@ -135,10 +136,10 @@ pub(crate) async fn forward<W: Way, B: BodySource, S: ResponseSink>(
     let present = upstream.present();
     let group = &present.group;
     let mut selection = group.select(request, next.tries);
-    let began = Instant::now();
-    let in_time = || next.timeout.is_zero() || began.elapsed() < next.timeout;
+    let began = now();
+    let in_time = || next.timeout.is_zero() || now().duration_since(began) < next.timeout;
     loop {
-        let Some(lease) = group.choose(&mut selection, request, Instant::now()) else {
+        let Some(lease) = group.choose(&mut selection, request, now()) else {
             return Err(no_live_upstream(request, upstream));
         };
         request.answer.sticky_cookie = lease.set_cookie(request);
@@ -175,7 +176,7 @@ pub(crate) async fn forward<W: Way, B: BodySource, S: ResponseSink>(
         if !reason.spares_the_peer() {
             measured.failed();
         }
-        if !reason.spares_the_peer() && lease.failed(Instant::now()) == AfterFailure::Disabled {
+        if !reason.spares_the_peer() && lease.failed(now()) == AfterFailure::Disabled {
             log::upstream_error(
                 request,
                 Level::Warn,
@@ -376,7 +377,7 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
     let repeatable = is_repeatable(request, proxy, body);
     loop {
         let pooled = match proxy.link.proxy_protocol {
-            None => take_pooled(target, Instant::now()),
+            None => take_pooled(target, now()),
             // Another's connection would speak for another client.
             Some(_) => None,
         };
@@ -402,7 +403,7 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
                 let facts = connected.as_ref().ok();
                 let facts = facts.and_then(|connection| connection.facts);
                 record(request, |attempt| {
-                    attempt.connected = Some(started.elapsed());
+                    attempt.connected = Some(now().duration_since(started));
                     attempt.tls = facts;
                 });
                 let connected = connected
@@ -413,7 +414,7 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
         connection.count_request();
         let unwelcome = target.unwelcome;
         let result = exchange(request, proxy, peer, &mut connection, unwelcome, body, sink).await;
-        let now = Instant::now();
+        let now = now();
         record(request, |attempt| attempt.finished = Some(now - started));
         let broken = match result {
             Ok(Reuse::Yes) => {
@@ -489,7 +490,7 @@ pub(super) async fn connect(
                 tls: None,
                 local: None,
             };
-            let connection = Connection::new(transport, key, None, Instant::now());
+            let connection = Connection::new(transport, key, None, now());
             return Ok(connection.linked(target.local, is_personal));
         }
         Ok(Err(error)) => (502, TransportError::Io(error)),

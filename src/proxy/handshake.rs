@@ -421,18 +421,9 @@ pub(super) async fn send(
     deadline: &Deadline,
     out: &mut Vec<u8>,
 ) -> std::io::Result<()> {
-    for piece in out.chunks(Class::Large.size()) {
-        let mut buffer = Buffer::for_size(piece.len());
-        if let Some(target) = buffer.get_mut(..piece.len()) {
-            target.copy_from_slice(piece);
-        }
-        match deadline
-            .run(socket.sender.send(buffer, 0..piece.len()))
-            .await
-        {
-            Ok((result, _)) => result?,
-            Err(_) => return Err(std::io::ErrorKind::TimedOut.into()),
-        }
+    match deadline.run(socket.sender.send(out)).await {
+        Ok(result) => result?,
+        Err(_) => return Err(std::io::ErrorKind::TimedOut.into()),
     }
     out.clear();
     Ok(())

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 
 use crate::config::{Proxy, ProxyLink, ProxyProtocol, UpstreamAddress};
 use crate::net::addr::ClientAddr;
-use crate::net::buffers::Buffer;
 use crate::net::proxy_header;
 use crate::net::socket::Socket;
 use crate::telemetry::error_log::Level;
@@ -73,9 +72,5 @@ async fn introduce(
         ProxyProtocol::V1 => proxy_header::version_1(client, own),
         ProxyProtocol::V2 => proxy_header::version_2(client, own),
     };
-    let mut buffer = Buffer::for_size(header.len());
-    if let Some(target) = buffer.get_mut(..header.len()) {
-        target.copy_from_slice(&header);
-    }
-    socket.sender.send(buffer, 0..header.len()).await.0
+    socket.sender.send(&header).await
 }

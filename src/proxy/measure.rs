@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use crate::http::head::{FieldId, Method};
+use crate::net::now::now;
 use crate::net::{buffers, operations};
 use crate::telemetry::metrics::{
     Expiry, Facts, Format, LabelLists, Lost, PeerMetrics, ServerMetrics, WorkerMetrics,
@@ -116,7 +117,7 @@ pub(crate) fn rejected(metrics: &WorkerMetrics, rejected: &Rejected) {
 
 /// A request has been answered, or cut off.
 pub(crate) fn answered(request: &Request<'_>) {
-    let duration = request.received.elapsed();
+    let duration = now().duration_since(request.received);
     let answer = &request.answer;
     if let Some(server) = request.view.metrics.servers.get(request.server.id) {
         server.answered(answer.status, duration, request.length, answer.bytes);

@@ -15,6 +15,7 @@ use crate::config::{
 use crate::http::head::{Method, RequestHead};
 use crate::net::addr::ClientAddr;
 use crate::net::buffers::Buffer;
+use crate::net::now::now;
 use crate::net::proxy_protocol;
 use crate::tls::client_auth::{UnverifiedClient, VerifiedClient};
 use crate::tls::client_hello::Offer;
@@ -215,7 +216,7 @@ impl Attempt {
         Self {
             upstream,
             addressee,
-            started: Instant::now(),
+            started: now(),
             connected: None,
             head_received: None,
             finished: None,
@@ -429,6 +430,6 @@ impl<'a> Request<'a> {
         !self.location.keepalive_timeout.is_zero()
             && self.connection.requests + 1 < self.location.keepalive_requests
             && !self.worker.is_draining()
-            && self.connection.opened.elapsed() < self.location.delivery.keepalive_time
+            && now().duration_since(self.connection.opened) < self.location.delivery.keepalive_time
     }
 }

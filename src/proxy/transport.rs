@@ -145,6 +145,14 @@ impl Transport {
         self.timed_out.get()
     }
 
+    /// Nothing is expected of the peer for a while: what can be had again is
+    /// given up.
+    pub(crate) fn rest(&mut self) {
+        if let Some(session) = &self.session {
+            session.borrow_mut().rest();
+        }
+    }
+
     pub(crate) fn sender(&self) -> &Sender {
         &self.sender
     }
@@ -254,6 +262,15 @@ const HANG_UP_CHECK: Duration = Duration::from_millis(200);
 /// that is not already stuck.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How [`Rx::fill_while`] begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum First {
+    /// By trying: there may be something already.
+    Try,
+    /// By waiting, without a buffer, if nothing is left from before.
+    Wait,
+}
+
 /// Notes it, and says so.
 fn timed_out(noted: &Cell<bool>) -> TransportError {
     noted.set(true);
@@ -276,15 +293,35 @@ impl<'a> Rx<'a> {
     ) -> Result<usize, TransportError> {
         let Some(pace) = &mut self.pace else {
             self.deadline.arm(timeout);
-            return self.fill_while(want, None).await;
+            return self.fill_while(want, First::Try, None).await;
         };
         pace.wait().await;
         self.deadline.arm(timeout);
-        let read = self.fill_while(Class::Small, None).await?;
+        let read = self.fill_while(Class::Small, First::Try, None).await?;
         if let Some(pace) = &mut self.pace {
             pace.count(read);
         }
         Ok(read)
+    }
+
+    /// As [`Rx::fill`], where the peer has hardly had the time to send anything.
+    pub(crate) async fn fill_later(
+        &mut self,
+        want: Class,
+        timeout: Duration,
+    ) -> Result<usize, TransportError> {
+        self.deadline.arm(timeout);
+        self.fill_while(want, First::Wait, None).await
+    }
+
+    /// Waits until something comes, under a deadline that the caller has armed
+    /// and as long as `may_go_on` says yes; whether it came. Cancelling it does
+    /// nothing.
+    pub(crate) async fn arrives(&mut self, may_go_on: &mut (dyn FnMut() -> bool + '_)) -> bool {
+        self.input.buffer = None;
+        let readable = self.receiver.readable();
+        let waited = self.deadline.run_while(readable, Some(may_go_on));
+        waited.await.is_ok()
     }
 
     /// As [`Rx::fill`], under a deadline that the caller has armed, and as long
@@ -293,6 +330,7 @@ impl<'a> Rx<'a> {
     pub(crate) async fn fill_while(
         &mut self,
         want: Class,
+        first: First,
         mut may_go_on: Option<&mut (dyn FnMut() -> bool + '_)>,
     ) -> Result<usize, TransportError> {
         let before = self.input.plain.len();
@@ -303,6 +341,14 @@ impl<'a> Rx<'a> {
         while self.input.plain.len() == before {
             if self.input.closed {
                 return Ok(0);
+            }
+            // An idle connection has no buffer.
+            if first == First::Wait && self.input.is_empty() {
+                self.input.buffer = None;
+                let readable = self.receiver.readable();
+                let waited = self.deadline.run_while(readable, may_go_on.as_deref_mut());
+                let readable = waited.await.map_err(|_| timed_out(self.timed_out))?;
+                readable.map_err(TransportError::Io)?;
             }
             let (buffer, range) = self.input.lend(want).ok_or(TransportError::InputFull)?;
             let received = self
@@ -456,12 +502,14 @@ impl Tx<'_> {
         }
         let all = all.unwrap_or(0..0);
         *self.sent += all.len() as u64;
+        let all = self.send_at_once(segments.bytes(), all)?;
+        if all.is_empty() {
+            return Ok(segments);
+        }
         self.deadline.arm(timeout);
-        let sent = self
-            .deadline
-            .run(self.sender.send_segments(segments, all))
-            .await;
-        let (result, segments) = sent.map_err(|_| timed_out(self.timed_out))?;
+        let rest = segments.bytes().get(all).unwrap_or_default();
+        let sent = self.deadline.run(self.sender.send(rest)).await;
+        let result = sent.map_err(|_| timed_out(self.timed_out))?;
         result.map_err(TransportError::Io)?;
         Ok(segments)
     }
@@ -484,14 +532,28 @@ impl Tx<'_> {
         bytes: &[u8],
         timeout: Duration,
     ) -> Result<(), TransportError> {
-        for piece in bytes.chunks(Class::Large.size()) {
-            let mut buffer = Buffer::for_size(piece.len());
-            if let Some(target) = buffer.get_mut(..piece.len()) {
-                target.copy_from_slice(piece);
-            }
-            self.send_range(buffer, 0..piece.len(), timeout).await?;
-        }
-        Ok(())
+        *self.sent += bytes.len() as u64;
+        self.deadline.arm(timeout);
+        let sent = self.deadline.run(self.sender.send(bytes)).await;
+        let result = sent.map_err(|_| timed_out(self.timed_out))?;
+        result.map_err(TransportError::Io)
+    }
+
+    /// Sends without waiting, and returns what of the range is left for the
+    /// ring: nothing, unless the peer is slow. A system call of its own costs
+    /// less than an operation of the ring, which must also be completed and
+    /// polled for, and the peer has it sooner.
+    fn send_at_once(
+        &self,
+        bytes: &[u8],
+        mut range: Range<usize>,
+    ) -> Result<Range<usize>, TransportError> {
+        let bytes = bytes.get(range.clone()).unwrap_or_default();
+        range.start += self
+            .sender
+            .send_at_once(bytes)
+            .map_err(TransportError::Io)?;
+        Ok(range)
     }
 
     async fn send_range(
@@ -501,9 +563,14 @@ impl Tx<'_> {
         timeout: Duration,
     ) -> Result<Buffer, TransportError> {
         *self.sent += range.len() as u64;
+        let range = self.send_at_once(&buffer, range)?;
+        if range.is_empty() {
+            return Ok(buffer);
+        }
         self.deadline.arm(timeout);
-        let sent = self.deadline.run(self.sender.send(buffer, range)).await;
-        let (result, buffer) = sent.map_err(|_| timed_out(self.timed_out))?;
+        let rest = buffer.get(range).unwrap_or_default();
+        let sent = self.deadline.run(self.sender.send(rest)).await;
+        let result = sent.map_err(|_| timed_out(self.timed_out))?;
         result.map_err(TransportError::Io)?;
         Ok(buffer)
     }
@@ -539,5 +606,47 @@ impl Tx<'_> {
             .take_pending(&mut pending)
             .map_err(TransportError::Tls)?;
         self.send_raw(&pending, timeout).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::pin::pin;
+    use std::task::Poll;
+
+    use monoio::{LegacyDriver, RuntimeBuilder};
+
+    use super::*;
+    use crate::net::buffers;
+
+    #[test]
+    fn who_waits_for_a_peer_holds_no_buffer() {
+        let mut runtime = RuntimeBuilder::<LegacyDriver>::new().build().unwrap();
+        runtime.block_on(async {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            let socket = Socket::adopt(ours).unwrap();
+            let mut transport = Transport::new(socket, None, Input::default());
+            transport.rx_deadline().arm(Duration::from_secs(60));
+            drop(Buffer::take(Class::Small));
+            let unused = || buffers::usage().unused[Class::Small as usize];
+            let mut rx = transport.rx();
+            {
+                let mut fill = pin!(rx.fill_while(Class::Small, First::Wait, None));
+                poll_fn(|context| {
+                    assert!(fill.as_mut().poll(context).is_pending());
+                    Poll::Ready(())
+                })
+                .await;
+                assert_eq!(unused(), 1);
+                theirs.write_all(b"hello").unwrap();
+                assert_eq!(fill.await.unwrap(), 5);
+            }
+            assert_eq!(unused(), 0);
+            assert_eq!(transport.input.plain(), b"hello");
+        });
     }
 }

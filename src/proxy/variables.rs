@@ -13,6 +13,7 @@ use crate::http::head::{FieldId, Version};
 use crate::http::headers::same_field_name;
 use crate::http::uri::host_name;
 use crate::net::addr::ClientAddr;
+use crate::net::now::now;
 
 use crate::telemetry::error_log::Level;
 
@@ -142,7 +143,7 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         // Of a subrequest: that of the request itself.
         Variable::RequestMethod if request.target.is_subrequest => out.put(head.method.of(bytes)),
         Variable::RequestMethod => out.put(request.method_name()),
-        Variable::RequestTime => put_seconds(out, request.received.elapsed()),
+        Variable::RequestTime => put_seconds(out, now().duration_since(request.received)),
         Variable::RequestUri => out.put(head.target.of(bytes)),
         Variable::Scheme => out.put(request.scheme().as_bytes()),
         Variable::SentHttp(name) => put_recorded(&request.answer.sent_fields, name, out),
@@ -713,28 +714,47 @@ fn put_ip(out: &mut impl Sink, ip: IpAddr) {
     let IpAddr::V4(ip) = ip else {
         return put_display(out, ip);
     };
-    let mut text = [0; 15];
-    let mut places = text.iter_mut();
-    let mut push = |byte| {
-        if let Some(place) = places.next() {
-            *place = byte;
+    // Four bytes at a time, of which the next four take the place of what is
+    // behind the dot.
+    let mut text = [0; 16];
+    let mut length = 0;
+    for octet in ip.octets() {
+        let (digits, used) = OCTETS.get(usize::from(octet)).copied().unwrap_or_default();
+        if let Some(place) = text.get_mut(length..length + digits.len()) {
+            place.copy_from_slice(&digits);
         }
-    };
-    for (index, octet) in ip.octets().into_iter().enumerate() {
-        if index > 0 {
-            push(b'.');
-        }
-        if octet >= 100 {
-            push(b'0' + octet / 100);
-        }
-        if octet >= 10 {
-            push(b'0' + octet / 10 % 10);
-        }
-        push(b'0' + octet % 10);
+        length += usize::from(used);
     }
-    let left = places.len();
-    out.put(text.get(..text.len() - left).unwrap_or_default());
+    out.put(text.get(..length - 1).unwrap_or_default());
 }
+
+/// Every octet in decimal with a dot behind it, and how many bytes that is.
+#[allow(
+    clippy::indexing_slicing,
+    reason = "done by the compiler, which stops at a wrong index"
+)]
+static OCTETS: [([u8; 4], u8); 256] = {
+    let mut octets = [([b'.'; 4], 0); 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let digits = if octet >= 100 {
+            3
+        } else if octet >= 10 {
+            2
+        } else {
+            1
+        };
+        let (mut rest, mut place) = (octet, digits);
+        while place > 0 {
+            place -= 1;
+            octets[octet].0[place] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        octets[octet].1 = digits as u8 + 1;
+        octet += 1;
+    }
+    octets
+};
 
 /// Formats straight into the sink.
 pub(crate) fn put_display(out: &mut impl Sink, value: impl fmt::Display) {

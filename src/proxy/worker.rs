@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use crate::config::{Upstream, UpstreamId};
+use crate::http::head::Field;
 use crate::net::deadlines;
 use crate::net::spawn::sleep;
 use crate::telemetry::access_log::AccessBuffer;
@@ -60,6 +61,8 @@ pub struct Worker {
     last_sweep: Cell<Instant>,
     /// Calls of [`Worker::review_connections`].
     reviews: Cell<u64>,
+    /// For the next response's head.
+    spare_fields: RefCell<Vec<Field>>,
 }
 
 /// A published configuration with what this worker adds to it.
@@ -127,6 +130,7 @@ impl Worker {
             handshakes_by_client: RefCell::default(),
             last_sweep: Cell::new(Instant::now()),
             reviews: Cell::new(0),
+            spare_fields: RefCell::default(),
         })
     }
 
@@ -194,6 +198,18 @@ impl Worker {
             next = deadlines::nudge(from, REVIEWED_AT_ONCE);
             sleep(REVIEW_PAUSE).await;
         }
+    }
+
+    /// Room for the fields of a response's head, and for none while another
+    /// response has it.
+    pub(crate) fn take_fields(&self) -> Vec<Field> {
+        self.spare_fields.take()
+    }
+
+    /// Gives it back.
+    pub(crate) fn keep_fields(&self, mut fields: Vec<Field>) {
+        fields.clear();
+        self.spare_fields.replace(fields);
     }
 
     /// Starts to drain: idle connections end now, the others after the

@@ -50,6 +50,8 @@ const GCM_RECORDS_HARD: u64 = 23_726_566;
 const MAX_EMPTY_RUN: u8 = 32;
 
 const EXPLICIT_NONCE: usize = 8;
+/// Of AES-256 and ChaCha20.
+const MAX_KEY: usize = 32;
 const TAG: usize = 16;
 const TLS12_AAD: usize = 13;
 const VERSION: [u8; 2] = [3, 3];
@@ -131,6 +133,13 @@ impl Sealer {
     #[must_use]
     pub fn trailer_len(&self) -> usize {
         self.keys.protection.trailer_len()
+    }
+
+    /// Gives up what the next record makes again: see [`Session::rest`].
+    ///
+    /// [`Session::rest`]: super::session::Session::rest
+    pub(in crate::tls) fn rest(&mut self) {
+        self.keys.rest();
     }
 
     /// Whether the key should be replaced now (TLS 1.3) or the connection be
@@ -269,6 +278,11 @@ impl Opener {
         Ok((content, plain))
     }
 
+    /// As [`Sealer::rest`].
+    pub(in crate::tls) fn rest(&mut self) {
+        self.keys.rest();
+    }
+
     /// Goes on under a new key, and keeps what was counted under the old.
     pub(in crate::tls) fn replace_keys(&mut self, next: Self) {
         self.keys = next.keys;
@@ -305,7 +319,12 @@ impl Protection {
 /// aws-lc zeroes the key when it frees it, and rustls the copy that it handed
 /// over.
 struct Keys {
-    key: LessSafeKey,
+    /// With its schedule and tables, some 600 bytes; `None` while the
+    /// connection rests.
+    key: Option<LessSafeKey>,
+    algorithm: &'static aead::Algorithm,
+    /// The key itself, which is as long as the algorithm says.
+    secret: [u8; MAX_KEY],
     iv: [u8; NONCE_LEN],
     protection: Protection,
     /// Never wraps: a record whose number is `u64::MAX` is neither sealed nor
@@ -334,20 +353,45 @@ impl Keys {
             (ProtocolVersion::TLSv1_2, false) => Protection::Tls12ChaCha,
             _ => return Err(RecordError::Unsupported),
         };
-        let key = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| RecordError::Unsupported)?;
-        Ok(Self {
-            key: LessSafeKey::new(key),
+        let mut secret = [0; MAX_KEY];
+        secret
+            .get_mut(..key.as_ref().len())
+            .ok_or(RecordError::Unsupported)?
+            .copy_from_slice(key.as_ref());
+        let mut keys = Self {
+            key: None,
+            algorithm,
+            secret,
             iv: iv
                 .as_ref()
                 .try_into()
                 .map_err(|_| RecordError::Unsupported)?,
             protection,
             sequence,
-        })
+        };
+        keys.key()?;
+        Ok(keys)
+    }
+
+    /// The key, which is made ready if the connection has rested: about a
+    /// microsecond's work.
+    fn key(&mut self) -> Result<&LessSafeKey, RecordError> {
+        if self.key.is_none() {
+            let secret = self.secret.get(..self.algorithm.key_len());
+            let key = UnboundKey::new(self.algorithm, secret.unwrap_or_default());
+            let key = key.map_err(|_| RecordError::Unsupported)?;
+            self.key = Some(LessSafeKey::new(key));
+        }
+        self.key.as_ref().ok_or(RecordError::Unsupported)
+    }
+
+    /// Gives up what can be made again.
+    fn rest(&mut self) {
+        self.key = None;
     }
 
     fn is_gcm(&self) -> bool {
-        *self.key.algorithm() != aead::CHACHA20_POLY1305
+        *self.algorithm != aead::CHACHA20_POLY1305
     }
 
     /// ChaCha20-Poly1305 has no limit below that of the numbers themselves.
@@ -394,7 +438,7 @@ impl Keys {
     /// `record` is exactly as long as the record will be, with `length` bytes
     /// of plaintext behind room for the header.
     fn seal(
-        &self,
+        &mut self,
         record: &mut [u8],
         length: usize,
         content: ContentType,
@@ -410,7 +454,7 @@ impl Keys {
                 header.copy_from_slice(&fixed);
                 let (inner, tag) = body.split_at_mut(length + 1);
                 inner[length] = content;
-                self.key
+                self.key()?
                     .seal_in_place_separate_tag(unique(nonce), Aad::from(fixed), inner)
                     .map(|made| tag.copy_from_slice(made.as_ref()))
             }
@@ -423,19 +467,16 @@ impl Keys {
                 // rustls used for the records before ours.
                 explicit.copy_from_slice(&nonce[NONCE_LEN - explicit.len()..]);
                 let (inner, tag) = body.split_at_mut(length);
-                self.key
-                    .seal_in_place_separate_tag(
-                        unique(nonce),
-                        self.tls12_aad(content, length),
-                        inner,
-                    )
+                let aad = self.tls12_aad(content, length);
+                self.key()?
+                    .seal_in_place_separate_tag(unique(nonce), aad, inner)
                     .map(|made| tag.copy_from_slice(made.as_ref()))
             }
         };
         sealed.map_err(|_| RecordError::Unsupported)
     }
 
-    fn open(&self, record: &mut [u8]) -> Result<(ContentType, Range<usize>), RecordError> {
+    fn open(&mut self, record: &mut [u8]) -> Result<(ContentType, Range<usize>), RecordError> {
         let start = self.protection.header_len();
         let length = record
             .len()
@@ -448,8 +489,9 @@ impl Keys {
         match self.protection {
             Protection::Tls13 => {
                 let aad = Aad::from(&*header);
-                self.key
-                    .open_in_place_separate_tag(unique(self.nonce()), aad, tag, inner)
+                let nonce = unique(self.nonce());
+                self.key()?
+                    .open_in_place_separate_tag(nonce, aad, tag, inner)
                     .map_err(|_| RecordError::Decrypt)?;
                 if inner.len() > MAX_PLAINTEXT + 1 {
                     return Err(RecordError::Oversized);
@@ -473,7 +515,7 @@ impl Keys {
                     nonce[4..].copy_from_slice(&header[HEADER..]);
                 }
                 let aad = self.tls12_aad(header[0], length);
-                self.key
+                self.key()?
                     .open_in_place_separate_tag(unique(nonce), aad, tag, inner)
                     .map_err(|_| RecordError::Decrypt)?;
                 Ok((ContentType::from(header[0]), start..start + length))
@@ -486,7 +528,8 @@ impl Drop for Keys {
     fn drop(&mut self) {
         // `black_box` keeps the compiler from seeing that nobody reads this.
         self.iv.fill(0);
-        black_box(&self.iv);
+        self.secret.fill(0);
+        black_box((&self.iv, &self.secret));
     }
 }
 
@@ -557,13 +600,15 @@ mod tests {
 
     /// A TLS 1.3 record with any inner plaintext, for what no sealer makes.
     fn raw13(sequence: u64, inner: &[u8]) -> Vec<u8> {
-        let keys = Keys::new(V13, sequence, &secrets()).unwrap();
+        let mut keys = Keys::new(V13, sequence, &secrets()).unwrap();
+        let nonce = unique(keys.nonce());
         let [high, low] = be16(inner.len() + TAG);
         let mut record = vec![23, 3, 3, high, low];
         let mut body = inner.to_vec();
         let aad = Aad::from(record.clone());
-        keys.key
-            .seal_in_place_append_tag(unique(keys.nonce()), aad, &mut body)
+        keys.key()
+            .unwrap()
+            .seal_in_place_append_tag(nonce, aad, &mut body)
             .unwrap();
         record.append(&mut body);
         record
@@ -593,6 +638,22 @@ mod tests {
                 rest = next;
             }
             assert!(rest.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_connection_that_has_rested_goes_on_where_it_was() {
+        for (version, secrets) in kinds() {
+            let mut sealer = Sealer::new(version, 0, &secrets).unwrap();
+            let mut opener = Opener::new(version, 0, &secrets).unwrap();
+            for text in [&b"one"[..], b"two", b"three"] {
+                let mut record = seal(&mut sealer, text, DATA);
+                let (_, plain) = opener.open(&mut record).unwrap();
+                assert_eq!(&record[plain], text);
+                sealer.rest();
+                opener.rest();
+                assert!(sealer.keys.key.is_none() && opener.keys.key.is_none());
+            }
         }
     }
 

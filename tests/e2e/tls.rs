@@ -617,3 +617,20 @@ fn what_is_broken_by_design_is_not_offered() {
     assert!(outcome.stdout.contains("Max Early Data: 0"), "{outcome:?}");
     assert!(outcome.stdout.contains("Compression: NONE"), "{outcome:?}");
 }
+
+#[test]
+fn a_client_that_was_idle_for_long_is_served_as_before() {
+    let (ringwall, pki, _origin) = mutual();
+    let address = ringwall.address("TLS");
+    let mut clients = [&TLS13, &TLS12].map(|version| {
+        let client = TlsClient::build(Trust::Ca(&pki.ca), Some(&pki.client), &[version]);
+        let mut connection = client.connect(address, HOST).unwrap();
+        assert_eq!(connection.get(HOST, "/").status, 200);
+        connection
+    });
+    // Longer than it takes until buffers and keys are given up.
+    std::thread::sleep(std::time::Duration::from_millis(2_400));
+    for connection in &mut clients {
+        assert_eq!(connection.get(HOST, "/").status, 200);
+    }
+}

@@ -24,6 +24,7 @@ use smallvec::SmallVec;
 use crate::config::{
     BalanceMethod, Sticky, StickySessions, Upstream, UpstreamAddress, UpstreamPeer,
 };
+use crate::net::now::now;
 
 use self::hash::Ring;
 use self::members::Members;
@@ -380,7 +381,7 @@ impl Learner {
 impl Drop for Lease {
     fn drop(&mut self) {
         if !self.is_settled.get() {
-            self.state.succeeded(&self.peer, Moment::at(Instant::now()));
+            self.state.succeeded(&self.peer, Moment::at(now()));
         }
         self.state.vacate();
     }

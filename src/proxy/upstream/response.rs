@@ -14,6 +14,7 @@ use crate::http::h1::parse::{HeadLimits, Status, parse_response};
 use crate::http::head::{FieldId, Method, ResponseHead, Version};
 use crate::http::headers::{ConnectionOptions, is_hop_by_hop};
 use crate::net::buffers::Class;
+use crate::net::now::now;
 use crate::proxy::body::{self, RelayError};
 use crate::proxy::exchange::{BodySize, BodySource, ResponseSink};
 use crate::proxy::forward::Failure;
@@ -86,7 +87,7 @@ pub(super) async fn respond<S: ResponseSink>(
     let mut head = ResponseHead::default();
     receive_head(request, proxy, peer, all_sent, rx, sink, &mut head).await?;
     record(request, |attempt| {
-        attempt.head_received = Some(attempt.started.elapsed());
+        attempt.head_received = Some(now().duration_since(attempt.started));
         attempt.status = Some(head.status);
     });
     if head.status == 101 {
@@ -113,6 +114,7 @@ pub(super) async fn respond<S: ResponseSink>(
     };
     send_response_head(request, proxy, &head, &options, framing, input, sink);
     let buffers = buffers(proxy, &head, input);
+    request.worker.keep_fields(std::mem::take(&mut head.fields));
     rx.input.consume(head.len);
     if request.method() == Method::Head && framing != Kind::Empty {
         // `proxy_method` made it a GET: the client gets the head alone, and
@@ -300,6 +302,9 @@ async fn receive_head<S: ResponseSink>(
     let mut untouched = true;
     loop {
         if !rx.input.plain().is_empty() {
+            if head.fields.capacity() == 0 {
+                head.fields = request.worker.take_fields();
+            }
             match parse_response(rx.input.plain(), &limits, head) {
                 Ok(Status::Complete) if head.status == 101 => return Ok(()),
                 Ok(Status::Complete) if head.status < 200 && interim < MAX_INTERIM => {
@@ -325,7 +330,7 @@ async fn receive_head<S: ResponseSink>(
             true => proxy.read_timeout,
             false => Duration::MAX,
         };
-        match rx.fill(Class::Medium, timeout).await {
+        match rx.fill_later(Class::Medium, timeout).await {
             Ok(0) if untouched => return Err(Broken::Untouched(Cause::Closed)),
             Ok(0) => {
                 closed_early(request, peer, HEAD_PHASE);

@@ -284,8 +284,9 @@ fn plaintext_of_the_first_record_need_not_move() {
 
 #[test]
 fn a_session_is_small() {
-    // What an idle connection costs besides its keys in aws-lc.
-    assert!(size_of::<Session>() <= 192, "{}", size_of::<Session>());
+    // What an idle connection costs, the keys themselves included; what aws-lc
+    // makes of them is given up meanwhile.
+    assert!(size_of::<Session>() <= 216, "{}", size_of::<Session>());
     assert!(size_of::<Handshake>() <= 16, "{}", size_of::<Handshake>());
 }
 
