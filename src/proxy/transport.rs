@@ -27,7 +27,8 @@ use super::pace::Pace;
 pub(crate) struct Transport {
     receiver: Receiver,
     sender: Sender,
-    session: Option<RefCell<Session>>,
+    /// Boxed: the task of every connection has room for it, and several times.
+    session: Option<Box<RefCell<Session>>>,
     pub(crate) input: Input,
     rx_deadline: Deadline,
     tx_deadline: Deadline,
@@ -97,7 +98,7 @@ impl Transport {
         Self {
             receiver: socket.receiver,
             sender: socket.sender,
-            session: session.map(RefCell::new),
+            session: session.map(|session| Box::new(RefCell::new(session))),
             input,
             rx_deadline: Deadline::new(),
             tx_deadline: Deadline::new(),
@@ -107,7 +108,7 @@ impl Transport {
     }
 
     pub(crate) fn split(&mut self) -> (Rx<'_>, Tx<'_>) {
-        let session = self.session.as_ref();
+        let session = self.session.as_deref();
         let rx = Rx {
             receiver: &mut self.receiver,
             session,
