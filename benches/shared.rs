@@ -103,6 +103,7 @@ fn counts(criterion: &mut Criterion, threads: usize) {
     const LABELS: LabelLists = LabelLists {
         refusals: &["other"],
         client_certificates: &["other"],
+        operations: &["other"],
     };
     let metrics = Metrics::default();
     let id = BenchmarkId::new("metrics of an answer", threads);

@@ -294,7 +294,10 @@ fn each_of_a_hundred_thousand_entries_is_found() {
     assert_eq!(list.len(), numbers.len());
     for number in numbers {
         assert!(list.revokes(&(number as u32).to_be_bytes()), "{number}");
-        assert!(!list.revokes(&(number as u32 + 1).to_be_bytes()), "{number}");
+        assert!(
+            !list.revokes(&(number as u32 + 1).to_be_bytes()),
+            "{number}"
+        );
     }
 }
 
