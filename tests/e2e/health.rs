@@ -219,7 +219,7 @@ fn a_backend_over_tls_is_asked_as_it_is_spoken_to() {
     let (site, _pki) = Site::with_pki();
     // The backend is another server block, which demands a certificate.
     let ringwall = site.start(&http(
-        "server { listen 127.0.0.1:@BACKEND@ ssl; server_name test.example.org;\n\
+        "server { listen 127.0.0.1:@BACKEND@ ssl; server_name test.example;\n\
          ssl_certificate @DIR@/server.crt; ssl_certificate_key @DIR@/server.key;\n\
          ssl_client_certificate @DIR@/ca.crt; ssl_verify_client on; return 200 $ssl_client_verify; }\n\
          upstream known { server 127.0.0.1:@BACKEND@; }\n\
@@ -227,7 +227,7 @@ fn a_backend_over_tls_is_asked_as_it_is_spoken_to() {
          match verified { body ~ ^SUCCESS$; }\n\
          server { listen 127.0.0.1:@HTTP@;\n\
          proxy_ssl_verify on; proxy_ssl_trusted_certificate @DIR@/ca.crt;\n\
-         proxy_ssl_name test.example.org;\n\
+         proxy_ssl_name test.example;\n\
          location /known { proxy_pass https://known; proxy_ssl_certificate @DIR@/client.crt;\n\
          proxy_ssl_certificate_key @DIR@/client.key;\n\
          health_check interval=100ms match=verified mandatory; }\n\

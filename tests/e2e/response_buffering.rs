@@ -252,7 +252,7 @@ fn proxy_buffer_size_says_how_large_the_head_of_a_response_may_be() {
     let url = origin.url();
     let ringwall = Site::new().start(&http(&format!(
         "server {{ listen 127.0.0.1:@HTTP@; location / {{ proxy_pass {url}; }}
-         location /large/ {{ proxy_buffer_size 32k; proxy_pass {url}; }}
+         location /large/ {{ proxy_buffer_size 32k; proxy_buffers 8 32k; proxy_pass {url}; }}
          location /small/ {{ proxy_buffer_size 1k; proxy_pass {url}; }} }}"
     )));
     for (target, status) in [
