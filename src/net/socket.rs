@@ -1,4 +1,10 @@
 //! A connected stream socket, TCP or Unix, with owned-buffer operations.
+//!
+//! The runtime tells when there is something to receive or room to send, and a
+//! system call then moves the bytes: a buffer is needed only for what has come, a
+//! wait can be cut short without losing a byte, and a request walks through its
+//! task twice instead of four times. An operation of the ring for each reception
+//! and each send was the alternative; `docs/performance.md` has what it cost.
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
