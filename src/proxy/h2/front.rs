@@ -197,12 +197,13 @@ async fn receive(mut rx: Rx<'_>, front: &RefCell<Front<'_>>, mux: &Mux) -> Ended
             false => Poll::Ready(()),
         })
         .await;
-        if want != Class::Small && !mux.expects_data() {
-            // No body is on its way: what waits, maybe for long, waits with the
-            // smallest buffer there is.
-            want = Class::Small;
-        }
-        match rx.fill(want, Duration::MAX).await {
+        // Where no body is on its way, what waits, maybe for long, waits without a
+        // buffer.
+        let filled = match mux.expects_data() {
+            true => rx.fill(want, Duration::MAX).await,
+            false => rx.fill_later(Class::Small, Duration::MAX).await,
+        };
+        match filled {
             Ok(0) => return Ended::Closed,
             Ok(read) => want = wanted_after(read),
             Err(error) => return Ended::Failed(error),
