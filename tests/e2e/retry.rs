@@ -3,7 +3,7 @@
 //! twice unless that can do no harm or the operator wants it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::client::Connection;
@@ -271,19 +271,29 @@ fn an_answer_that_has_begun_is_not_taken_back() {
 
 #[test]
 fn a_backend_that_speaks_before_it_is_asked_answers_nobody() {
-    let eager = Origin::script(|peer| {
+    let answers = Arc::new(AtomicUsize::new(0));
+    let given = Arc::clone(&answers);
+    let eager = Origin::script(move |peer| {
         peer.send(&ok("uncalled for"))?;
         loop {
             peer.request()?;
             peer.send(&ok("called for"))?;
+            given.fetch_add(1, Ordering::SeqCst);
         }
     });
     let ringwall = start(&[&eager], "", "");
     for _ in 0..3 {
         // What came first is taken for the first answer, as there is no telling
         // them apart; but no second request is answered by what is left.
+        let before = answers.load(Ordering::SeqCst);
         let (status, text) = get(&ringwall);
         assert!(status == 502 || text == "uncalled for", "{status} {text}");
+        if status != 502 {
+            // Of what is left once it has come.
+            eventually("the request is answered", || {
+                (answers.load(Ordering::SeqCst) > before).then_some(())
+            });
+        }
     }
     assert!(eager.connections() >= 3, "no such connection is used again");
 }
