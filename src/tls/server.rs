@@ -264,15 +264,7 @@ impl TlsHost {
         let mut loader = Loader::new();
         let mut keys = Vec::new();
         for ((certificate, key), named) in sources.into_iter().zip(&self.named) {
-            let position = &named.position;
-            for source in [Some(&certificate), key.as_ref()].into_iter().flatten() {
-                only_regular(source, position)?;
-            }
-            let located = |value| Located {
-                value,
-                position: position.clone(),
-            };
-            let (certificate, key) = (located(certificate), key.map(located));
+            let (certificate, key) = named_at(certificate, key, &named.position)?;
             let passphrases = self.password_file.as_ref();
             let (key, _) = loader.certified_key(&certificate, key.as_ref(), passphrases)?;
             keys.push(stapling::Shown::new(key, None));
@@ -291,13 +283,30 @@ impl TlsHost {
     }
 }
 
-/// Whoever has a say in the name of a file must not have a thread wait at a
-/// pipe for ever.
+/// A certificate, and its key if that is not in it, as if the directive at
+/// `position` had named them and not its variables.
 ///
 /// # Errors
 ///
-/// It is there and no regular file.
-pub(super) fn only_regular(source: &PemSource, position: &Position) -> Result<(), TlsError> {
+/// One of them is there and no regular file.
+pub(super) fn named_at(
+    certificate: PemSource,
+    key: Option<PemSource>,
+    position: &Position,
+) -> Result<(Located<PemSource>, Option<Located<PemSource>>), TlsError> {
+    for source in [Some(&certificate), key.as_ref()].into_iter().flatten() {
+        only_regular(source, position)?;
+    }
+    let located = |value| Located {
+        value,
+        position: position.clone(),
+    };
+    Ok((located(certificate), key.map(located)))
+}
+
+/// Whoever has a say in the name of a file must not have a thread wait at a
+/// pipe for ever.
+fn only_regular(source: &PemSource, position: &Position) -> Result<(), TlsError> {
     match source.file() {
         Some(path) if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) => {
             let path = path.display();

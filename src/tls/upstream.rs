@@ -21,9 +21,9 @@ use rustls::{ClientConfig, SignatureScheme};
 use super::certs::{CertificateInfo, Loader, TlsError};
 use super::client_auth::servers::ServerAuth;
 pub use super::client_auth::servers::{ServerRefusal, take_server_refusal};
-use super::server::{Suites, crypto_provider, only_regular, versions};
+use super::server::{Suites, crypto_provider, named_at, versions};
 use super::session::{ClientHandshake, HandshakeError};
-use crate::config::{Located, PemSource, Position, ProxyTls, UpstreamAddress};
+use crate::config::{PemSource, Position, ProxyTls, UpstreamAddress};
 pub use links::Links;
 use links::{Link, Sessions};
 
@@ -203,14 +203,7 @@ impl UpstreamTls {
         certificate: PemSource,
         key: Option<PemSource>,
     ) -> Result<Arc<Self>, TlsError> {
-        for source in [Some(&certificate), key.as_ref()].into_iter().flatten() {
-            only_regular(source, position)?;
-        }
-        let located = |value| Located {
-            value,
-            position: position.clone(),
-        };
-        let (certificate, key) = (located(certificate), key.map(located));
+        let (certificate, key) = named_at(certificate, key, position)?;
         let passphrases = settings.password_file.as_ref();
         let (key, info) = Loader::new().client_key(&certificate, key.as_ref(), passphrases)?;
         let identity = identity_of(settings, Some(&key), &self.link.auth);

@@ -119,15 +119,8 @@ impl FilterSettings {
         let Some(position) = says else {
             return Ok(());
         };
-        let buffers = self
-            .buffers
-            .as_ref()
-            .map_or(Buffers::DEFAULT, |said| said.value);
-        let head = self
-            .buffer_size
-            .as_ref()
-            .map_or(BUFFER_SIZE, |said| said.value);
-        let largest = head.max(buffers.size);
+        let buffers = self.buffers();
+        let largest = self.buffer_size().max(buffers.size);
         let busy = self.busy_buffers_size.as_ref().map(|said| said.value);
         let busy = busy.unwrap_or(largest.saturating_mul(2));
         if busy < largest {
@@ -142,6 +135,16 @@ impl FilterSettings {
             return Err(Error::at(position, message));
         }
         Ok(())
+    }
+
+    fn buffers(&self) -> Buffers {
+        let said = self.buffers.as_ref();
+        said.map_or(Buffers::DEFAULT, |said| said.value)
+    }
+
+    fn buffer_size(&self) -> usize {
+        let said = self.buffer_size.as_ref();
+        said.map_or(BUFFER_SIZE, |said| said.value)
     }
 
     /// Whether `proxy_redirect default` is said.
@@ -174,15 +177,8 @@ impl FilterSettings {
             request_buffering: self.request_buffering.unwrap_or(true),
             buffering: ResponseBuffering {
                 on: self.buffering.unwrap_or(true),
-                buffers: self
-                    .buffers
-                    .as_ref()
-                    .map_or(Buffers::DEFAULT, |said| said.value)
-                    .all(),
-                head: self
-                    .buffer_size
-                    .as_ref()
-                    .map_or(BUFFER_SIZE, |said| said.value),
+                buffers: self.buffers().all(),
+                head: self.buffer_size(),
             },
             ignore_client_abort: self.ignore_client_abort.unwrap_or(false),
             intercept_errors: self.intercept_errors.unwrap_or(false),

@@ -6,12 +6,62 @@
 mod reading;
 pub(super) mod served;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Instant;
 
-use crate::config::{CertificateCache, PemSource};
+use zeroize::Zeroizing;
 
-pub(super) use reading::read;
+use crate::config::{CertificateCache, NamedCertificate, PemSource, Template};
+
+use super::request::Request;
+use super::variables::expand_to_vec;
+
+use reading::read;
+
+/// What a template names, of a certificate or of its key; `None` for nothing.
+///
+/// # Errors
+/// Why it names nothing that could be read, for the log.
+pub(super) fn source(
+    named: &NamedCertificate,
+    template: &Template,
+    request: &Request<'_>,
+) -> Result<Option<PemSource>, String> {
+    // It may be the key itself.
+    let value = Zeroizing::new(expand_to_vec(template, request));
+    let source = named.source(&value);
+    source.map_err(|what| format!("cannot load certificate: {what}"))
+}
+
+/// What was read under this name, as long as `cache` says; what `reading` does
+/// otherwise, which is prepared only then and happens on a thread that may block.
+///
+/// # Errors
+/// Why it cannot be had, for the log. Cancelling it leaves it to be read for
+/// nobody.
+pub(super) async fn kept_or_read<T, R>(
+    kept: &RefCell<Certificates<T>>,
+    name: Name,
+    cache: Option<CertificateCache>,
+    reading: impl FnOnce(&Name) -> Result<R, String>,
+) -> Result<T, String>
+where
+    T: Clone + Send + 'static,
+    R: FnOnce() -> Result<T, String> + Send + 'static,
+{
+    if cache.is_some()
+        && let Some(known) = kept.borrow_mut().find(&name, Instant::now())
+    {
+        return Ok(known);
+    }
+    let found = read(reading(&name)?).await?;
+    if let Some(cache) = cache {
+        let mut kept = kept.borrow_mut();
+        kept.learn(name, found.clone(), cache, Instant::now());
+    }
+    Ok(found)
+}
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -8,19 +8,15 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
-use zeroize::Zeroizing;
-
-use crate::config::{Listener, NamedCertificate, Server, Template};
+use crate::config::{Listener, NamedCertificate, PemSource, Server, Template};
 use crate::http::head::RequestHead;
 use crate::net::buffers::{Buffer, Class};
 use crate::proxy::request::{ClientConnection, Request, TlsFacts};
-use crate::proxy::variables::expand_to_vec;
 use crate::proxy::worker::{View, Worker};
 use crate::tls::server::{Shown, TlsHost};
 
-use super::{Name, read};
+use super::{Name, kept_or_read, source};
 
 /// Where a handshake takes place.
 #[derive(Debug, Clone, Copy)]
@@ -49,26 +45,17 @@ pub(in crate::proxy) async fn choose(
         sources,
     };
     let cache = host.named.first().and_then(|named| named.cache);
-    let kept = &place.view.served_certificates;
-    if cache.is_some()
-        && let Some(known) = kept.borrow_mut().find(&name, Instant::now())
-    {
-        return Ok(known);
-    }
-    let (host, wanted) = (Arc::clone(host), name.sources.clone());
-    let shown = read(move || {
-        let shown = host.with_certificates(wanted);
-        shown.map(Arc::new).map_err(|error| error.message)
-    });
-    let shown = shown.await?;
-    if let Some(cache) = cache {
-        let mut kept = kept.borrow_mut();
-        kept.learn(name, Arc::clone(&shown), cache, Instant::now());
-    }
-    Ok(shown)
+    kept_or_read(&place.view.served_certificates, name, cache, |name| {
+        let (host, wanted) = (Arc::clone(host), name.sources.clone());
+        Ok(move || {
+            let shown = host.with_certificates(wanted);
+            shown.map(Arc::new).map_err(|error| error.message)
+        })
+    })
+    .await
 }
 
-type Sources = Vec<(crate::config::PemSource, Option<crate::config::PemSource>)>;
+type Sources = Vec<(PemSource, Option<PemSource>)>;
 
 /// What the variables name. They are those of a request that has not come yet:
 /// what it will say is empty, as in Nginx.
@@ -107,10 +94,7 @@ fn sources(
         (connection.opened, 0),
     );
     let source = |named: &NamedCertificate, template: &Template| {
-        // It may be the key itself.
-        let value = Zeroizing::new(expand_to_vec(template, &request));
-        let source = named.source(&value);
-        let source = source.map_err(|what| format!("cannot load certificate: {what}"))?;
+        let source = source(named, template, &request)?;
         source.ok_or_else(|| "no certificate is named for this client".to_owned())
     };
     let pairs = host.named.iter().map(|named| {

@@ -6,14 +6,10 @@
 //! made under (`tls::upstream`).
 
 use std::sync::Arc;
-use std::time::Instant;
-
-use zeroize::Zeroizing;
 
 use crate::config::{NamedCertificate, ProxyTls, Template};
-use crate::proxy::certificates::{Name, read};
+use crate::proxy::certificates::{Name, kept_or_read, source};
 use crate::proxy::request::Request;
-use crate::proxy::variables::expand_to_vec;
 use crate::tls::upstream::UpstreamTls;
 
 /// A location's settings under the certificate that this request names; `None`
@@ -27,12 +23,7 @@ pub(super) async fn choose(
     settings: &Arc<ProxyTls>,
     named: &NamedCertificate,
 ) -> Result<Option<Arc<UpstreamTls>>, String> {
-    let source = |template: &Template| {
-        // It may be the key itself.
-        let value = Zeroizing::new(expand_to_vec(template, request));
-        let source = named.source(&value);
-        source.map_err(|what| format!("cannot load certificate: {what}"))
-    };
+    let source = |template: &Template| source(named, template, request);
     let Some(certificate) = source(&named.certificate)? else {
         return Ok(None);
     };
@@ -48,22 +39,14 @@ pub(super) async fn choose(
         owner: settings.id,
         sources: vec![(certificate.clone(), key.clone())],
     };
-    if named.cache.is_some()
-        && let Some(known) = view.certificates.borrow_mut().find(&name, Instant::now())
-    {
-        return Ok(Some(known));
-    }
-    let base = view.gateway.upstream_tls(settings.id);
-    let base = Arc::clone(base.ok_or("TLS to this upstream is not set up")?);
-    let (location, position) = (Arc::clone(settings), named.position.clone());
-    let tls = read(move || {
-        let read = base.with_certificate(&location, &position, certificate, key);
-        read.map_err(|error| error.message)
+    let tls = kept_or_read(&view.certificates, name, named.cache, |_| {
+        let base = view.gateway.upstream_tls(settings.id);
+        let base = Arc::clone(base.ok_or("TLS to this upstream is not set up")?);
+        let (location, position) = (Arc::clone(settings), named.position.clone());
+        Ok(move || {
+            let read = base.with_certificate(&location, &position, certificate, key);
+            read.map_err(|error| error.message)
+        })
     });
-    let tls = tls.await?;
-    if let Some(cache) = &named.cache {
-        let mut certificates = view.certificates.borrow_mut();
-        certificates.learn(name, Arc::clone(&tls), *cache, Instant::now());
-    }
-    Ok(Some(tls))
+    Ok(Some(tls.await?))
 }
