@@ -4,7 +4,8 @@ particular to either; what HAProxy needs to do the same work."""
 HOST = "compare.test"
 CIPHERSUITES = "TLS_AES_256_GCM_SHA384"
 
-PROXY = """\
+# How both begin.
+MAIN = """\
 worker_processes 1;
 worker_rlimit_nofile 16384;
 daemon off;
@@ -16,6 +17,9 @@ events {{
 }}
 
 http {{
+"""
+
+PROXY = MAIN + """\
     ssl_session_cache shared:SSL:10m;
     ssl_session_timeout 10m;
     access_log {run}/access.log;
@@ -85,18 +89,7 @@ http {{
 """
 
 # What the relays of Node do, for ringwall alone.
-RELAY = """\
-worker_processes 1;
-worker_rlimit_nofile 16384;
-daemon off;
-pid {run}/proxy.pid;
-error_log {run}/error.log warn;
-
-events {{
-    worker_connections 8192;
-}}
-
-http {{
+RELAY = MAIN + """\
     access_log {run}/access.log;
     keepalive_requests 1000000000;
     keepalive_timeout 300s;

@@ -250,6 +250,18 @@ pub(super) fn put_block(
     }
 }
 
+/// A whole frame, as a peer would send it.
+#[cfg(test)]
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let head = Head {
+        length: payload.len(),
+        kind,
+        flags,
+        stream,
+    };
+    [&head.bytes(), payload].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

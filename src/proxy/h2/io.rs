@@ -350,14 +350,8 @@ impl AsyncWrite for Pipe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::h2::outgoing::plain;
+    use crate::proxy::h2::outgoing::{GAPS, plain};
     use std::task::Waker;
-
-    const GAPS: Gaps = Gaps {
-        head: 5,
-        lead: 0,
-        tail: 17,
-    };
 
     #[test]
     fn what_is_written_in_any_pieces_comes_out_in_order() {

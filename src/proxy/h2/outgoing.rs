@@ -173,6 +173,14 @@ impl Sink for Outbox {
     }
 }
 
+/// As TLS 1.3 has them.
+#[cfg(test)]
+pub(super) const GAPS: Gaps = Gaps {
+    head: 5,
+    lead: 0,
+    tail: 17,
+};
+
 /// What was taken, without the gaps.
 #[cfg(test)]
 pub(super) fn plain(written: Written) -> Vec<u8> {
@@ -193,12 +201,6 @@ pub(super) fn plain(written: Written) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const GAPS: Gaps = Gaps {
-        head: 5,
-        lead: 0,
-        tail: 17,
-    };
 
     #[test]
     fn what_is_put_comes_out_in_order_whatever_is_between() {

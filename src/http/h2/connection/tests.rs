@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::flow::MAX_WINDOW;
-use super::super::frame::MAX_PAYLOAD;
+use super::super::frame::{MAX_PAYLOAD, frame};
 use super::*;
 
 const LIMITS: Limits = Limits {
@@ -29,16 +29,6 @@ enum Seen {
     Room(u32),
     RoomOnConnection,
     RoomForAll,
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let head = Head {
-        length: payload.len(),
-        kind,
-        flags,
-        stream,
-    };
-    [&head.bytes(), payload].concat()
 }
 
 /// Literals that are not indexed.

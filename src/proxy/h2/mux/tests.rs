@@ -4,7 +4,7 @@ use std::task::Waker;
 
 use super::super::outgoing::plain;
 use super::*;
-use crate::http::h2::frame::{HEADER, Head, kind};
+use crate::http::h2::frame::{HEADER, Head, frame, kind};
 use crate::http::h2::meter::PREFACE;
 use crate::tls::record::{HEADROOM, TAILROOM};
 
@@ -16,16 +16,6 @@ const LIMITS: Limits = Limits {
 };
 /// END_HEADERS and END_STREAM.
 const WHOLE: u8 = 5;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let head = Head {
-        length: payload.len(),
-        kind,
-        flags,
-        stream,
-    };
-    [&head.bytes(), payload].concat()
-}
 
 fn widen(stream: u32, by: u32) -> Vec<u8> {
     frame(kind::WINDOW_UPDATE, 0, stream, &by.to_be_bytes())
