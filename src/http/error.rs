@@ -111,6 +111,15 @@ pub enum HeadError {
     TooManyConnectionOptions,
     /// An extended CONNECT for something else than WebSocket (RFC 8441).
     UnknownProtocol,
+    /// A field of HTTP/1.1's connections in HTTP/2 (RFC 9113 §8.2.2).
+    ConnectionField,
+    /// A pseudo-field that is unknown, comes twice or behind a field
+    /// (RFC 9113 §8.3).
+    InvalidPseudoField,
+    /// A pseudo-field that is missing, empty or not for this method.
+    MissingPseudoField,
+    /// Content-Length, and a stream that ends with its head (RFC 9113 §8.1.1).
+    LengthWithoutBody,
 }
 
 impl fmt::Display for HeadError {
@@ -138,6 +147,10 @@ impl fmt::Display for HeadError {
             Self::InvalidHost => "invalid host",
             Self::TooManyConnectionOptions => "too many connection options",
             Self::UnknownProtocol => "unknown \":protocol\"",
+            Self::ConnectionField => "connection-specific header",
+            Self::InvalidPseudoField => "unknown, duplicate or out of order pseudo-header",
+            Self::MissingPseudoField => "request without \":method\", \":scheme\" or \":path\"",
+            Self::LengthWithoutBody => "\"Content-Length\" without a body",
         })
     }
 }

@@ -13,5 +13,6 @@ pub mod h1;
 pub mod h2;
 pub mod head;
 pub mod headers;
+pub mod trailers;
 pub mod uri;
 pub mod words;

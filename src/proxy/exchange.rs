@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::http::error::{ChunkError, Refusal};
+use crate::http::trailers::Trailers;
 use crate::net::buffers::{Buffer, Gaps, Segments};
 
 use super::ahead::Ahead;
@@ -123,6 +124,11 @@ pub(crate) trait BodySource {
         if let Some(ahead) = self.ahead_mut().filter(|ahead| ahead.is_whole()) {
             ahead.rewind();
         }
+    }
+
+    /// What came behind it, once it is finished; as often as it is sent.
+    fn trailers(&self) -> Trailers {
+        Trailers::default()
     }
 
     /// Waits until the client is gone. No piece may be on loan. Cancelling it

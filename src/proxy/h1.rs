@@ -6,6 +6,7 @@ use crate::http::h1::chunked::ChunkedDecoder;
 use crate::http::h1::encode::{self, Sink};
 use crate::http::h1::framing::{BodyFraming, Kind};
 use crate::http::head::{Method, Version};
+use crate::http::trailers::Trailers;
 use crate::net::buffers::{Buffer, Class, Gaps, Segments};
 
 use super::ahead::Ahead;
@@ -28,6 +29,8 @@ pub(crate) struct H1Body<'t> {
     awaits_continue: bool,
     /// Boxed: most requests have none.
     ahead: Option<Box<Ahead>>,
+    /// What came behind its last chunk.
+    trailers: Trailers,
     lent: Lent,
     /// A read is under way, or a piece is on loan. If that is so when the
     /// body is no longer being read, bytes are lost, and where the next
@@ -71,6 +74,7 @@ impl<'t> H1Body<'t> {
             allowance: 0,
             awaits_continue,
             ahead: None,
+            trailers: Trailers::default(),
             lent: Lent::default(),
             is_busy: false,
             received: 0,
@@ -212,6 +216,9 @@ impl<'t> H1Body<'t> {
                 let decoded = decoder
                     .decode(input.plain_mut())
                     .map_err(BodyError::Invalid)?;
+                if decoded.done {
+                    self.trailers = decoder.take_trailers();
+                }
                 Ok((
                     decoded.produced,
                     Lent {
@@ -298,6 +305,13 @@ impl BodySource for H1Body<'_> {
 
     fn ahead_mut(&mut self) -> Option<&mut Ahead> {
         self.ahead.as_deref_mut()
+    }
+
+    fn trailers(&self) -> Trailers {
+        match self.is_withheld {
+            true => Trailers::default(),
+            false => self.trailers.clone(),
+        }
     }
 
     async fn abandoned(&mut self) {

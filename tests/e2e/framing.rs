@@ -244,6 +244,37 @@ fn an_ambiguous_request_head_is_answered_400_and_nothing_reaches_the_backend() {
 }
 
 #[test]
+fn what_is_no_request_is_in_both_logs() {
+    let origin = Origin::hello();
+    let ringwall = proxy(&origin);
+    for (sent, logged, why) in [
+        (
+            "GET /\u{1} HTTP/1.1\r\nHost: a\r\n\r\n",
+            "",
+            "invalid request target",
+        ),
+        ("no request\r\n\r\n", "", "invalid method"),
+        (
+            "GET /name HTTP/1.1\r\nHost: a\r\nA b: c\r\n\r\n",
+            "GET /name HTTP/1.1",
+            "invalid header name",
+        ),
+        (
+            "GET /host HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+            "GET /host HTTP/1.1",
+            "duplicate \"Host\"",
+        ),
+    ] {
+        let mut client = Connection::plain(ringwall.address("HTTP"));
+        client.send(sent);
+        assert_eq!(client.response("GET").status, 400, "{sent}");
+        ringwall.access_with(&[logged, "\" 400 "]);
+        ringwall.complaint_with(&["[info]", why]);
+    }
+    assert_eq!(ringwall.access_log().lines().count(), 4);
+}
+
+#[test]
 fn a_malformed_chunked_body_is_answered_400_and_never_completes_at_the_backend() {
     let origin = Origin::hello();
     let ringwall = proxy(&origin);

@@ -2,7 +2,6 @@
 //! what may be repeated and what not, windows, and answers that break the rules
 //! of RFC 9113.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -13,6 +12,7 @@ use crate::support::frames::{
     DATA, END_STREAM, Frames, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, INTERNAL_ERROR,
     MAX_CONCURRENT_STREAMS, NO_ERROR, REFUSED_STREAM, RST_STREAM,
 };
+use crate::support::h2::{self, H2};
 use crate::support::nginx::Nginx;
 use crate::support::origin::{Origin, Peer};
 use crate::support::pki::Pki;
@@ -749,7 +749,6 @@ fn what_cannot_be_by_http_2_is_refused_at_load() {
 
 #[test]
 fn a_field_that_names_a_client_is_not_the_clients_to_send() {
-    // The Python library reads what the scripts above do not.
     let origin = Origin::script(well_behaved);
     let (site, pki) = Site::with_pki();
     drop(pki);
@@ -768,28 +767,12 @@ fn a_field_that_names_a_client_is_not_the_clients_to_send() {
          Connection: x-hop\r\nX-Hop: secret\r\nX-Kept: yes\r\n\r\n",
     );
     assert_eq!(client.response("GET").status, 200);
-    let sent = ringwall.site.file("sent");
-    let mut file = std::fs::File::create(&sent).expect("writable");
-    file.write_all(&origin.all_received()).expect("writable");
-    let script = "import hyperframe.frame as f, hpack, sys\n\
-         data = open(sys.argv[1], 'rb').read()[24:]\n\
-         while data:\n\
-         \x20   frame, length = f.Frame.parse_frame_header(memoryview(data[:9]))\n\
-         \x20   frame.parse_body(memoryview(data[9:9 + length])); data = data[9 + length:]\n\
-         \x20   if isinstance(frame, f.HeadersFrame):\n\
-         \x20       for name, value in hpack.Decoder().decode(frame.data): print(name, value)\n";
-    let sent = sent.display().to_string();
-    let said = tools::run(
-        ringwall.site.path(),
-        &tools::python("python3"),
-        &["-c", script, &sent],
-    );
-    let said = said.expect_ok();
-    let mut lines: Vec<_> = said.lines().collect();
-    lines.sort_unstable();
+    let [fields] = &heads(&ringwall, &origin)[..] else {
+        panic!("one request, without trailers");
+    };
     let authority = format!(":authority {}", origin.address());
     assert_eq!(
-        lines,
+        *fields,
         [
             &*authority,
             ":method GET",
@@ -797,5 +780,119 @@ fn a_field_that_names_a_client_is_not_the_clients_to_send() {
             ":scheme http",
             "x-kept yes"
         ]
+    );
+}
+
+/// What a backend got in each HEADERS frame of its only connection, in order of
+/// the names. The Python library reads what the scripts above do not.
+fn heads(ringwall: &Ringwall, origin: &Origin) -> Vec<Vec<String>> {
+    let sent = ringwall.site.file("sent");
+    std::fs::write(&sent, origin.all_received()).expect("writable");
+    let script = "import hyperframe.frame as f, hpack, sys\n\
+         data = open(sys.argv[1], 'rb').read()[24:]\n\
+         decoder = hpack.Decoder()\n\
+         while data:\n\
+         \x20   frame, length = f.Frame.parse_frame_header(memoryview(data[:9]))\n\
+         \x20   frame.parse_body(memoryview(data[9:9 + length])); data = data[9 + length:]\n\
+         \x20   if isinstance(frame, f.HeadersFrame):\n\
+         \x20       print('\\n'.join(sorted(' '.join(it) for it in decoder.decode(frame.data))) + '\\n')\n";
+    let sent = sent.display().to_string();
+    let said = tools::run(
+        ringwall.site.path(),
+        &tools::python("python3"),
+        &["-c", script, &sent],
+    );
+    let said = said.expect_ok();
+    let heads = said.trim_end().split("\n\n");
+    heads
+        .map(|head| head.lines().map(str::to_owned).collect())
+        .collect()
+}
+
+/// What may stand behind a body, what may not, and what the configuration says
+/// of the client.
+const TRAILERS: [(&str, &str); 12] = [
+    ("x-sum", "abc"),
+    ("x-client", "CN=forged"),
+    ("x-ssl-client-verify", "SUCCESS"),
+    ("client-cert", ":forged:"),
+    ("authorization", "Basic forged"),
+    ("cookie", "session=forged"),
+    ("content-length", "3"),
+    ("content-type", "text/forged"),
+    ("host", "forged.test"),
+    ("x-forwarded-for", "192.0.2.1"),
+    ("range", "bytes=0-1"),
+    ("x-time", "7"),
+];
+
+#[test]
+fn trailers_of_a_request_reach_a_backend_but_for_what_must_not_stand_there() {
+    for settings in ["proxy_pass http://@;", "grpc_pass grpc://@;"] {
+        let origin = Origin::script(well_behaved);
+        let family = settings.split('_').next().expect("a family");
+        let pass = settings.replace('@', &origin.address().to_string());
+        let version = match family {
+            "proxy" => "proxy_http_version 2;",
+            _ => "",
+        };
+        let ringwall = start(&format!(
+            "server {{ listen 127.0.0.1:@HTTP@; http2 on; server_name {HOST}; {version}\n\
+             {family}_set_header X-Client $ssl_client_s_dn;\n\
+             location / {{ {pass} }} }}",
+        ));
+        let address = ringwall.address("HTTP");
+        let mut over_2 = H2::plain(address);
+        let posted = h2::fields("POST", HOST, "/h2", &[]);
+        over_2.headers(1, &posted, false);
+        over_2.frame(DATA, 0, 1, b"abc");
+        over_2.headers(1, &TRAILERS, true);
+        assert_eq!(over_2.answer(1).status, 200, "{settings}");
+        // With nothing between head and trailers.
+        over_2.headers(3, &posted, false);
+        over_2.headers(3, &TRAILERS, true);
+        assert_eq!(over_2.answer(3).status, 200, "{settings}");
+        let mut lines: String = TRAILERS
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        lines.push_str("X-Hop: secret\r\nTransfer-Encoding: chunked\r\nX_Client: CN=forged\r\n");
+        let mut over_1 = Connection::plain(address);
+        for body in ["3\r\nabc\r\n", ""] {
+            over_1.send(format!(
+                "POST /h1 HTTP/1.1\r\nHost: {HOST}\r\nConnection: x-hop\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n{body}0\r\n{lines}\r\n"
+            ));
+            assert_eq!(over_1.response("POST").status, 200, "{settings}");
+        }
+        let heads = heads(&ringwall, &origin);
+        let (heads, trailers): (Vec<_>, Vec<_>) = heads
+            .into_iter()
+            .partition(|fields| fields.iter().any(|field| field.starts_with(":path")));
+        assert_eq!((heads.len(), trailers.len()), (4, 4), "{settings}");
+        for fields in trailers {
+            assert_eq!(fields, ["x-sum abc", "x-time 7"], "{settings}");
+        }
+    }
+}
+
+#[test]
+fn trailers_of_a_request_stay_behind_on_the_way_to_http_1() {
+    // As in Nginx, whose backends of HTTP/1.1 have never seen any.
+    let origin = Origin::hello();
+    let ringwall = start(&format!(
+        "server {{ listen 127.0.0.1:@HTTP@; location / {{ proxy_pass {}; }} }}",
+        origin.url()
+    ));
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    client.send(
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+         3\r\nabc\r\n0\r\nX-Sum: abc\r\n\r\n",
+    );
+    assert_eq!(client.response("POST").status, 200);
+    let received = origin.all_received_text();
+    assert!(
+        received.contains("abc") && !received.contains("X-Sum"),
+        "{received}"
     );
 }

@@ -68,6 +68,20 @@ fn malformed_requests_are_reset_and_reach_no_backend() {
     // The connection itself is none the worse.
     assert_eq!(connection.get(101, HOST, "/").status, 200);
     assert!(!origin.all_received_text().contains("/bad"));
+    // Each is in the logs as one that was refused.
+    ringwall.access_with(&["GET / HTTP/2.0", "200"]);
+    let log = ringwall.access_log();
+    let refused = log.lines().filter(|line| line.contains("\" 400 0 "));
+    assert_eq!(refused.count(), cases.len(), "{log}");
+    ringwall.access_with(&["\"GET /bad HTTP/2.0\" 400 0 "]);
+    for what in [
+        "connection-specific header",
+        "invalid header name",
+        "out of order pseudo-header",
+        "without a body",
+    ] {
+        ringwall.complaint_with(&["[info]", what, "while reading client request headers"]);
+    }
 }
 
 #[test]

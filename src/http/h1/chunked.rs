@@ -2,10 +2,11 @@
 //!
 //! Body bytes are moved to the front of the buffer they arrived in, so decoding
 //! needs no second buffer; a chunk whose data already stands at the front is
-//! not moved at all. Raw framing is never relayed: extensions and trailers are
-//! checked, counted and dropped.
+//! not moved at all. Raw framing is never relayed: extensions are checked, counted
+//! and dropped, and trailers kept as fields.
 
 use super::super::error::ChunkError;
+use super::super::trailers::Trailers;
 
 /// Bytes of extensions behind one chunk size. Nobody is known to use more than
 /// a signature's worth.
@@ -56,8 +57,8 @@ pub struct ChunkedDecoder {
     extension: usize,
     /// Bytes of all extensions; at most [`MAX_EXTENSIONS_TOTAL`].
     extensions: usize,
-    /// Bytes of trailers; at most [`MAX_TRAILERS`].
-    trailers: usize,
+    /// At most [`MAX_TRAILERS`] bytes.
+    trailers: Trailers,
 }
 
 /// What one call of [`ChunkedDecoder::decode`] did.
@@ -86,7 +87,7 @@ impl ChunkedDecoder {
             state: State::Size { digits: 0, size: 0 },
             extension: 0,
             extensions: 0,
-            trailers: 0,
+            trailers: Trailers::default(),
         }
     }
 
@@ -94,6 +95,11 @@ impl ChunkedDecoder {
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.state == State::Done
+    }
+
+    /// What came behind the body, when that is complete.
+    pub fn take_trailers(&mut self) -> Trailers {
+        std::mem::take(&mut self.trailers)
     }
 
     /// Decodes in place; see [`Decoded`].
@@ -200,20 +206,20 @@ impl ChunkedDecoder {
                 return Err(ChunkError::InvalidLineEnd);
             }
             (State::TrailerStart | State::TrailerName, _) if is_token(byte) => {
-                self.count_trailer()?;
+                self.keep_trailer(byte)?;
                 State::TrailerName
             }
             (State::TrailerName, b':') => {
-                self.count_trailer()?;
+                self.keep_trailer(byte)?;
                 State::TrailerValue
             }
             (State::TrailerValue, b'\r') => State::TrailerLf,
             (State::TrailerValue, _) if !is_control(byte) => {
-                self.count_trailer()?;
+                self.keep_trailer(byte)?;
                 State::TrailerValue
             }
             (State::TrailerLf, _) => {
-                self.count_trailer()?;
+                self.keep_trailer(byte)?;
                 State::TrailerStart
             }
             (State::TrailerStart | State::TrailerName | State::TrailerValue, _) => {
@@ -233,11 +239,11 @@ impl ChunkedDecoder {
         Ok(())
     }
 
-    fn count_trailer(&mut self) -> Result<(), ChunkError> {
-        self.trailers += 1;
-        if self.trailers > MAX_TRAILERS {
+    fn keep_trailer(&mut self, byte: u8) -> Result<(), ChunkError> {
+        if self.trailers.len() >= MAX_TRAILERS {
             return Err(ChunkError::TrailersTooLong);
         }
+        self.trailers.push(byte);
         Ok(())
     }
 }

@@ -14,7 +14,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::super::h1::encode::Sink;
-use super::fields::{Draft, Trailers};
+use super::super::trailers::Trailers;
+use super::fields::{Draft, TrailerDraft};
 use super::flow::{Grant, Window};
 use super::frame::{self, HEADER, Head, Reason, flag, kind, word};
 use super::hpack::{Decoder, Encoder, Outcome};
@@ -124,6 +125,9 @@ pub enum Event<S> {
         /// There is no body.
         ends: bool,
     },
+    /// What came, and is in the draft as far as its fault, is no request: its
+    /// stream has been reset.
+    Malformed,
     /// A part of a body, `range` of the input, which may be empty at its end.
     /// [`Connection::release`] is due when it has been taken.
     Data {
@@ -133,6 +137,13 @@ pub enum Event<S> {
         range: Range<usize>,
         /// Nothing follows.
         ends: bool,
+    },
+    /// A body has come to its end, and these fields behind it.
+    Trailers {
+        /// The stream's number.
+        stream: u32,
+        /// At least one, or none where the block was empty.
+        fields: Trailers,
     },
     /// A stream is over before its end: by the client's will, or by its fault.
     Gone(S),
@@ -624,22 +635,22 @@ impl<S> Connection<S> {
             attached: None,
         });
         if draft.is_malformed() {
-            return self.stream_error(id, Reason::ProtocolError, out);
+            self.stream_error(id, Reason::ProtocolError, out)?;
+            return Ok(Step::Event(Event::Malformed));
         }
         Ok(Step::Event(Event::Request { stream: id, ends }))
     }
 
-    /// What may come behind a body. Nobody passes it on, but it is held to the
-    /// rules.
+    /// What may come behind a body.
     fn trailers(&mut self, id: u32, ends: bool, block: &[u8], out: &mut impl Sink) -> Stepped<S> {
-        let mut trailers = Trailers::default();
+        let mut trailers = TrailerDraft::default();
         let list = self.ours.list as usize;
         let decoded = self
             .decoder
             .decode(block, list, |name, value, _| trailers.add(name, value));
-        if decoded.is_err() {
+        let Ok(outcome) = decoded else {
             return broken(Reason::CompressionError, "fields that cannot be read");
-        }
+        };
         let Some(stream) = self.streams.get(id) else {
             return Ok(Step::Done);
         };
@@ -647,15 +658,14 @@ impl<S> Connection<S> {
             return self.stream_error(id, Reason::StreamClosed, out);
         }
         let lies = stream.owed.is_some_and(|owed| owed > 0);
-        if !ends || lies || trailers.is_malformed() {
-            return self.stream_error(id, Reason::ProtocolError, out);
+        if outcome == Outcome::TooLarge {
+            return self.stream_error(id, Reason::EnhanceYourCalm, out);
         }
+        let Some(fields) = trailers.end().filter(|_| ends && !lies) else {
+            return self.stream_error(id, Reason::ProtocolError, out);
+        };
         self.end_receiving(id);
-        Ok(Step::Event(Event::Data {
-            stream: id,
-            range: 0..0,
-            ends: true,
-        }))
+        Ok(Step::Event(Event::Trailers { stream: id, fields }))
     }
 
     /// Decompresses fields that nobody wants.

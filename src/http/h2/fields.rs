@@ -13,6 +13,7 @@ use crate::http::error::HeadError;
 use crate::http::h1::chunked::is_token;
 use crate::http::h1::parse::HeadLimits;
 use crate::http::head::{Field, FieldId, Method, RequestHead, Span, Version};
+use crate::http::trailers::Trailers;
 use crate::http::uri::host_name;
 
 /// The protocol that an extended CONNECT may ask for (RFC 8441 §5).
@@ -31,7 +32,8 @@ pub struct Draft {
     protocol: Option<Span>,
     /// All but the pseudo-fields, in order.
     fields: Vec<Field>,
-    is_malformed: bool,
+    /// The first that was found.
+    fault: Option<HeadError>,
     is_cut_off: bool,
 }
 
@@ -57,7 +59,7 @@ impl Draft {
 
     /// Notes a field.
     pub fn add(&mut self, name: &[u8], value: &[u8]) {
-        if self.is_malformed {
+        if self.fault.is_some() {
             return;
         }
         let place = match name {
@@ -69,7 +71,7 @@ impl Draft {
             b":protocol" => Some(&mut self.protocol),
             [b':', ..] => None,
             _ => {
-                self.is_malformed = !is_well_formed(name, value);
+                self.fault = fault(name, value);
                 let id = FieldId::of(name);
                 let name = append(&mut self.text, name);
                 let value = append(&mut self.text, value);
@@ -81,7 +83,7 @@ impl Draft {
             Some(place @ None) if !value.iter().any(is_line_end) => {
                 *place = Some(append(&mut self.text, value));
             }
-            _ => self.is_malformed = true,
+            _ => self.fault = Some(HeadError::InvalidPseudoField),
         }
     }
 
@@ -95,7 +97,9 @@ impl Draft {
         } else {
             has(self.scheme) && has(self.path) && (is_connect || self.protocol.is_none())
         };
-        self.is_malformed |= !has(self.method) || !is_complete;
+        if !has(self.method) || !is_complete {
+            self.fault.get_or_insert(HeadError::MissingPseudoField);
+        }
     }
 
     /// There were more than are granted, and the rest has not been noted.
@@ -106,7 +110,13 @@ impl Draft {
     /// Whether the rules of HTTP/2 are broken: this is no request.
     #[must_use]
     pub fn is_malformed(&self) -> bool {
-        self.is_malformed
+        self.fault.is_some()
+    }
+
+    /// Which rule it was that is broken.
+    #[must_use]
+    pub fn fault(&self) -> Option<HeadError> {
+        self.fault
     }
 
     /// Whether it is an extended CONNECT (RFC 8441 §4).
@@ -139,13 +149,12 @@ fn is_line_end(byte: &u8) -> bool {
     matches!(byte, b'\r' | b'\n' | 0)
 }
 
-/// RFC 9113 §8.2: what a field must be to be one.
-fn is_well_formed(name: &[u8], value: &[u8]) -> bool {
+/// What keeps this from being a field (RFC 9113 §8.2).
+fn fault(name: &[u8], value: &[u8]) -> Option<HeadError> {
     let is_name = !name.is_empty()
         && name
             .iter()
             .all(|byte| is_token(*byte) && !byte.is_ascii_uppercase());
-    let is_value = !value.iter().any(is_line_end);
     let belongs = match FieldId::of(name) {
         FieldId::Connection
         | FieldId::KeepAlive
@@ -155,25 +164,37 @@ fn is_well_formed(name: &[u8], value: &[u8]) -> bool {
         FieldId::Te => value == b"trailers",
         _ => true,
     };
-    is_name && is_value && belongs
+    if !is_name {
+        Some(HeadError::InvalidFieldName)
+    } else if value.iter().any(is_line_end) {
+        Some(HeadError::InvalidFieldValue)
+    } else if !belongs {
+        Some(HeadError::ConnectionField)
+    } else {
+        None
+    }
 }
 
-/// The fields behind a body, of which only the rules are looked at.
+/// The fields behind a body, held to the same rules.
 #[derive(Debug, Default)]
-pub struct Trailers {
+pub struct TrailerDraft {
+    fields: Trailers,
     is_malformed: bool,
 }
 
-impl Trailers {
-    /// Looks at a field. Pseudo-fields have no place here (RFC 9113 §8.1).
+impl TrailerDraft {
+    /// Notes a field. Pseudo-fields have no place here (RFC 9113 §8.1).
     pub fn add(&mut self, name: &[u8], value: &[u8]) {
-        self.is_malformed |= !is_well_formed(name, value);
+        self.is_malformed |= fault(name, value).is_some();
+        if !self.is_malformed {
+            self.fields.add(name, value);
+        }
     }
 
-    /// Whether the rules of HTTP/2 are broken.
+    /// The fields, unless the rules of HTTP/2 are broken.
     #[must_use]
-    pub fn is_malformed(&self) -> bool {
-        self.is_malformed
+    pub fn end(self) -> Option<Trailers> {
+        (!self.is_malformed).then_some(self.fields)
     }
 }
 
@@ -523,11 +544,13 @@ mod tests {
         }
         assert!(!drafted(&get(&[("te", "trailers")])).is_malformed());
         assert!(!drafted(&connect(&[])).is_malformed());
-        let mut trailers = Trailers::default();
+        let mut trailers = TrailerDraft::default();
         trailers.add(b"x-sum", b"1");
-        assert!(!trailers.is_malformed());
+        assert!(trailers.end().is_some());
+        let mut trailers = TrailerDraft::default();
         trailers.add(b":path", b"/");
-        assert!(trailers.is_malformed());
+        trailers.add(b"x-sum", b"1");
+        assert_eq!(trailers.end(), None);
     }
 
     #[test]

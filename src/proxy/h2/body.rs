@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::time::{Duration, Instant};
 
+use crate::http::trailers::Trailers;
 use crate::net::buffers::Buffer;
 use crate::net::deadlines::Deadline;
 use crate::proxy::ahead::Ahead;
@@ -197,6 +198,13 @@ impl BodySource for H2Body<'_> {
 
     fn ahead_mut(&mut self) -> Option<&mut Ahead> {
         self.ahead.as_deref_mut()
+    }
+
+    fn trailers(&self) -> Trailers {
+        match self.is_withheld {
+            true => Trailers::default(),
+            false => self.slot.lane.trailers(),
+        }
     }
 
     async fn abandoned(&mut self) {

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::http::error::HeadError;
 use crate::http::h1::framing::{self, Kind};
 use crate::http::h1::parse::{HeadLimits, MAX_FIELDS};
 use crate::http::h2::connection::{Broken, Limits};
@@ -26,7 +27,7 @@ use crate::proxy::tunnel::wanted_after;
 use crate::telemetry::error_log::Level;
 use crate::telemetry::metrics::Phase;
 
-use super::mux::Mux;
+use super::mux::{Mux, Opened};
 use super::stream::{self, Arrival, KeptHead, Slot};
 
 /// The smallest window for a body: below it a frame of the usual size would
@@ -259,8 +260,11 @@ impl Front<'_> {
         let now = mux.elapsed();
         let mut used = 0;
         DRAFT.with_borrow_mut(|draft| {
-            while let Some((stream, ends)) = mux.take_in(input, &mut used, now, draft)? {
-                self.begin(stream, ends, draft)?;
+            while let Some(opened) = mux.take_in(input, &mut used, now, draft)? {
+                match opened {
+                    Opened::Stream { stream, ends } => self.begin(stream, ends, draft)?,
+                    Opened::Malformed => self.report(draft),
+                }
             }
             Ok(used)
         })
@@ -269,50 +273,28 @@ impl Front<'_> {
     /// Takes in a stream that the client has opened.
     fn begin(&mut self, stream: u32, ends: bool, draft: &Draft) -> Result<(), Broken> {
         self.look_about();
-        let session = &mut *self.session;
-        let view = Rc::clone(&session.view);
-        let listener = view.gateway.config.listeners.get(session.index);
-        let limits =
-            listener.and_then(|listener| head_limits(&view, listener, &session.connection));
         // Of those that were reset some are still at work, and no longer count
         // for the protocol core.
         let crowded = self.mux.active() >= self.max_streams.saturating_mul(2);
-        let Some((limits, _)) = limits.filter(|_| !self.refuses && !crowded) else {
+        let limits = self.limits().filter(|_| !self.refuses && !crowded);
+        let Some(limits) = limits else {
             self.mux.refuse(stream);
             return Ok(());
         };
-        let mut head = KeptHead::take();
-        let mut buffer = Buffer::for_size(draft.room());
-        let is_tunnel = draft.asks_for_protocol();
-        let key = is_tunnel.then(stream::websocket_key);
-        let key = key.as_ref().map_or(&[][..], |key| key.as_bytes());
-        let laid = fields::lay(draft, key, &limits, &mut buffer, &mut head.0);
-        let framed = framing::of_request(&head.0, &buffer);
-        let length = match framed.map(framing::BodyFraming::kind) {
-            Ok(Kind::Length(length)) if laid.is_ok() && !is_tunnel => Some(length),
+        let (arrival, buffer) = self.lay(draft, &limits);
+        let length = match arrival.framed.map(framing::BodyFraming::kind) {
+            Ok(Kind::Length(length)) if arrival.laid.is_ok() && !arrival.is_tunnel => Some(length),
             _ => None,
         };
         let Some(lane) = self.mux.admit(stream, ends, length)? else {
+            stream::report(arrival, buffer, HeadError::LengthWithoutBody);
             return Ok(());
         };
-        session.worker.metrics.requests.increment();
+        let session = &*self.session;
         session.registration.enter(Phase::Writing);
-        let arrival = Arrival {
-            worker: Rc::clone(&session.worker),
-            view,
-            connection: session.connection.clone(),
-            index: session.index,
-            head,
-            buffer,
-            laid,
-            framed,
-            is_tunnel,
-            registration: Rc::clone(&session.registration),
-            slot: Slot::new(Rc::clone(&self.mux), stream, lane),
-        };
-        session.connection.requests += 1;
+        let slot = Slot::new(Rc::clone(&self.mux), stream, lane);
         let log = session.view.gateway.main_error_log().cloned();
-        spawn(stream::run(arrival), move |panic| {
+        spawn(stream::run(arrival, buffer, slot), move |panic| {
             if let Some(log) = log {
                 let message = format_args!("a stream's task panicked: {panic}");
                 log.log(Level::Alert, None, message);
@@ -322,6 +304,48 @@ impl Front<'_> {
             self.leave();
         }
         Ok(())
+    }
+
+    /// Tells the logs of what is no request.
+    fn report(&mut self, draft: &Draft) {
+        if let (Some(limits), Some(fault)) = (self.limits(), draft.fault()) {
+            let (arrival, buffer) = self.lay(draft, &limits);
+            stream::report(arrival, buffer, fault);
+        }
+    }
+
+    fn limits(&self) -> Option<HeadLimits> {
+        let session = &*self.session;
+        let view = &session.view;
+        let listener = view.gateway.config.listeners.get(session.index)?;
+        Some(head_limits(view, listener, &session.connection)?.0)
+    }
+
+    /// The request in the draft, as far as it is one, and the bytes of its head.
+    fn lay(&mut self, draft: &Draft, limits: &HeadLimits) -> (Arrival, Buffer) {
+        let session = &mut *self.session;
+        let mut head = KeptHead::take();
+        let mut buffer = Buffer::for_size(draft.room());
+        let is_tunnel = draft.asks_for_protocol();
+        let key = is_tunnel.then(stream::websocket_key);
+        let key = key.as_ref().map_or(&[][..], |key| key.as_bytes());
+        let laid = fields::lay(draft, key, limits, &mut buffer, &mut head.0);
+        let framed = framing::of_request(&head.0, &buffer);
+        session.worker.metrics.requests.increment();
+        let connection = session.connection.clone();
+        session.connection.requests += 1;
+        let arrival = Arrival {
+            worker: Rc::clone(&session.worker),
+            view: Rc::clone(&session.view),
+            connection,
+            index: session.index,
+            head,
+            laid,
+            framed,
+            is_tunnel,
+            _registration: Rc::clone(&session.registration),
+        };
+        (arrival, buffer)
     }
 
     /// Whether `keepalive_requests` or `keepalive_time` is used up.

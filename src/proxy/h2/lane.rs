@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 use crate::http::h2::connection::Gone;
+use crate::http::trailers::Trailers;
 use crate::net::buffers::{Buffer, Class};
 use crate::proxy::exchange::Piece;
 use crate::tls::record::{HEADROOM, TAILROOM};
@@ -19,6 +20,8 @@ pub(super) struct Lane {
     pieces: RefCell<VecDeque<Piece>>,
     /// Bytes received and not granted anew.
     pub(super) held: Cell<usize>,
+    /// What came behind them. Boxed: rare.
+    trailers: RefCell<Option<Box<Trailers>>>,
     /// Nothing more comes.
     pub(super) has_ended: Cell<bool>,
     /// The stream is over before its end.
@@ -88,6 +91,22 @@ impl Lane {
     /// Whether all of the body has come, and been taken.
     pub(super) fn is_finished(&self) -> bool {
         self.has_ended.get() && !self.has_piece()
+    }
+
+    /// The body has come to its end, with these fields behind it.
+    pub(super) fn end_with(&self, trailers: Trailers) {
+        self.trailers.replace(Some(Box::new(trailers)));
+        self.has_ended.set(true);
+        self.wake();
+    }
+
+    /// What came behind the body.
+    pub(super) fn trailers(&self) -> Trailers {
+        self.trailers
+            .borrow()
+            .as_deref()
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Keeps a part of the body, behind what is there.

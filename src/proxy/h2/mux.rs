@@ -51,6 +51,14 @@ pub(super) struct Mux {
     gaps: Gaps,
 }
 
+/// What a client has begun.
+pub(super) enum Opened {
+    /// A stream, for the request in the draft; and whether that has no body.
+    Stream { stream: u32, ends: bool },
+    /// None: its request is malformed.
+    Malformed,
+}
+
 struct State {
     core: Connection<Rc<Lane>>,
     outbox: Outbox,
@@ -109,9 +117,9 @@ impl Mux {
         self.opened.elapsed()
     }
 
-    /// The next event in `input` that is not a stream's own business: a request.
-    /// Its stream, and whether it has no body; `None` when all has been looked
-    /// at. `used` is how much of it has.
+    /// The next event in `input` that is not a stream's own business: a request,
+    /// or what would be one; `None` when all has been looked at. `used` is how
+    /// much of it has.
     ///
     /// # Errors
     /// The connection must end.
@@ -121,7 +129,7 @@ impl Mux {
         used: &mut usize,
         now: Duration,
         draft: &mut Draft,
-    ) -> Result<Option<(u32, bool)>, Broken> {
+    ) -> Result<Option<Opened>, Broken> {
         let state = &mut *self.state.borrow_mut();
         loop {
             match state
@@ -129,12 +137,20 @@ impl Mux {
                 .next(input, used, now, draft, &mut state.outbox)?
             {
                 None => return Ok(None),
-                Some(Event::Request { stream, ends }) => return Ok(Some((stream, ends))),
+                Some(Event::Request { stream, ends }) => {
+                    return Ok(Some(Opened::Stream { stream, ends }));
+                }
+                Some(Event::Malformed) => return Ok(Some(Opened::Malformed)),
                 Some(Event::Data {
                     stream,
                     range,
                     ends,
                 }) => state.receive(stream, input.get(range).unwrap_or_default(), ends),
+                Some(Event::Trailers { stream, fields }) => {
+                    if let Some(lane) = state.core.attached(stream) {
+                        lane.end_with(fields);
+                    }
+                }
                 Some(Event::Gone(lane)) => {
                     lane.is_gone.set(true);
                     lane.wake();

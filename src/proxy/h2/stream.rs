@@ -1,6 +1,7 @@
 //! One stream: a request and its answer, as a task of its own.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -36,61 +37,78 @@ pub(super) struct Arrival {
     /// Of the listener, in the configuration that `view` shows.
     pub(super) index: usize,
     pub(super) head: KeptHead,
-    /// What the head's spans point into.
-    pub(super) buffer: Buffer,
     /// Bytes of the head, or what is wrong with it.
     pub(super) laid: Result<usize, HeadError>,
     pub(super) framed: Result<BodyFraming, FramingError>,
     /// An extended CONNECT.
     pub(super) is_tunnel: bool,
     /// Keeps the worker from leaving.
-    pub(super) registration: Rc<Registration>,
-    pub(super) slot: Slot,
+    pub(super) _registration: Rc<Registration>,
+}
+
+impl Arrival {
+    /// The request, in the server block that it names; the default one where it
+    /// is none. The head's spans point into `buffer`.
+    fn request(&self, buffer: Buffer) -> Option<Request<'_>> {
+        let gateway = &self.view.gateway;
+        let listener = gateway.config.listeners.get(self.index)?;
+        let default = gateway.server(listener.hosts.default)?;
+        let head = &self.head.0;
+        let host = head.host(&buffer).filter(|_| self.laid.is_ok());
+        let host = host.unwrap_or_default();
+        let server = route::server(gateway, listener, host).unwrap_or(default);
+        let length = self.laid.as_ref().copied().unwrap_or_default();
+        Some(Request::arrived(
+            (&self.worker, &self.view, &self.connection),
+            (listener, server),
+            (head, buffer, 0),
+            (Instant::now(), length as u64),
+        ))
+    }
+}
+
+/// Tells the logs of a request that HTTP/2 does not allow, and whose stream has
+/// been reset, as of one that was answered 400.
+pub(super) fn report(mut arrival: Arrival, buffer: Buffer, error: HeadError) {
+    arrival.laid = Err(error);
+    let Some(mut request) = arrival.request(buffer) else {
+        return;
+    };
+    log_refusal(&request, &error);
+    request.answer.status = error.status();
+    log::access(&request);
+    measure::answered(&request);
+}
+
+fn log_refusal(request: &Request<'_>, error: &dyn fmt::Display) {
+    log::request_error(
+        request,
+        Level::Info,
+        format_args!("client sent {error} while reading client request headers"),
+    );
 }
 
 /// Serves it to its end. Cancelling it resets the stream, without a log line.
-pub(super) async fn run(arrival: Arrival) {
+pub(super) async fn run(arrival: Arrival, buffer: Buffer, slot: Slot) {
     // Room first: a future that is made before it is moved there, all of its
     // kilobytes at every request.
     let room = Box::new_uninit();
-    Box::into_pin(Box::write(room, answer(arrival))).await;
+    Box::into_pin(Box::write(room, answer(arrival, buffer, slot))).await;
 }
 
-async fn answer(arrival: Arrival) {
-    let Arrival {
-        worker,
-        view,
-        connection,
-        index,
-        head,
-        buffer,
-        laid,
-        framed,
-        is_tunnel,
-        registration: _registration,
-        slot,
-    } = arrival;
-    let received = Instant::now();
-    let head = &head.0;
-    let listener = view.gateway.config.listeners.get(index);
-    let known = listener.and_then(|listener| {
-        let default = view.gateway.server(listener.hosts.default)?;
-        Some((listener, default))
-    });
-    let Some((listener, default)) = known else {
+async fn answer(arrival: Arrival, buffer: Buffer, slot: Slot) {
+    let Some(mut request) = arrival.request(buffer) else {
         return;
     };
-    let host = head.host(&buffer).filter(|_| laid.is_ok());
-    let host = host.unwrap_or_default();
-    let server = route::server(&view.gateway, listener, host).unwrap_or(default);
-    let length = laid.as_ref().copied().unwrap_or_default();
+    let (laid, framed, is_tunnel) = (arrival.laid, arrival.framed, arrival.is_tunnel);
+    let (head, buffer) = (request.head, &request.buffer);
     let refused = laid.err().map(|error| (error.status(), error.to_string()));
     let refused = refused.or_else(|| {
         let error = framed.err()?;
         Some((error.status(), error.to_string()))
     });
     let expects_continue = head
-        .field(&buffer, FieldId::Expect)
+        .field(buffer, FieldId::Expect)
         .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
     let facts = Facts {
         is_head: head.method_id == Method::Head,
@@ -101,28 +119,18 @@ async fn answer(arrival: Arrival) {
         Ok(Kind::Length(length)) => H2Body::new(&slot, Some(length), expects_continue),
         _ => H2Body::new(&slot, None, expects_continue),
     };
-    let chunk_size = server.root.delivery.http2_chunk_size;
+    let chunk_size = request.server.root.delivery.http2_chunk_size;
     let mut sink = H2Sink::new(&slot, facts, chunk_size);
-    let mut request = Request::arrived(
-        (&worker, &view, &connection),
-        (listener, server),
-        (head, buffer, 0),
-        (received, length as u64),
-    );
     let served = match refused {
         Some((status, message)) => {
-            log::request_error(
-                &request,
-                Level::Info,
-                format_args!("client sent {message} while reading client request headers"),
-            );
+            log_refusal(&request, &message);
             let sent = respond::error(&mut request, status, &mut sink).await;
             request.answer.body_bytes = sink.body_bytes();
             request.answer.complete = sent.is_ok();
             sent.map_or(Served::CutOff, |()| Served::Done)
         }
         None => {
-            let entry = entry(&request, listener);
+            let entry = entry(&request, request.listener);
             serve(&mut request, entry, &mut body, &mut sink).await
         }
     };

@@ -6,6 +6,7 @@ pub(super) mod h2;
 mod request;
 mod response;
 pub(super) mod secure;
+mod trailers;
 
 use std::cell::Cell;
 use std::fmt;

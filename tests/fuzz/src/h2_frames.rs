@@ -74,6 +74,10 @@ fn run(bytes: &[u8], cut: usize) -> Outcome {
                         events.push(format!("end {stream}"));
                     }
                 }
+                Ok(Some(Event::Trailers { stream, fields })) => {
+                    let fields: Vec<_> = fields.iter().collect();
+                    events.push(format!("end {stream} {fields:?}"));
+                }
                 Ok(Some(other)) => events.push(format!("{other:?}")),
                 Err(broken) => {
                     events.push(broken.to_string());

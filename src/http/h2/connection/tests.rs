@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::super::flow::MAX_WINDOW;
 use super::super::frame::{MAX_PAYLOAD, frame};
 use super::*;
+use crate::http::error::HeadError;
 
 const LIMITS: Limits = Limits {
     streams: 4,
@@ -24,6 +25,8 @@ struct Server {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Seen {
     Request(u32, bool),
+    Malformed,
+    Trailers(u32, Trailers),
     Data(u32, Vec<u8>, bool),
     Gone(u32),
     Room(u32),
@@ -102,6 +105,8 @@ impl Server {
                     range,
                     ends,
                 }) => Seen::Data(stream, bytes[range].to_vec(), ends),
+                Some(Event::Malformed) => Seen::Malformed,
+                Some(Event::Trailers { stream, fields }) => Seen::Trailers(stream, fields),
                 Some(Event::Gone(own)) => Seen::Gone(own),
                 Some(Event::Room(stream)) => Seen::Room(stream),
                 Some(Event::RoomOnConnection) => Seen::RoomOnConnection,
@@ -359,7 +364,8 @@ fn what_breaks_a_streams_rules_resets_it_and_spares_its_neighbours() {
     let malformed = [(":method", "GET"), ("A", "b")];
     let bytes = frame(kind::HEADERS, 5, 1, &block(&malformed));
     let mut server = Server::greeted();
-    assert_eq!(server.see(&bytes).unwrap(), []);
+    assert_eq!(server.see(&bytes).unwrap(), [Seen::Malformed]);
+    assert_eq!(server.draft.fault(), Some(HeadError::InvalidFieldName));
     server.assert_reset(1, Protocol, "malformed");
     assert_eq!(server.core.streams(), 0);
 }
@@ -425,6 +431,32 @@ fn an_announced_length_is_held_to() {
     assert_eq!(server.see(&trailers).unwrap(), [Seen::Gone(1)]);
     server.see(&get(3, 1)).unwrap();
     assert!(!server.core.expect(3, 5));
+}
+
+#[test]
+fn trailers_come_with_the_end_of_their_body_and_within_bounds() {
+    let mut server = Server::greeted();
+    server.see(&get(1, 0)).unwrap();
+    server.see(&frame(kind::DATA, 0, 1, b"abc")).unwrap();
+    let said = [("x-sum", "1"), ("x-time", "2")];
+    let trailers = frame(kind::HEADERS, 5, 1, &block(&said));
+    let mut expected = Trailers::default();
+    for (name, value) in said {
+        expected.add(name.as_bytes(), value.as_bytes());
+    }
+    assert_eq!(
+        server.see(&trailers).unwrap(),
+        [Seen::Trailers(1, expected)]
+    );
+    server.respond(1, true).unwrap();
+    assert_eq!(server.core.streams(), 0);
+    server.sent();
+    server.see(&get(3, 0)).unwrap();
+    let long = "x".repeat(100);
+    let many = vec![("a", &*long); LIMITS.list as usize / 132];
+    let fields = frame(kind::HEADERS, 5, 3, &block(&many));
+    assert_eq!(server.see(&fields).unwrap(), [Seen::Gone(3)]);
+    server.assert_reset(3, Reason::EnhanceYourCalm, "too many");
 }
 
 #[test]

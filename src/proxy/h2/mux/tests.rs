@@ -53,7 +53,10 @@ fn feed(mux: &Mux, bytes: &[u8]) -> Vec<(u32, bool)> {
         .take_in(bytes, &mut used, Duration::ZERO, &mut draft)
         .unwrap()
     {
-        requests.push(request);
+        match request {
+            Opened::Stream { stream, ends } => requests.push((stream, ends)),
+            Opened::Malformed => panic!("a request"),
+        }
     }
     assert_eq!(used, bytes.len());
     requests

@@ -23,6 +23,7 @@ use crate::proxy::transport::TransportError;
 use crate::proxy::variables::expand_to_vec;
 use crate::telemetry::error_log::Level;
 
+use super::trailers::TrailerFilter;
 use super::{Broken, Cause, alongside, body_failed, client_gone, expect_body};
 use crate::proxy::log;
 
@@ -89,7 +90,9 @@ pub(in crate::proxy) async fn exchange<B: BodySource, S: ResponseSink>(
         None if kept.size > 0 => request::size_as_sent(request),
         None => body.size(),
     };
-    let ends_with_head = matches!(size, BodySize::None | BodySize::Known(0));
+    let passes_body = replaced.is_none() && filters.pass_request_body;
+    let ends_with_head =
+        matches!(size, BodySize::None | BodySize::Known(0)) && !(passes_body && has_trailers(body));
     let head = request::head(request, proxy, size, lease.is_secure()).map_err(|error| {
         log::request_error(request, Level::Error, format_args!("{error}"));
         Broken::Client(Some(error.status()))
@@ -104,6 +107,7 @@ pub(in crate::proxy) async fn exchange<B: BodySource, S: ResponseSink>(
         .map_err(|error| Failed::of(&error, lease).before_head(request, peer))?;
     drop(sender);
 
+    let trailers = TrailerFilter::of(request, proxy);
     let all_sent = Cell::new(ends_with_head);
     let has_head = Cell::new(false);
     let silence = Deadline::new();
@@ -122,7 +126,7 @@ pub(in crate::proxy) async fn exchange<B: BodySource, S: ResponseSink>(
             };
             match replaced {
                 Some(body) => upload.send(body, true).await?,
-                None => upload.body(body, kept).await?,
+                None => upload.body(body, kept, &trailers).await?,
             }
             all_sent.set(true);
             if !has_head.get() {
@@ -154,6 +158,11 @@ pub(in crate::proxy) async fn exchange<B: BodySource, S: ResponseSink>(
     }
 }
 
+/// Whether anything is known to come behind a body.
+fn has_trailers(body: &impl BodySource) -> bool {
+    body.is_finished() && !body.trailers().is_empty()
+}
+
 /// The sending side of a stream.
 struct Upload<'s> {
     stream: &'s mut SendStream<Bytes>,
@@ -163,11 +172,12 @@ struct Upload<'s> {
 }
 
 impl Upload<'_> {
-    /// The client's body, from its beginning.
+    /// The client's body, from its beginning, and what comes behind it.
     async fn body<B: BodySource>(
         &mut self,
         body: &mut B,
         kept: &mut Kept,
+        trailers: &TrailerFilter<'_>,
     ) -> Result<(), UploadError> {
         for piece in kept.pieces.clone() {
             self.send(piece, false).await?;
@@ -177,13 +187,19 @@ impl Upload<'_> {
             let bytes = Bytes::copy_from_slice(bytes);
             body.give_back(piece.buffer);
             kept.keep(&bytes);
-            let is_last = body.is_finished() && !body.has_piece();
+            let is_last = body.is_finished() && !body.has_piece() && !has_trailers(body);
             self.send(bytes, is_last).await?;
             if is_last {
                 return Ok(());
             }
         }
-        self.send(Bytes::new(), true).await
+        let fields = request::trailers(trailers.passing(&body.trailers()));
+        if fields.is_empty() {
+            return self.send(Bytes::new(), true).await;
+        }
+        self.stream
+            .send_trailers(fields)
+            .map_err(|_| UploadError::Upstream(closed()))
     }
 
     /// Sends as the peer's windows allow.

@@ -105,6 +105,13 @@ pub(super) fn head(
     Ok(head)
 }
 
+/// The fields behind a body.
+pub(super) fn trailers<'t>(fields: impl Iterator<Item = (&'t [u8], &'t [u8])>) -> HeaderMap {
+    let mut out = Head::default();
+    fields.for_each(|(name, value)| out.field(name, value));
+    out.fields
+}
+
 /// How long the client said that its body is, whatever has been read of it.
 pub(super) fn size_as_sent(request: &Request<'_>) -> BodySize {
     let length = request
