@@ -1,8 +1,9 @@
 //! Receive and send buffers, pooled per worker: the crate's only `unsafe`.
 //!
-//! Storage is initialised when it is made and never shrinks, which leaves two
-//! things for `unsafe`: using the memory of one future for the next, and
-//! lending a descriptor that monoio only shows as a number.
+//! Storage is initialised when it is made and never shrinks, which leaves three
+//! things for `unsafe`: using the memory of one future for the next, lending a
+//! descriptor that monoio only shows as a number, and reading what the kernel
+//! writes about a ring.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -12,6 +13,8 @@ use std::mem::{self, MaybeUninit};
 use std::ops::{Deref, DerefMut, Range};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 /// What a [`Buffer`] is taken for; each class has its own free list.
@@ -446,6 +449,113 @@ pub(super) fn take_inherited(number: RawFd) -> Option<OwnedFd> {
     let taken = unsafe { OwnedFd::from_raw_fd(number) };
     rustix::io::fcntl_setfd(&taken, rustix::io::FdFlags::CLOEXEC).ok()?;
     Some(taken)
+}
+
+/// The head of a ring, which the kernel writes and this process may read:
+/// io_uring_setup(2).
+#[derive(Debug)]
+pub(super) struct RingHead {
+    words: NonNull<AtomicU32>,
+    places: RingPlaces,
+}
+
+/// Where the words are, counted in words.
+#[derive(Debug, Clone, Copy)]
+struct RingPlaces {
+    /// Of the submission queue.
+    flags: usize,
+    /// Of the completion queue.
+    tail: usize,
+    /// Of the completion queue.
+    overflow: usize,
+}
+
+impl RingHead {
+    /// What is read lies within it; every page is at least as large.
+    const LENGTH: usize = 4096;
+    /// `IORING_SQ_CQ_OVERFLOW`
+    const OVERFLOWN: u32 = 1 << 1;
+
+    /// Of the ring that this is a descriptor of, which it keeps alive. `None`
+    /// where the kernel does not show it (before Linux 5.4).
+    #[allow(unsafe_code, reason = "memory is shared with the kernel")]
+    pub(super) fn of(ring: BorrowedFd<'_>) -> Option<Self> {
+        let places = Self::places()?;
+        // SAFETY: A new mapping, at an address that the kernel chooses.
+        let mapped = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                Self::LENGTH,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                ring.as_raw_fd(),
+                0, // IORING_OFF_SQ_RING
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return None;
+        }
+        let words = NonNull::new(mapped.cast())?;
+        Some(Self { words, places })
+    }
+
+    /// The same for all rings of a kernel, and only told to who makes one.
+    #[allow(unsafe_code, reason = "monoio does not tell where they are")]
+    fn places() -> Option<RingPlaces> {
+        /// `struct io_uring_params`, 120 bytes, and its members of interest.
+        const PARAMS: usize = 30;
+        const FEATURES: usize = 5;
+        const SQ_FLAGS: usize = 10 + 4;
+        const CQ_TAIL: usize = 20 + 1;
+        const CQ_OVERFLOW: usize = 20 + 4;
+        /// `IORING_FEAT_SINGLE_MMAP`: both queues are in one mapping.
+        const SINGLE_MMAP: u32 = 1;
+        let mut params = [0_u32; PARAMS];
+        // SAFETY: The kernel reads and writes as much as a `struct
+        // io_uring_params`, for whose size there is room.
+        let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, params.as_mut_ptr()) };
+        let ring = RawFd::try_from(ring).ok().filter(|ring| *ring >= 0)?;
+        // SAFETY: The kernel has just opened it for us.
+        drop(unsafe { OwnedFd::from_raw_fd(ring) });
+        let place = |member: usize| {
+            let offset = params[member] as usize;
+            let fits = offset.is_multiple_of(4) && offset + 4 <= Self::LENGTH;
+            (fits && params[FEATURES] & SINGLE_MMAP != 0).then_some(offset / 4)
+        };
+        Some(RingPlaces {
+            flags: place(SQ_FLAGS)?,
+            tail: place(CQ_TAIL)?,
+            overflow: place(CQ_OVERFLOW)?,
+        })
+    }
+
+    /// Whether completions wait for room in the completion queue; if so, how
+    /// many were put there in all, modulo 2³².
+    pub(super) fn overflown_at(&self) -> Option<u32> {
+        let overflown = self.word(self.places.flags) & Self::OVERFLOWN != 0;
+        overflown.then(|| self.word(self.places.tail))
+    }
+
+    /// Completions that the kernel has thrown away, modulo 2³².
+    pub(super) fn lost(&self) -> u32 {
+        self.word(self.places.overflow)
+    }
+
+    #[allow(unsafe_code, reason = "memory is shared with the kernel")]
+    fn word(&self, place: usize) -> u32 {
+        // SAFETY: The mapping is there until `drop`, `places` has checked that
+        // the word is inside and aligned, and who else writes it is the kernel,
+        // atomically.
+        unsafe { self.words.add(place).as_ref() }.load(Ordering::Relaxed)
+    }
+}
+
+#[allow(unsafe_code, reason = "memory is shared with the kernel")]
+impl Drop for RingHead {
+    fn drop(&mut self) {
+        // SAFETY: `of` made this mapping, and nobody has a reference into it.
+        unsafe { libc::munmap(self.words.as_ptr().cast(), Self::LENGTH) };
+    }
 }
 
 #[cfg(test)]

@@ -231,6 +231,8 @@ pub(crate) fn sample(metrics: &WorkerMetrics) {
     let activity = operations::take_activity();
     metrics.operations.add_each(&activity.completed);
     metrics.wakeups.add(activity.wakeups);
+    metrics.overflows.add(activity.overflows);
+    metrics.lost_completions.add(activity.lost);
 }
 
 /// `metrics;`

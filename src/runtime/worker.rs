@@ -138,12 +138,14 @@ fn run<F: Future<Output = ()>>(
     let report = |result: io::Result<()>| started.send(result).is_ok();
     match driver {
         Driver::IoUring(flags) => {
-            let runtime = RuntimeBuilder::<IoUringDriver>::new()
-                .uring_builder(flags.worker_builder())
-                .with_entries(RING_ENTRIES)
-                .enable_timer()
-                .build();
-            match runtime {
+            let make = || {
+                RuntimeBuilder::<IoUringDriver>::new()
+                    .uring_builder(flags.worker_builder())
+                    .with_entries(RING_ENTRIES)
+                    .enable_timer()
+                    .build()
+            };
+            match operations::count_overflows(make) {
                 Ok(mut runtime) => {
                     let confined = sandbox::confine(sandbox::Thread::Worker);
                     let is_confined = confined.is_ok();
@@ -151,6 +153,7 @@ fn run<F: Future<Output = ()>>(
                     if is_confined {
                         runtime.block_on(main());
                     }
+                    operations::forget_ring();
                 }
                 Err(error) => {
                     report(Err(error));

@@ -354,6 +354,19 @@ fn operations_and_wake_ups_are_counted_inside_the_sandbox_and_out_of_it() {
         for _ in 0..5 {
             assert_eq!(connection.get("a", "/").status, 204);
         }
+        // A second look at its ring, for overflows.
+        let maps = fs::read_to_string(format!("/proc/{}/maps", ringwall.pid())).expect("it runs");
+        let rings = maps
+            .lines()
+            .filter(|line| line.contains(" r--s ") && line.ends_with("[io_uring]"));
+        assert_eq!(rings.count(), usize::from(events.contains("uring")));
+        for name in ["overflows", "completions_lost"] {
+            let name = format!("ringwall_ring_{name}_total");
+            assert_eq!(
+                Scrape::of(&ringwall).0[&format!("{name}{{worker=\"0\"}}")],
+                0.0
+            );
+        }
         eventually(&format!("{main} {events}: all are counted"), || {
             let scrape = Scrape::of(&ringwall);
             let operations = |kind: &str| {
@@ -366,6 +379,32 @@ fn operations_and_wake_ups_are_counted_inside_the_sandbox_and_out_of_it() {
             (operations("accept") >= 1.0 && exchanges >= 5.0 && wakeups >= 5.0).then_some(())
         });
     }
+}
+
+#[test]
+fn the_reference_lists_what_a_scrape_has_and_nothing_else() {
+    let origin = Origin::hello();
+    let (site, _) = Site::with_pki();
+    let ringwall = site.start(&http(&format!(
+        "{SCRAPE} server {{ listen 127.0.0.1:@TLS@ ssl; {CERTIFICATES} {MUTUAL}\n\
+         location / {{ proxy_pass {}; }} }}",
+        origin.url()
+    )));
+    let text = Connection::plain(ringwall.address("METRICS")).get("scrape", "/metrics");
+    let text = text.text();
+    // # TYPE name kind
+    let mut scraped: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
+    scraped.sort_unstable();
+    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    let reference = fs::read_to_string(reference).expect("UTF-8");
+    let rows: Vec<&str> = reference
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(" | ").next())
+        .collect();
+    assert_eq!(names_in(&rows.join(" ")), scraped);
 }
 
 #[test]

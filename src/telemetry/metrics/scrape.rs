@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::cells::HistogramSum;
+use super::cells::{Counter, HistogramSum};
 use super::exposition::{Exposition, Format};
 use super::worker::{BUFFER_CLASSES, Phase, STATUSES, WorkerMetrics};
 use super::{Metrics, unix_seconds};
@@ -374,11 +374,25 @@ fn rings(out: &mut Exposition, workers: &[Arc<WorkerMetrics>]) {
             out.total(&[("worker", number), ("operation", operation)], count);
         }
     }
-    out.counter(
+    let mut by_worker = |name, help, of: fn(&WorkerMetrics) -> &Counter| {
+        out.counter(name, help);
+        for (number, worker) in each() {
+            out.total(&[("worker", number)], of(worker).get());
+        }
+    };
+    by_worker(
         "ringwall_ring_wakeups",
         "Times that a worker slept until its ring had completions.",
+        |worker| &worker.wakeups,
     );
-    for (number, worker) in each() {
-        out.total(&[("worker", number)], worker.wakeups.get());
-    }
+    by_worker(
+        "ringwall_ring_overflows",
+        "Times that completions waited in the kernel because a ring's queue was full.",
+        |worker| &worker.overflows,
+    );
+    by_worker(
+        "ringwall_ring_completions_lost",
+        "Completions that the kernel threw away because it had no memory for them.",
+        |worker| &worker.lost_completions,
+    );
 }

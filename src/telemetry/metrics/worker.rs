@@ -68,6 +68,10 @@ pub struct WorkerMetrics {
     pub operations: Counters,
     /// Times that the worker's thread slept and was woken.
     pub wakeups: Counter,
+    /// Times that completions waited for room in the driver's queue.
+    pub overflows: Counter,
+    /// Completions that never came.
+    pub lost_completions: Counter,
     pub(super) servers: Family<ServerMetrics>,
     pub(super) upstreams: Family<UpstreamMetrics>,
     pub(super) peers: Family<PeerMetrics>,
@@ -99,6 +103,8 @@ impl WorkerMetrics {
             buffers_unused: Default::default(),
             operations: Counters::new(labels.operations),
             wakeups: Counter::default(),
+            overflows: Counter::default(),
+            lost_completions: Counter::default(),
             servers: Family::new(MAX_SERVERS),
             upstreams: Family::new(MAX_UPSTREAMS),
             peers: Family::new(MAX_PEERS),
