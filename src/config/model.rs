@@ -160,6 +160,9 @@ pub struct Core {
     /// `core_dump_memory`: what `worker_rlimit_core` lets be dumped has the
     /// process's memory in it. Default off.
     pub core_dump_memory: bool,
+    /// `working_directory`, relative to where the process was started. Default:
+    /// it stays there.
+    pub working_directory: Option<PathBuf>,
     /// `worker_connections`, per worker. Default 512.
     pub worker_connections: usize,
     /// `worker_shutdown_timeout`; `None` waits for ever.

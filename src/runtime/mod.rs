@@ -21,3 +21,4 @@ mod systemd;
 mod ticker;
 mod upgrade;
 mod worker;
+mod working_directory;

@@ -228,6 +228,7 @@ fn serve(
         privileges::become_user(user, &files)?;
         cores::allow_after_change_of_user(core).map_err(system("prctl(PR_SET_DUMPABLE)"))?;
     }
+    supervisor.enter_directory(core)?;
     let short_of_rings = supervisor.start().map_err(system("starting the workers"))?;
     let driver = supervisor.driver();
     if let Some(error) = refusal.or(short_of_rings) {

@@ -13,7 +13,7 @@ use signal_hook::consts::{
 };
 use signal_hook::iterator::Signals;
 
-use crate::config::{Config, ListenAddress};
+use crate::config::{Config, Core, ListenAddress};
 use crate::proxy::gateway::{Gateway, level};
 use crate::telemetry::error_log::Level;
 use crate::telemetry::writer::LogFiles;
@@ -31,6 +31,7 @@ use super::systemd::Manager;
 use super::ticker::Ticker;
 use super::upgrade::{self, Outcome, Upgrade};
 use super::worker::{Command, Handle, NewListener};
+use super::working_directory::WorkingDirectory;
 
 /// How often a drain is looked at.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
@@ -71,6 +72,7 @@ pub(super) struct Supervisor {
     manager: Manager,
     /// The program's file, as it was called when this process began.
     program: PathBuf,
+    folder: WorkingDirectory,
     upgrade: Option<Upgrade>,
     /// What the log is to say of it.
     sandbox: Vec<String>,
@@ -149,6 +151,7 @@ impl Supervisor {
             stapler: Stapler::default(),
             manager: Manager::from_environment(),
             program,
+            folder: WorkingDirectory::default(),
             upgrade: None,
             sandbox: Vec::new(),
         })
@@ -177,6 +180,19 @@ impl Supervisor {
         self.driver = Driver::Epoll;
         self.adjust_workers()?;
         Ok(Some(error))
+    }
+
+    /// `working_directory`. To be called once the process is the user that it is
+    /// to be.
+    ///
+    /// # Errors
+    /// It cannot be entered; the process is where it was.
+    pub(super) fn enter_directory(&mut self, core: &Core) -> Result<(), Refusal> {
+        let wanted = core.working_directory.as_deref();
+        self.folder.enter(wanted).map_err(|(folder, error)| {
+            let (folder, reason) = (folder.display(), describe(&error));
+            Refusal::new(format!("chdir() \"{folder}\" failed ({reason})"))
+        })
     }
 
     /// The log files that are open.
@@ -274,7 +290,7 @@ impl Supervisor {
         let pid = self.pid_path();
         // Where the folder is not ours the new process overwrites the file.
         let _ = fs::rename(&pid, upgrade::old_pid_file(&pid));
-        match Upgrade::start(&self.program, &self.listening) {
+        match Upgrade::start(&self.program, self.folder.started_in(), &self.listening) {
             Ok(upgrade) => {
                 let (program, pid) = (self.program.display(), upgrade.pid());
                 self.log(
@@ -411,11 +427,16 @@ impl Supervisor {
         let remarks = loaded.remarks.clone();
         let watch = std::mem::take(&mut loaded.watch);
         let mut gateway = self.builder.finish(loaded, &self.logs)?;
+        self.enter_directory(&gateway.config.core)?;
         // Before anything is published: threads and rings may not be had.
-        self.start_workers(workers).map_err(|error| {
-            let reason = super::pidfile::describe(&error);
-            Refusal::new(format!("not all workers could be started ({reason})"))
-        })?;
+        if let Err(error) = self.start_workers(workers) {
+            let old = self.published.load_full();
+            // It was there a moment ago.
+            let _ = self.enter_directory(&old.config.core);
+            let reason = describe(&error);
+            let message = format!("not all workers could be started ({reason})");
+            return Err(Refusal::new(message));
+        }
         gateway.inherit(&self.published.load());
         report_lost_lines(&self.logs, &gateway);
         self.watch = watch;

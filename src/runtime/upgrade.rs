@@ -55,12 +55,17 @@ pub(super) enum Outcome {
 }
 
 impl Upgrade {
-    /// Starts the program with the sockets of this process. What becomes of it
-    /// is told later, by a SIGALRM to this process and [`Upgrade::outcome`].
+    /// Starts the program with the sockets of this process, where this process
+    /// was started: its arguments may be relative. What becomes of it is told
+    /// later, by a SIGALRM to this process and [`Upgrade::outcome`].
     ///
     /// # Errors
     /// The program cannot be started.
-    pub(super) fn start(program: &Path, listening: &[Listening]) -> io::Result<Self> {
+    pub(super) fn start(
+        program: &Path,
+        started_in: Option<&Path>,
+        listening: &[Listening],
+    ) -> io::Result<Self> {
         // Copies without close-on-exec, for this child only: no other is
         // started meanwhile.
         let sockets = listening
@@ -82,6 +87,9 @@ impl Upgrade {
             .env(READY, ready.as_raw_fd().to_string())
             // It is about this process.
             .env_remove("WATCHDOG_PID");
+        if let Some(folder) = started_in {
+            command.current_dir(folder);
+        }
         ACTIVATION.iter().for_each(|name| {
             command.env_remove(name);
         });

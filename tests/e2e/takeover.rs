@@ -16,7 +16,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::support::client::Connection;
-use crate::support::ringwall::{Daemon, Ringwall, Site, binary, http, is_running, send_signal};
+use crate::support::ringwall::{
+    Daemon, Ringwall, Site, binary, http, is_listening, is_running, send_signal, whole,
+};
 use crate::support::{eventually, local};
 
 const HELLO: &str = "server { listen 127.0.0.1:@HTTP@; server_name a;\n\
@@ -266,4 +268,69 @@ fn the_service_manager_is_told_what_happens() {
     send_signal(child.id(), Signal::QUIT);
     next("STOPPING=1");
     assert!(child.wait().expect("our child").success());
+}
+
+#[test]
+fn the_working_directory_is_changed_at_start_at_reload_and_in_a_new_process() {
+    let mut site = Site::new();
+    let says = |what: &str| whole(&format!("worker_processes 1; {what}"), "", HELLO);
+    site.write("ringwall.conf", &says("working_directory cores;"));
+    let port = site.port("HTTP");
+    // Where it is started, relative arguments lead to.
+    let start = |site: &Site| {
+        Command::new(binary())
+            .args(["-p", ".", "-g", "daemon off;"])
+            .current_dir(site.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary under test exists")
+    };
+    let refused = start(&site).wait_with_output().expect("our child");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let reason = format!(
+        "[emerg] chdir() \"{}\" failed (2: No such file or directory)",
+        site.file("cores").display()
+    );
+    assert!(
+        !refused.status.success() && said.contains(&reason),
+        "{said}"
+    );
+
+    let cores = site.file("cores");
+    fs::create_dir(&cores).expect("a fresh directory");
+    let mut first = start(&site);
+    let is_in = |pid: u32, folder: &std::path::Path| {
+        fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder)
+    };
+    eventually("it serves there", || {
+        (is_listening(port) && is_in(first.id(), &cores)).then_some(())
+    });
+    let reload = |site: &mut Site, text: &str| {
+        site.write("ringwall.conf", text);
+        send_signal(first.id(), Signal::HUP);
+    };
+    reload(&mut site, &says(""));
+    eventually("it is where it was started", || {
+        is_in(first.id(), site.path()).then_some(())
+    });
+    reload(&mut site, &says("working_directory nowhere;"));
+    eventually("a folder that is not there is refused", || {
+        let said = site.read("error.log");
+        let both = said.contains("/nowhere\" failed (2: No such file or directory); the old");
+        both.then_some(())
+    });
+    assert!(is_in(first.id(), site.path()));
+    reload(&mut site, &says("working_directory cores;"));
+    eventually("it is there again", || {
+        is_in(first.id(), &cores).then_some(())
+    });
+
+    send_signal(first.id(), Signal::USR2);
+    first.wait().expect("our child");
+    let second = Daemon::from_pid_file(&site.file("ringwall.pid"));
+    assert_ne!(second.pid(), first.id());
+    assert!(is_in(second.pid(), &cores));
+    let answer = Connection::plain(local(port)).get("a", "/").text();
+    assert_eq!(answer, second.pid().to_string());
 }

@@ -7,6 +7,7 @@ use super::{Builder, Result, logs};
 use crate::config::error::Error;
 use crate::config::model::{Core, ErrorLog, EventMethod, Located, LogLevel};
 use crate::config::pem_source::secret;
+use crate::config::source::path_of;
 use crate::config::syntax::Directive;
 use crate::config::units;
 
@@ -51,6 +52,7 @@ struct Draft {
     worker_rlimit_nofile: Option<u64>,
     worker_rlimit_core: Option<u64>,
     core_dump_memory: Option<bool>,
+    working_directory: Option<std::path::PathBuf>,
     worker_connections: Option<usize>,
     worker_shutdown_timeout: Option<std::time::Duration>,
     event_method: Option<EventMethod>,
@@ -84,6 +86,7 @@ impl Draft {
                 set(&mut self.worker_rlimit_core, d, size as u64)
             }
             b"worker_rlimit_nofile" => set(&mut self.worker_rlimit_nofile, d, number(d)?),
+            b"working_directory" => set(&mut self.working_directory, d, path_of(d.arg(0)).into()),
             b"worker_shutdown_timeout" => {
                 set(&mut self.worker_shutdown_timeout, d, milliseconds(d)?)
             }
@@ -168,6 +171,7 @@ impl Draft {
             worker_rlimit_nofile: self.worker_rlimit_nofile,
             worker_rlimit_core: self.worker_rlimit_core,
             core_dump_memory: self.core_dump_memory.unwrap_or(false),
+            working_directory: self.working_directory,
             worker_connections: self.worker_connections.unwrap_or(DEFAULT_CONNECTIONS),
             worker_shutdown_timeout: self.worker_shutdown_timeout,
             event_method: self.event_method.unwrap_or_default(),

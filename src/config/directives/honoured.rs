@@ -86,6 +86,12 @@ pub(super) const ROWS: &[Row] = &[
     ),
     words("worker_rlimit_nofile", M, ONE, "limit on open files"),
     words(
+        "working_directory",
+        M,
+        ONE,
+        "where the process is once it serves, and where its core goes",
+    ),
+    words(
         "env",
         M,
         ONE,

@@ -69,12 +69,6 @@ pub(super) const GROUPS: &[Group] = &[
         "worker_priority",
     ),
     group(
-        "core dumps are the service manager's business",
-        M,
-        ONE,
-        "working_directory",
-    ),
-    group(
         "there is no such mechanism",
         M,
         ONE,

@@ -8,7 +8,7 @@ use super::*;
 #[test]
 fn what_has_no_effect_is_listed_once() {
     let config = load(
-        "working_directory /tmp; events { multi_accept on; }
+        "timer_resolution 1s; events { multi_accept on; }
          http { sendfile on; gzip off; server { sendfile off; ssl_protocols TLSv1 TLSv1.2;
             ssl_session_cache builtin:1000 shared:SSL:10m; access_log x combined buffer=8k flush=5s;
             ssl_session_tickets off; return 200 \"a\nb\"; add_header P \"a;\n   b\"; } }",
@@ -24,7 +24,7 @@ fn what_has_no_effect_is_listed_once() {
         [
             (
                 LogLevel::Notice,
-                "\"working_directory\" directive has no effect"
+                "\"timer_resolution\" directive has no effect"
             ),
             (LogLevel::Notice, "\"multi_accept\" directive has no effect"),
             (LogLevel::Notice, "\"sendfile\" directive has no effect"),
@@ -74,6 +74,7 @@ fn example(name: &str) -> Option<&'static str> {
         | "lingering_timeout"
         | "ssl_session_timeout" => "10s",
         "pid"
+        | "working_directory"
         | "error_log"
         | "access_log"
         | "ssl_client_certificate"
