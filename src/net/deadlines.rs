@@ -6,6 +6,11 @@
 //! saves the scan, which for 20,000 connections is 80 KiB read in some
 //! microseconds, and pays for it at every request, where arming must then
 //! move an entry instead of storing four bytes.
+//!
+//! The clock goes by the time that the worker runs. While it does not (the process
+//! is stopped, the machine suspended or moved, the kernel's clock set forward) peers
+//! have no chance to be heard, and what they have sent meanwhile is only read when
+//! the worker goes on: by the system's clock all of them would time out at once.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -20,6 +25,11 @@ pub const TICK: Duration = Duration::from_nanos(TICK_NANOS);
 
 const TICK_NANOS: u64 = 100_000_000;
 const TICKS_PER_SECOND: u64 = 10;
+
+/// The most that one tick counts for. A busy worker's comes late by some
+/// milliseconds; in the longest turns, of thousands of bulk transfers, by seconds,
+/// and then time-outs must still come in sight.
+const MOST_AT_ONCE: Duration = Duration::from_secs(1);
 
 const NEVER: u32 = u32::MAX;
 const EXPIRED: u32 = 0;
@@ -163,10 +173,16 @@ impl Drop for Deadline {
 /// To be called every [`TICK`].
 pub fn tick() {
     wake_expired(|clock| {
-        clock.now = clock.tick_at(now::refresh());
+        clock.advance(now::refresh());
         let (now, drains) = (clock.now, clock.drains);
         move |slot: &Slot| drains && slot.idle_from <= now
     });
+}
+
+/// How long this worker has run, in whole ticks; what it was stopped for is left
+/// out.
+pub fn running_time() -> Duration {
+    CLOCK.with_borrow(|clock| TICK * clock.now)
 }
 
 /// Ends the wait of every task that is armed as idle: a worker drains. From now
@@ -216,10 +232,11 @@ fn wake_expired<P: Fn(&Slot) -> bool>(select: impl FnOnce(&mut Clock) -> P) {
 
 #[derive(Debug)]
 struct Clock {
-    start: Instant,
-    /// Ticks since `start`, as of the last call of [`tick`]; never 0, so that
-    /// [`EXPIRED`] always lies in the past.
+    /// Ticks that this worker has run, as of the last call of [`tick`]; never 0, so
+    /// that [`EXPIRED`] always lies in the past.
     now: u32,
+    /// The moment of `now`.
+    at: Instant,
     /// Dense, because it is scanned at every tick. Same length as `slots`.
     expiry: Vec<u32>,
     slots: Vec<Slot>,
@@ -251,8 +268,8 @@ impl Default for Slot {
 impl Clock {
     fn new() -> Self {
         Self {
-            start: Instant::now(),
             now: 1,
+            at: Instant::now(),
             expiry: Vec::new(),
             slots: Vec::new(),
             free: Vec::new(),
@@ -275,9 +292,15 @@ impl Clock {
         self.free.push(slot);
     }
 
-    fn tick_at(&self, instant: Instant) -> u32 {
-        let ticks = instant.duration_since(self.start).as_millis() / TICK.as_millis();
-        u32::try_from(ticks + 1).unwrap_or(NEVER - 1).min(NEVER - 1)
+    fn advance(&mut self, to: Instant) {
+        let since = to.saturating_duration_since(self.at);
+        if since > MOST_AT_ONCE {
+            self.at = to - MOST_AT_ONCE;
+        }
+        let since = since.min(MOST_AT_ONCE);
+        let ticks = u32::try_from(since.as_nanos() / u128::from(TICK_NANOS)).unwrap_or(0);
+        self.now = self.now.saturating_add(ticks).min(NEVER - 1);
+        self.at += TICK * ticks;
     }
 
     /// The clock may lag by a tick and the wait must not be cut short, hence
@@ -321,6 +344,33 @@ mod tests {
             assert_eq!(at, clock.now + ticks, "{after} ms");
         }
         assert_eq!(clock.tick_after(Duration::MAX), NEVER - 1);
+    }
+
+    #[test]
+    fn the_clock_goes_by_the_time_that_the_worker_runs() {
+        let mut clock = Clock::new();
+        let (begin, mut at) = (clock.now, clock.at);
+        for (step, ticks) in [
+            (99, 0),
+            (1, 1),
+            (250, 3),
+            (50, 4),
+            (1000, 14),
+            // Stopped for an hour.
+            (3_600_000, 24),
+            (100, 25),
+            (150, 26),
+            (50, 27),
+        ] {
+            at += Duration::from_millis(step);
+            clock.advance(at);
+            assert_eq!(clock.now - begin, ticks, "after {step} ms");
+        }
+        // As in no kernel: it stands until the time is there again.
+        clock.advance(at - Duration::from_secs(5));
+        assert_eq!(clock.now - begin, 27);
+        clock.advance(at + TICK);
+        assert_eq!(clock.now - begin, 28);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Both ends of an HTTP/1.1 exchange with a client (RFC 9112).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::http::h1::chunked::ChunkedDecoder;
 use crate::http::h1::encode::{self, Sink};
@@ -8,6 +8,7 @@ use crate::http::h1::framing::{BodyFraming, Kind};
 use crate::http::head::{Method, Version};
 use crate::http::trailers::Trailers;
 use crate::net::buffers::{Buffer, Class, Gaps, Segments};
+use crate::net::deadlines;
 
 use super::ahead::Ahead;
 use super::exchange::{BodyError, BodySize, BodySource, Piece, ResponseSink};
@@ -156,10 +157,10 @@ impl<'t> H1Body<'t> {
         let filled = match &mut self.min_rate {
             None => self.rx.fill(want, self.timeout).await,
             Some(rate) => {
-                let begun = Instant::now();
+                let begun = deadlines::running_time();
                 let filled = self.rx.fill(want, self.timeout).await;
                 if let Ok(read @ 1..) = filled
-                    && rate.is_missed(read, begun.elapsed())
+                    && rate.is_missed(read, deadlines::running_time() - begun)
                 {
                     return Err(BodyError::TooSlow);
                 }

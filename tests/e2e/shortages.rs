@@ -11,6 +11,7 @@ use rustls::version::TLS13;
 
 use crate::support::client::{Connection, TlsClient, Trust};
 use crate::support::eventually;
+use crate::support::origin::Origin;
 use crate::support::ringwall::{
     CERTIFICATES, HOST, MUTUAL, Ringwall, Site, binary, http, is_listening, whole,
 };
@@ -156,8 +157,8 @@ fn queue(port: u16) -> (u64, bool) {
     (waiting, asking)
 }
 
-/// A ringwall whose wall clock is wherever the test says, while the monotonic one
-/// goes on. Outside the sandbox: libfaketime reads the time from a file.
+/// A ringwall whose clocks are wherever the test says. Outside the sandbox:
+/// libfaketime reads the time from a file.
 struct Shifted {
     child: Started,
     site: Site,
@@ -165,7 +166,8 @@ struct Shifted {
 }
 
 impl Shifted {
-    fn start(mut site: Site, content: &str) -> Self {
+    /// Its server is at `@TLS@`.
+    fn start(mut site: Site, clocks: Clocks, content: &str) -> Self {
         let configuration = whole(
             "worker_processes 1; seccomp off; landlock off;",
             "",
@@ -182,7 +184,7 @@ impl Shifted {
             .env("LD_PRELOAD", library)
             .env("FAKETIME_TIMESTAMP_FILE", moment)
             .env("FAKETIME_NO_CACHE", "1")
-            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", clocks.keep_monotonic())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -204,6 +206,23 @@ impl Shifted {
         let new = self.site.write("moment.new", &format!("{by}\n"));
         // Whole, or the library makes nothing of it.
         std::fs::rename(new, self.site.file("moment")).expect("ours");
+    }
+}
+
+/// What is shifted.
+enum Clocks {
+    /// What people set, and with it certificates and dates.
+    Wall,
+    /// Also what time-outs go by.
+    All,
+}
+
+impl Clocks {
+    fn keep_monotonic(&self) -> &'static str {
+        match self {
+            Self::Wall => "1",
+            Self::All => "0",
+        }
     }
 }
 
@@ -235,6 +254,7 @@ fn a_wall_clock_that_jumps_moves_certificates_and_dates_and_no_timeout() {
     });
     let mut shifted = Shifted::start(
         site,
+        Clocks::Wall,
         &format!(
             "ssl_session_timeout 1h; keepalive_timeout 1h;\n\
              server {{ listen 127.0.0.1:@TLS@ ssl; server_name {HOST};\n\
@@ -275,6 +295,109 @@ fn a_wall_clock_that_jumps_moves_certificates_and_dates_and_no_timeout() {
             (new.try_get(HOST, "/").ok()?.status == 200).then_some(())
         });
     }
+    let ended = shifted.child.0.try_wait().expect("our child");
+    assert_eq!(ended, None, "it goes on");
+}
+
+/// Clients who are in the midst of something, of three kinds.
+struct Busy(Vec<(Connection, &'static str)>);
+
+impl Busy {
+    /// What a server must say to have such clients: whoever takes longer than five
+    /// seconds, or sends less than three bytes a second, is given up.
+    const LIMITS: &str = "keepalive_timeout 5s; client_header_timeout 5s;\n\
+         client_body_timeout 5s; client_body_min_rate 3 1s;\n\
+         proxy_read_timeout 5s; proxy_send_timeout 5s;";
+
+    fn connect(address: std::net::SocketAddr, count: usize) -> Self {
+        let clients = (0..count).map(|number| {
+            let mut client = Connection::plain(address);
+            let rest = match number % 3 {
+                0 => {
+                    assert_eq!(client.get("a", "/").text(), "hello");
+                    "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+                }
+                1 => {
+                    client.send("GET / HTTP/1.1\r\nHo");
+                    "st: a\r\n\r\n"
+                }
+                _ => {
+                    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345");
+                    "67890"
+                }
+            };
+            (client, rest)
+        });
+        Self(clients.collect())
+    }
+
+    /// Every other one goes on, from this one on.
+    fn go_on(&mut self, from: usize) {
+        for (client, rest) in self.0.iter_mut().skip(from).step_by(2) {
+            client.send(rest);
+        }
+    }
+
+    fn are_served(&mut self, when: &str) {
+        for (number, (client, _)) in self.0.iter_mut().enumerate() {
+            let answer = client.try_response("GET");
+            let answer = answer.unwrap_or_else(|error| panic!("{when}, client {number}: {error}"));
+            let (status, text) = (answer.status, answer.text());
+            assert_eq!((status, &*text), (200, "hello"), "{when}, client {number}");
+        }
+    }
+
+    /// Nobody is waited for in vain after that.
+    fn time_out(&mut self) {
+        for (client, _) in &mut self.0 {
+            client.expect_close("who is idle for too long is closed");
+        }
+    }
+}
+
+#[test]
+fn a_process_that_was_stopped_for_longer_than_every_timeout_gives_nobody_up() {
+    let origin = Origin::hello();
+    let ringwall = Site::new().start(&http(&format!(
+        "server {{ listen 127.0.0.1:@HTTP@; {} location / {{ proxy_pass {}; }} }}",
+        Busy::LIMITS,
+        origin.url()
+    )));
+    let mut busy = Busy::connect(ringwall.address("HTTP"), 150);
+    ringwall.signal(Signal::STOP);
+    // Some are heard of meanwhile, but not by a process that is stopped.
+    busy.go_on(0);
+    thread::sleep(Duration::from_secs(6));
+    ringwall.signal(Signal::CONT);
+    busy.go_on(1);
+    busy.are_served("after it was stopped");
+    busy.time_out();
+    let said = ringwall.complaints();
+    assert!(!said.contains("timed out"), "{said}");
+}
+
+#[test]
+fn a_monotonic_clock_that_jumps_gives_nobody_up_and_timeouts_work_afterwards() {
+    let origin = Origin::hello();
+    let mut shifted = Shifted::start(
+        Site::new(),
+        Clocks::All,
+        &format!(
+            "server {{ listen 127.0.0.1:@TLS@; {} location / {{ proxy_pass {}; }} }}",
+            Busy::LIMITS,
+            origin.url()
+        ),
+    );
+    for by in ["+1h", "+30d"] {
+        let mut busy = Busy::connect(shifted.address, 30);
+        shifted.jump(by);
+        busy.go_on(0);
+        busy.go_on(1);
+        busy.are_served(by);
+        busy.time_out();
+    }
+    let said = shifted.site.read("error.log");
+    assert!(!said.contains("timed out"), "{said}");
     let ended = shifted.child.0.try_wait().expect("our child");
     assert_eq!(ended, None, "it goes on");
 }

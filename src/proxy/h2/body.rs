@@ -4,11 +4,11 @@
 //! been taken: a slow backend slows its own client's stream, and no other.
 
 use std::future::poll_fn;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::http::trailers::Trailers;
 use crate::net::buffers::Buffer;
-use crate::net::deadlines::Deadline;
+use crate::net::deadlines::{self, Deadline};
 use crate::proxy::ahead::Ahead;
 use crate::proxy::exchange::{BodyError, BodySize, BodySource, Piece};
 use crate::proxy::h1::MinRate;
@@ -94,7 +94,7 @@ impl<'s> H2Body<'s> {
         let lane = &self.slot.lane;
         self.deadline.arm(self.timeout);
         // Asked only where somebody looks at it.
-        let begun = self.min_rate.is_some().then(Instant::now);
+        let begun = self.min_rate.is_some().then(deadlines::running_time);
         let piece = self
             .deadline
             .run(poll_fn(|context| lane.poll_piece(context)))
@@ -108,7 +108,7 @@ impl<'s> H2Body<'s> {
         let length = piece.range.len();
         self.lent = length;
         if let (Some(rate), Some(begun)) = (&mut self.min_rate, begun)
-            && rate.is_missed(length, begun.elapsed())
+            && rate.is_missed(length, deadlines::running_time() - begun)
         {
             return Err(BodyError::TooSlow);
         }
