@@ -41,6 +41,16 @@ pub struct Sender {
     stream: Rc<Stream>,
 }
 
+/// What the kernel is told about what comes behind a send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behind {
+    /// Nothing that is known of.
+    Nothing,
+    /// More, and at once: the end of this may wait for it, so that both leave in
+    /// one segment (`MSG_MORE`). The kernel waits for 200 ms at the most.
+    More,
+}
+
 #[derive(Debug)]
 enum Stream {
     Tcp(TcpStream),
@@ -256,6 +266,12 @@ impl Receiver {
         }
     }
 
+    /// Whether something has come and not been received. One system call that
+    /// does not block.
+    pub fn has_more(&self) -> bool {
+        with_fd(&*self.stream, |fd| rustix::io::ioctl_fionread(fd)).is_ok_and(|bytes| bytes > 0)
+    }
+
     /// Whether the peer has ended its side or the connection is broken, even if
     /// received bytes are still unread. One system call that does not block.
     pub fn is_hung_up(&self) -> bool {
@@ -274,8 +290,9 @@ impl Sender {
     ///
     /// # Errors
     /// Whatever the kernel reports, but for there being no room.
-    pub fn send_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    pub fn send_at_once(&self, bytes: &[u8], behind: Behind) -> io::Result<usize> {
+        let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        flags.set(SendFlags::MORE, behind == Behind::More);
         loop {
             match with_fd(&*self.stream, |fd| rustix::net::send(fd, bytes, flags)) {
                 Ok(sent) => {
@@ -296,7 +313,7 @@ impl Sender {
     /// them sent.
     pub async fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
         loop {
-            let sent = self.send_at_once(bytes)?;
+            let sent = self.send_at_once(bytes, Behind::Nothing)?;
             bytes = bytes.get(sent..).unwrap_or_default();
             if bytes.is_empty() {
                 return Ok(());

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::config::{AuthRequest, Location};
 use crate::net::buffers::{Buffer, Gaps, Segments};
+use crate::net::socket::Behind;
 use crate::telemetry::error_log::Level;
 
 use super::access::Opinion;
@@ -229,6 +230,7 @@ impl ResponseSink for Verdict {
         &mut self,
         segments: Segments,
         filled: usize,
+        _: Behind,
     ) -> Result<Segments, TransportError> {
         self.ignore(filled).map(|()| segments)
     }

@@ -8,6 +8,7 @@ use crate::http::h1::chunked::ChunkedDecoder;
 use crate::http::h1::encode::{self, Sink};
 use crate::http::h1::framing::Kind;
 use crate::net::buffers::{Class, Gaps, Segments};
+use crate::net::socket::Behind;
 
 use super::buffering::{Buffering, Outgoing};
 use super::exchange::{BodyError, BodySource, ResponseSink};
@@ -204,13 +205,19 @@ async fn relay_segments<S: ResponseSink>(
             return Err(RelayError::Premature);
         }
         incoming.take(read);
+        let is_full = read == filled.capacity();
+        let behind = if is_full && !incoming.is_done() && rx.has_more() {
+            Behind::More
+        } else {
+            Behind::Nothing
+        };
         let sent = match buffering {
             Some(buffering) => {
-                let outgoing = Outgoing::Segments(filled, read);
+                let outgoing = Outgoing::Segments(filled, read, behind);
                 buffering.send(outgoing, sink, rx, incoming).await?
             }
             None => {
-                let sent = sink.segments(filled, read).await;
+                let sent = sink.segments(filled, read, behind).await;
                 Some(sent.map_err(RelayError::Client)?)
             }
         };

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::net::buffers::{Buffer, Class, Segments};
 use crate::net::deadlines::Deadline;
+use crate::net::socket::Behind;
 
 use super::body::{Incoming, RelayError};
 use super::exchange::ResponseSink;
@@ -41,7 +42,7 @@ pub(super) struct Buffering {
 pub(super) enum Outgoing {
     Bytes(Buffer, Range<usize>),
     /// Taken with the sink's gaps, and so many bytes filled.
-    Segments(Segments, usize),
+    Segments(Segments, usize, Behind),
 }
 
 impl Buffering {
@@ -109,8 +110,8 @@ async fn send<S: ResponseSink>(
             sink.flush().await.map_err(RelayError::Client)?;
             Ok(None)
         }
-        Outgoing::Segments(segments, filled) => {
-            let sent = sink.segments(segments, filled).await;
+        Outgoing::Segments(segments, filled, behind) => {
+            let sent = sink.segments(segments, filled, behind).await;
             sent.map(Some).map_err(RelayError::Client)
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::http::error::{ChunkError, Refusal};
 use crate::http::trailers::Trailers;
 use crate::net::buffers::{Buffer, Gaps, Segments};
+use crate::net::socket::Behind;
 
 use super::ahead::Ahead;
 use super::gzip::Plan;
@@ -187,6 +188,7 @@ pub(crate) trait ResponseSink {
         &mut self,
         segments: Segments,
         filled: usize,
+        behind: Behind,
     ) -> Result<Segments, TransportError>;
 
     /// Ends the body and sends all that is left of the response.

@@ -9,6 +9,7 @@ use crate::http::head::{Method, Version};
 use crate::http::trailers::Trailers;
 use crate::net::buffers::{Buffer, Class, Gaps, Segments};
 use crate::net::deadlines;
+use crate::net::socket::Behind;
 
 use super::ahead::Ahead;
 use super::exchange::{BodyError, BodySize, BodySource, Piece, ResponseSink};
@@ -557,6 +558,7 @@ impl ResponseSink for H1Sink<'_> {
         &mut self,
         segments: Segments,
         filled: usize,
+        behind: Behind,
     ) -> Result<Segments, TransportError> {
         self.flush_out().await?;
         if let SinkState::Length(left) = &mut self.state {
@@ -564,7 +566,7 @@ impl ResponseSink for H1Sink<'_> {
         }
         self.count(filled);
         self.tx
-            .send_segments(segments, filled, self.send_timeout)
+            .send_segments(segments, filled, behind, self.send_timeout)
             .await
     }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Lingering, Parting};
 use crate::net::buffers::{Buffer, Class, Gaps, SEGMENTS_EACH, Segments};
 use crate::net::deadlines::Deadline;
-use crate::net::socket::{Receiver, Sender, Socket};
+use crate::net::socket::{Behind, Receiver, Sender, Socket};
 use crate::tls::record::{HEADROOM, MAX_PLAINTEXT, TAILROOM};
 use crate::tls::session::{Session, SessionError};
 
@@ -391,6 +391,11 @@ impl<'a> Rx<'a> {
         Ok((read, segments))
     }
 
+    /// Whether the peer has sent more than was received.
+    pub(crate) fn has_more(&self) -> bool {
+        self.receiver.has_more()
+    }
+
     /// Whether the end of what came, which [`Rx::fill`] has told of, may have
     /// been brought about by anybody: over TLS only close_notify is the peer's
     /// own word (RFC 8446 §6.1).
@@ -483,6 +488,7 @@ impl Tx<'_> {
         &mut self,
         mut segments: Segments,
         filled: usize,
+        behind: Behind,
         timeout: Duration,
     ) -> Result<Segments, TransportError> {
         self.flush_session(timeout).await?;
@@ -503,7 +509,7 @@ impl Tx<'_> {
         }
         let all = all.unwrap_or(0..0);
         *self.sent += all.len() as u64;
-        let all = self.send_at_once(segments.bytes(), all)?;
+        let all = self.send_at_once(segments.bytes(), all, behind)?;
         if all.is_empty() {
             return Ok(segments);
         }
@@ -548,11 +554,12 @@ impl Tx<'_> {
         &self,
         bytes: &[u8],
         mut range: Range<usize>,
+        behind: Behind,
     ) -> Result<Range<usize>, TransportError> {
         let bytes = bytes.get(range.clone()).unwrap_or_default();
         range.start += self
             .sender
-            .send_at_once(bytes)
+            .send_at_once(bytes, behind)
             .map_err(TransportError::Io)?;
         Ok(range)
     }
@@ -564,7 +571,7 @@ impl Tx<'_> {
         timeout: Duration,
     ) -> Result<Buffer, TransportError> {
         *self.sent += range.len() as u64;
-        let range = self.send_at_once(&buffer, range)?;
+        let range = self.send_at_once(&buffer, range, Behind::Nothing)?;
         if range.is_empty() {
             return Ok(buffer);
         }

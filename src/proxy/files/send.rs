@@ -8,6 +8,7 @@ use crate::http::h1::encode::{Sink, decimal};
 use crate::http::head::{FieldId, Method};
 use crate::net::buffers::{Buffer, Class, Segments};
 use crate::net::file::File;
+use crate::net::socket::Behind;
 use crate::proxy::exchange::{BodySize, ResponseSink};
 use crate::proxy::forward::Failure;
 use crate::proxy::gzip::Plan;
@@ -305,11 +306,15 @@ async fn body<S: ResponseSink>(
         while at < part.end {
             let (result, filled) = file.read_segments(segments, left(at), at).await;
             let read = read_or_cut(request, path, result, at)?;
+            at += read as u64;
+            let behind = match at < part.end {
+                true => Behind::More,
+                false => Behind::Nothing,
+            };
             segments = sink
-                .segments(filled, read)
+                .segments(filled, read, behind)
                 .await
                 .map_err(|e| gone(request, &e))?;
-            at += read as u64;
         }
         return Ok(());
     }

@@ -6,6 +6,7 @@ use crate::config::GzipProxied;
 use crate::http::date::parse_date;
 use crate::http::headers::list_members;
 use crate::net::buffers::{Gaps, Segments};
+use crate::net::socket::Behind;
 use crate::proxy::exchange::{BodySize, ResponseSink};
 use crate::proxy::transport::TransportError;
 
@@ -246,8 +247,9 @@ impl<S: ResponseSink> ResponseSink for Filtered<'_, S> {
         &mut self,
         segments: Segments,
         filled: usize,
+        behind: Behind,
     ) -> Result<Segments, TransportError> {
-        self.inner.segments(segments, filled).await
+        self.inner.segments(segments, filled, behind).await
     }
 
     async fn finish(&mut self) -> Result<(), TransportError> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::http::h1::encode::Sink;
 use crate::net::buffers::{Buffer, Gaps, SEGMENT_PAYLOAD, SEGMENTS_EACH, Segments};
+use crate::net::socket::Behind;
 use crate::proxy::output::Output;
 use crate::proxy::transport::{TransportError, Tx};
 use crate::tls::record::MAX_PLAINTEXT;
@@ -94,7 +95,9 @@ impl Written {
         match self {
             Self::Record(buffer, range) => tx.send(buffer, range, timeout).await.map(drop),
             Self::Bulk(segments, filled) => {
-                let sent = tx.send_segments(segments, filled, timeout).await;
+                let sent = tx
+                    .send_segments(segments, filled, Behind::Nothing, timeout)
+                    .await;
                 sent.map(drop)
             }
         }

@@ -17,6 +17,7 @@ use crate::http::h2::hpack::Encoder;
 use crate::http::head::FieldId;
 use crate::net::buffers::{Gaps, SEGMENTS_EACH, Segments};
 use crate::net::deadlines::Deadline;
+use crate::net::socket::Behind;
 use crate::proxy::exchange::{BodySize, ResponseSink};
 use crate::proxy::output::Output;
 use crate::proxy::pace::Pace;
@@ -366,6 +367,7 @@ impl ResponseSink for H2Sink<'_> {
         &mut self,
         segments: Segments,
         filled: usize,
+        _: Behind,
     ) -> Result<Segments, TransportError> {
         self.flush_out(false).await?;
         if self.state != State::Body {
