@@ -47,6 +47,9 @@ class Bench:
         (self.tmp / "www/1m.bin").write_bytes(os.urandom(MIB))
         if any(ROWS[row].takes > MIB for row in self.args.rows):
             (self.tmp / "www/100m.bin").write_bytes(os.urandom(100 * MIB))
+        if "bare" in self.args.peers:
+            command(["cc", "-O2", str(self.here / "bare.c"), "-o", str(self.tmp / "bare")],
+                    "cannot build bare.c")
         command(
             ["cc", "-O2", "-shared", "-fPIC", str(self.here / "preload.c"),
              "-o", str(self.shim), "-ldl"],
@@ -101,6 +104,9 @@ class Bench:
         if which.startswith("node"):
             return ["node", str(self.here / "relay.js"), str(self.ports["plain_port"]),
                     str(self.ports["secure_port"]), str(self.pki)] + ["keep"] * (which == "node-kept")
+        if which == "bare":
+            ports = (str(self.ports[port]) for port in ("tls_port", "secure_port"))
+            return [str(self.tmp / "bare"), *ports]
         binary = getattr(self.args, which)
         if which == "haproxy":
             return [binary, "-db", "-f", str(self.conf("HAPROXY"))]
@@ -188,7 +194,7 @@ class Bench:
                 raise Failed(f"a client with {certificate or 'no'} certificate was served")
 
     def check_log(self, which, result):
-        if which.startswith("node"):
+        if which == "bare" or which.startswith("node"):
             return
         name = "output.log" if which == "haproxy" else "access.log"
         with open(self.run_dir / name, "rb") as log:

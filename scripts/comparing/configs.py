@@ -170,8 +170,16 @@ http {{
         keepalive 64;
     }}
 
+    # The second listener is for egress, and for a relay that knows no TLS.
     server {{
         listen 127.0.0.1:{backend_port};
+        listen 127.0.0.1:{secure_port} ssl;
+        ssl_certificate {tmp}/pki/server.crt;
+        ssl_certificate_key {tmp}/pki/server.key;
+        ssl_client_certificate {tmp}/pki/ca.crt;
+        ssl_verify_client on;
+        ssl_protocols TLSv1.3;
+
         root {tmp}/www;
         location = /small {{ return 200 "hello from the backend\\n"; }}
         location = /requests {{ stub_status; }}
@@ -187,16 +195,6 @@ http {{
             proxy_set_header Connection "";
         }}
         location / {{ }}
-    }}
-
-    server {{
-        listen 127.0.0.1:{secure_port} ssl;
-        ssl_certificate {tmp}/pki/server.crt;
-        ssl_certificate_key {tmp}/pki/server.key;
-        ssl_client_certificate {tmp}/pki/ca.crt;
-        ssl_verify_client on;
-        ssl_protocols TLSv1.3;
-        location = /small {{ return 200 "hello from the backend\\n"; }}
     }}
 }}
 """

@@ -6,8 +6,9 @@ from html import escape
 from .rows import IDLE, ROWS
 
 NAMES = {"nginx": "Nginx", "haproxy": "HAProxy", "ringwall": "ringwall", "node": "Node",
-         "node-kept": "Node, kept connections"}
-COLOURS = {"nginx": "#9aa5b1", "haproxy": "#627d98", "ringwall": "#0b7a75"}
+         "node-kept": "Node, kept connections", "bare": "bare TCP relay"}
+COLOURS = {"nginx": "#9aa5b1", "haproxy": "#627d98", "ringwall": "#0b7a75",
+           "bare": "#d3d9df"}
 
 
 def summarise(results):

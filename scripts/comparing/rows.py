@@ -13,8 +13,7 @@ class Row:
     connections: int
     path: str = "/small"
     load: str = WRK
-    # Other proxies that can do the row's job. The first is what ratios are
-    # relative to.
+    # Others that can do the row's job. The first is what ratios are relative to.
     peers: tuple = ("nginx", "haproxy")
     # The way in: "tls", "plain" (egress and the relays) or "h2".
     way: str = "tls"
@@ -36,20 +35,23 @@ class Row:
 
 
 MIB = 1 << 20
+# "bare" is a TCP relay without TLS or HTTP: the least that any of them can cost.
+WITH_BARE = ("nginx", "haproxy", "bare")
 
 ROWS = {
-    "keepalive": Row("keep-alive request, small body, 64 connections", 64),
+    "keepalive": Row("keep-alive request, small body, 64 connections", 64, peers=WITH_BARE),
     "keepalive-256": Row("the same, 256 connections", 256),
     "keepalive-1000": Row("the same, 1,000 connections", 1000),
     "latency": Row("the same at half of Nginx's peak rate, 256 connections", 256,
                    load=H2LOAD, rate=0.5),
     "handshake": Row("full mTLS handshake, one request, close", 64, closes=True),
     "resume": Row("resumed mTLS session, one request, close", 64, closes=True, resumes=True),
-    "body": Row("1 MiB response, 16 connections", 16, "/1m.bin", takes=MIB),
+    "body": Row("1 MiB response, 16 connections", 16, "/1m.bin", takes=MIB,
+                peers=WITH_BARE),
     "body-100m": Row("100 MiB response, 4 connections", 4, "/100m.bin", takes=100 * MIB),
     # The backend reads the whole body, then asks itself for the answer.
     "upload": Row("1 MiB request body, 16 connections", 16, "/upload", sends=MIB,
-                  backend_requests=2),
+                  backend_requests=2, peers=WITH_BARE),
     "h2": Row("HTTP/2, small body, 64 connections of 10 streams", 64, load=H2LOAD, way="h2",
               streams=10),
     "h2-body": Row("HTTP/2, 1 MiB response, 16 connections of 4 streams", 16, "/1m.bin",
