@@ -1,6 +1,7 @@
 //! A worker: one thread, one ring, its share of the connections.
 
 use std::cell::Cell;
+use std::hint::black_box;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -38,6 +39,12 @@ use super::sandbox;
 const ACCEPTS: usize = 4;
 /// Pause after the system had no descriptor or memory for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Memory that must be there for another connection to be taken, so that those
+/// that are there can go on: an allocation that is refused in their midst would
+/// end the process.
+const HEADROOM: usize = 4 << 20;
+/// Connections that are taken between two looks at that. They may need half of it.
+const CONNECTIONS_A_LOOK: u32 = 32;
 /// How often such trouble is logged at most.
 const ALERT_INTERVAL: Duration = Duration::from_secs(1);
 /// Time for the accepts to end when a worker is to leave at once.
@@ -187,6 +194,7 @@ async fn work(
         worker: Worker::new(Arc::clone(&published)),
         published,
         outstanding: Cell::new(0),
+        taken: Cell::new(CONNECTIONS_A_LOOK),
         last_alert: Cell::new(None),
         is_leaving_now: Cell::new(false),
     });
@@ -275,6 +283,8 @@ struct Acceptance {
     published: Arc<ArcSwap<Gateway>>,
     /// Accept loops that have not ended.
     outstanding: Cell<usize>,
+    /// Connections since memory was looked at.
+    taken: Cell<u32>,
     last_alert: Cell<Option<Instant>>,
     is_leaving_now: Cell<bool>,
 }
@@ -350,6 +360,13 @@ impl Acceptance {
             self.alert(format_args!("{limit} worker_connections are not enough"));
             return;
         }
+        if !self.has_memory() {
+            let reason = describe(&Errno::NOMEM.into());
+            self.alert(format_args!(
+                "no memory for another connection ({reason}), closed"
+            ));
+            return;
+        }
         let worker = Rc::clone(&self.worker);
         let task = serve_connection(worker, socket, client, Rc::clone(address));
         let log = gateway.main_error_log().map(Arc::clone);
@@ -359,6 +376,22 @@ impl Acceptance {
                 log.log(Level::Alert, None, message);
             }
         });
+    }
+
+    /// Whether there is memory for another connection.
+    fn has_memory(&self) -> bool {
+        if self.taken.get() < CONNECTIONS_A_LOOK {
+            self.taken.set(self.taken.get() + 1);
+            return true;
+        }
+        let mut room = Vec::<u8>::new();
+        let has_room = room.try_reserve_exact(HEADROOM).is_ok();
+        // The compiler may leave out what nobody uses.
+        black_box(&room);
+        if has_room {
+            self.taken.set(0);
+        }
+        has_room
     }
 
     /// Logs trouble, but not at the rate at which it comes.

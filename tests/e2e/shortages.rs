@@ -1,7 +1,8 @@
 //! What the system runs out of, and clocks that jump: nobody is left half served.
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -13,18 +14,19 @@ use crate::support::client::{Connection, TlsClient, Trust};
 use crate::support::eventually;
 use crate::support::origin::Origin;
 use crate::support::ringwall::{
-    CERTIFICATES, HOST, MUTUAL, Ringwall, Site, binary, http, is_listening, whole,
+    CERTIFICATES, HOST, MUTUAL, Ringwall, Site, Started, binary, http, is_listening, whole,
 };
+use crate::support::tools;
 
-/// Sets a limit of the running process, and gives what it was.
-fn limit(ringwall: &Ringwall, resource: Resource, limit: Rlimit) -> Rlimit {
-    let pid = i32::try_from(ringwall.pid()).expect("a process id");
+/// Sets a limit of a running process of ours, and gives what it was.
+fn limit(pid: u32, resource: Resource, limit: Rlimit) -> Rlimit {
+    let pid = i32::try_from(pid).expect("a process id");
     prlimit(Pid::from_raw(pid), resource, limit).expect("our child")
 }
 
 /// Of its memory, mapped or only reserved, in bytes.
-fn address_space(ringwall: &Ringwall) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", ringwall.pid()));
+fn address_space(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
     let status = status.expect("it runs");
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
     let size = size.and_then(|size| size.trim().strip_suffix(" kB"));
@@ -50,12 +52,12 @@ fn a_reload_for_which_there_is_no_memory_leaves_the_old_configuration_whole() {
     assert_eq!(get(&ringwall), "old");
     let threads = ringwall.threads();
     // Nothing more can be mapped: no stack of a thread, no ring.
-    let now = address_space(&ringwall);
+    let now = address_space(ringwall.pid());
     let none = Rlimit {
         current: Some(now),
         maximum: None,
     };
-    let before = limit(&ringwall, Resource::As, none);
+    let before = limit(ringwall.pid(), Resource::As, none);
     ringwall.rewrite(&saying(4, "new"));
     ringwall.reload();
     ringwall.complaint_with(&[
@@ -68,12 +70,155 @@ fn a_reload_for_which_there_is_no_memory_leaves_the_old_configuration_whole() {
     eventually("workers that were started in vain have left", || {
         (ringwall.threads() <= threads).then_some(())
     });
-    limit(&ringwall, Resource::As, before);
+    limit(ringwall.pid(), Resource::As, before);
     ringwall.reload();
     eventually("the new one is taken up once there is memory", || {
         (get(&ringwall) == "new").then_some(())
     });
     assert!(ringwall.is_running());
+}
+
+/// A ringwall with something in its environment.
+fn start_with(site: &Site, variables: &[(&str, &Path)]) -> Started {
+    let child = Command::new(binary())
+        .arg("-p")
+        .arg(site.path())
+        .args(["-g", "daemon off;"])
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    Started(child.expect("the binary under test exists"))
+}
+
+#[test]
+fn a_connection_for_which_the_process_has_no_memory_is_closed_and_the_others_go_on() {
+    /// What is left once the limit is set; far less than as many clients need.
+    const LEFT: u64 = 24 << 20;
+    const CLIENTS: usize = 15_000;
+    let mut site = Site::new();
+    let configuration = whole(
+        "worker_processes 1;",
+        "worker_connections 20000;",
+        "client_header_timeout 1h; keepalive_timeout 1h;\n\
+         server { listen 127.0.0.1:@HTTP@; return 200 hello; }",
+    );
+    site.write("ringwall.conf", &configuration);
+    let port = site.port("HTTP");
+    // The allocator would reserve a GiB, which the limit does not take away again.
+    let small = ("MIMALLOC_ARENA_RESERVE", Path::new("4MiB"));
+    let mut started = start_with(&site, &[small]);
+    eventually("it serves", || is_listening(port).then_some(()));
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let mut kept = Connection::plain(address);
+    assert_eq!(kept.get("a", "/").text(), "hello");
+    let pid = started.0.id();
+    let bound = Rlimit {
+        current: Some(address_space(pid) + LEFT),
+        maximum: None,
+    };
+    let before = limit(pid, Resource::As, bound);
+    // Each holds a buffer with the half of a head in it.
+    let half = format!("GET / HTTP/1.1\r\nHost: {}", "a".repeat(2000));
+    let mut held = Vec::new();
+    let refused = (0..CLIENTS).find(|_| {
+        let mut client = Connection::plain(address);
+        let sent = client.try_send(&half);
+        let first = held.len() % 50 == 0;
+        held.push(client);
+        sent.is_err() || first && Connection::plain(address).try_get("a", "/").is_err()
+    });
+    refused.expect("there is no memory for all");
+    eventually("the log says why", || {
+        let said = site.read("error.log");
+        let why = "no memory for another connection (12: Cannot allocate memory), closed";
+        said.contains(why).then_some(())
+    });
+    for _ in 0..20 {
+        assert_eq!(kept.get("a", "/").text(), "hello");
+    }
+    drop(held);
+    eventually("it takes connections again", || {
+        let answer = Connection::plain(address).try_get("a", "/").ok()?;
+        (answer.text() == "hello").then_some(())
+    });
+    limit(pid, Resource::As, before);
+    let ended = started.0.try_wait().expect("our child");
+    assert_eq!(ended, None, "it goes on");
+}
+
+/// accept4(2) as it is where the kernel has no memory, while a byte says so.
+const NO_ACCEPT: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+static volatile char *shortage;
+static int (*real)(int, struct sockaddr *, socklen_t *, int);
+
+__attribute__((constructor)) static void begin(void) {
+    int file = open(getenv("SHORTAGE"), O_RDONLY);
+    shortage = mmap(0, 1, PROT_READ, MAP_SHARED, file, 0);
+    real = dlsym(RTLD_NEXT, "accept4");
+}
+
+int accept4(int socket, struct sockaddr *address, socklen_t *length, int flags) {
+    if (*shortage == '1') {
+        errno = ENOMEM;
+        return -1;
+    }
+    return real(socket, address, length, flags);
+}
+"#;
+
+#[test]
+fn a_connection_for_which_the_kernel_has_no_memory_waits_and_the_others_go_on() {
+    let mut site = Site::new();
+    site.write(
+        "ringwall.conf",
+        &whole(
+            "worker_processes 1;",
+            "use epoll;",
+            "server { listen 127.0.0.1:@HTTP@; return 200 hello; }",
+        ),
+    );
+    let port = site.port("HTTP");
+    site.write("accept.c", NO_ACCEPT);
+    let compile = ["-shared", "-fPIC", "-o", "accept.so", "accept.c", "-ldl"];
+    tools::run(site.path(), "cc", &compile).expect_ok();
+    let shortage = site.write("shortage", "0");
+    let library = site.file("accept.so");
+    let mut started = start_with(&site, &[("LD_PRELOAD", &library), ("SHORTAGE", &shortage)]);
+    eventually("it serves", || is_listening(port).then_some(()));
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let mut kept = Connection::plain(address);
+    assert_eq!(kept.get("a", "/").text(), "hello");
+    let say = |what: &[u8]| {
+        let file = std::fs::OpenOptions::new().write(true).open(&shortage);
+        file.and_then(|file| file.write_all_at(what, 0))
+            .expect("ours");
+    };
+    say(b"1");
+    let mut waiting = Connection::plain(address);
+    waiting.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("the log says why", || {
+        let said = site.read("error.log");
+        let line = "[alert]";
+        let reason = "accept() failed (12: Cannot allocate memory)";
+        (said.contains(line) && said.contains(reason)).then_some(())
+    });
+    for _ in 0..20 {
+        assert_eq!(kept.get("a", "/").text(), "hello");
+    }
+    say(b"0");
+    assert_eq!(waiting.response("GET").text(), "hello");
+    let ended = started.0.try_wait().expect("our child");
+    assert_eq!(ended, None, "it goes on");
 }
 
 #[test]
@@ -177,26 +322,25 @@ impl Shifted {
         let port = site.port("TLS");
         let moment = site.write("moment", "+0d\n");
         let library = library().expect("libfaketime");
-        let child = Command::new(binary())
-            .arg("-p")
-            .arg(site.path())
-            .args(["-g", "daemon off;"])
-            .env("LD_PRELOAD", library)
-            .env("FAKETIME_TIMESTAMP_FILE", moment)
-            .env("FAKETIME_NO_CACHE", "1")
-            .env("FAKETIME_DONT_FAKE_MONOTONIC", clocks.keep_monotonic())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the binary under test exists");
+        let child = start_with(
+            &site,
+            &[
+                ("LD_PRELOAD", &library),
+                ("FAKETIME_TIMESTAMP_FILE", &moment),
+                ("FAKETIME_NO_CACHE", Path::new("1")),
+                (
+                    "FAKETIME_DONT_FAKE_MONOTONIC",
+                    Path::new(clocks.keep_monotonic()),
+                ),
+            ],
+        );
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
         eventually("it serves", || {
             let pid = site.read("ringwall.pid");
             (!pid.is_empty() && is_listening(port)).then_some(())
         });
         Self {
-            child: Started(child),
+            child,
             site,
             address,
         }
@@ -223,16 +367,6 @@ impl Clocks {
             Self::Wall => "1",
             Self::All => "0",
         }
-    }
-}
-
-/// Ends with its test.
-struct Started(Child);
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

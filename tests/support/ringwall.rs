@@ -355,6 +355,16 @@ impl Drop for Ringwall {
     }
 }
 
+/// A process that ends with its test.
+pub(crate) struct Started(pub(crate) Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A daemonised instance, known by its pid file alone.
 pub(crate) struct Daemon {
     pid: u32,

@@ -128,7 +128,7 @@ fn connections(out: &mut Exposition, workers: &[Arc<WorkerMetrics>]) {
     }
     out.counter(
         "ringwall_connections_handled",
-        "Client connections served; the others met the limit of worker_connections.",
+        "Client connections served; the others met the limit of worker_connections, or no memory.",
     );
     for (number, worker) in each() {
         out.total(&[("worker", number)], worker.handled.get());
