@@ -260,7 +260,7 @@ fn a_backend_that_is_killed_and_comes_back_costs_no_request_while_another_serves
 #[test]
 fn idle_connections_by_the_thousand_are_kept_and_let_go_of() {
     // One descriptor for each, here and there; some are for other things.
-    const OTHERS: u64 = 1_000;
+    const OTHERS: u64 = 100;
     let maximum = getrlimit(Resource::Nofile).maximum;
     let raised = Rlimit {
         current: maximum,
