@@ -78,6 +78,8 @@ pub struct LoadOptions {
     /// The port of a server without `listen`: Nginx takes 80, or 8000 when it
     /// is not root.
     pub default_port: u16,
+    /// What `listen systemd:NAME` may name; `None` for whoever serves nobody.
+    pub passed_sockets: Option<Vec<(String, ListenAddress)>>,
 }
 
 impl LoadOptions {
@@ -93,6 +95,7 @@ impl LoadOptions {
             default_error_log: LogTarget::File(prefix.join("logs/error.log")),
             default_access_log: LogTarget::File(prefix.join("logs/access.log")),
             default_port: if is_root { 80 } else { 8000 },
+            passed_sockets: None,
             prefix,
         }
     }

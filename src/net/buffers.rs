@@ -420,7 +420,8 @@ impl<F> Drop for Hosted<F> {
 )]
 pub(super) fn with_fd<R>(owner: &impl AsRawFd, call: impl FnOnce(BorrowedFd<'_>) -> R) -> R {
     // SAFETY: `owner` owns the descriptor and is borrowed for the whole call,
-    // so it cannot be closed meanwhile; the borrow cannot leave `call`.
+    // so it cannot be closed meanwhile, or is the number of one that nobody
+    // closes meanwhile; the borrow cannot leave `call`.
     call(unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) })
 }
 

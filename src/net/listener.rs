@@ -96,17 +96,8 @@ impl BoundListener {
     /// # Errors
     /// It is something else.
     pub fn adopt(fd: OwnedFd) -> io::Result<(BindAddress, Self)> {
-        let socket = SockRef::from(&fd);
-        if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let name = socket.local_addr()?;
-        let unix = name.domain() == Domain::UNIX;
-        let address = match (name.as_socket(), name.as_pathname()) {
-            (Some(inet), _) => BindAddress::Inet(inet),
-            (None, Some(path)) => BindAddress::Unix(path.to_owned()),
-            (None, None) => return Err(io::ErrorKind::InvalidInput.into()),
-        };
+        let address = listens_at(&SockRef::from(&fd))?;
+        let unix = matches!(address, BindAddress::Unix(_));
         Ok((address, Self { fd, unix }))
     }
 
@@ -163,6 +154,24 @@ impl BoundListener {
 /// none of this number, or if it was taken before.
 pub fn take_inherited(number: RawFd) -> Option<OwnedFd> {
     super::buffers::take_inherited(number)
+}
+
+/// Where the socket listens that has this number, for [`take_inherited`] later.
+pub fn address_of_inherited(number: RawFd) -> Option<BindAddress> {
+    with_fd(&number, |fd| listens_at(&SockRef::from(&fd)).ok())
+}
+
+fn listens_at(socket: &SockRef<'_>) -> io::Result<BindAddress> {
+    let other = || io::Error::from(io::ErrorKind::InvalidInput);
+    if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+        return Err(other());
+    }
+    let name = socket.local_addr()?;
+    match (name.as_socket(), name.as_pathname()) {
+        (Some(inet), _) => Ok(BindAddress::Inet(inet)),
+        (None, Some(path)) => Ok(BindAddress::Unix(path.to_owned())),
+        (None, None) => Err(other()),
+    }
 }
 
 /// A worker's side of a listening socket.

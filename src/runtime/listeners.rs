@@ -7,6 +7,7 @@ use crate::config::{Config, ListenAddress, Listener};
 use crate::net::listener::{BindAddress, BindOptions, BoundListener};
 
 use super::pidfile::describe;
+use super::upgrade::Inherited;
 
 /// How often a busy address is tried at start, and how long between: an
 /// instance that is being replaced may need a moment to let go.
@@ -17,6 +18,8 @@ const BIND_PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Listening {
     pub(super) address: ListenAddress,
+    /// systemd's, if the socket is.
+    pub(super) name: Option<String>,
     options: BindOptions,
     sockets: Vec<BoundListener>,
 }
@@ -33,9 +36,6 @@ impl Listening {
     }
 }
 
-/// Sockets that the process was started with.
-pub(super) type Inherited = Vec<(ListenAddress, BoundListener)>;
-
 /// Opens what the configuration lists and `current` does not hold yet, and
 /// gives back all sockets in the configuration's order. On an error nothing
 /// has changed: sockets just opened are closed again. At the `start` busy
@@ -48,10 +48,10 @@ pub(super) fn reconcile(
     current: &mut Vec<Listening>,
     config: &Config,
     workers: usize,
-    start: Option<&mut Inherited>,
+    start: Option<&mut Vec<Inherited>>,
 ) -> Result<(), String> {
     let patient = start.is_some();
-    let mut none = Inherited::new();
+    let mut none = Vec::new();
     let inherited = start.unwrap_or(&mut none);
     let mut opened = Vec::new();
     // A covered address is served by the wildcard socket of its port.
@@ -72,24 +72,27 @@ pub(super) fn reconcile(
             Some(_) | None => wanted,
         };
         let mut sockets = Vec::new();
+        let mut name = None;
         for _ in 0..missing {
             let known = inherited
                 .iter()
-                .position(|(address, _)| *address == listener.address);
+                .position(|known| known.address == listener.address);
             sockets.push(match known.map(|index| inherited.swap_remove(index)) {
-                Some((address, socket)) => {
-                    socket.take_over(options).map_err(|error| {
-                        format!("listen() to {address} failed ({})", describe(&error))
+                Some(known) => {
+                    known.socket.take_over(options).map_err(|error| {
+                        let (address, reason) = (known.address, describe(&error));
+                        format!("listen() to {address} failed ({reason})")
                     })?;
-                    socket
+                    name = name.or(known.name);
+                    known.socket
                 }
                 None => bind(&listener.address, options, patient)?,
             });
         }
-        opened.push((listener.address.clone(), options, wanted, sockets));
+        opened.push((listener.address.clone(), name, options, wanted, sockets));
     }
     let mut old = std::mem::take(current);
-    for (address, options, wanted, mut sockets) in opened {
+    for (address, mut name, options, wanted, mut sockets) in opened {
         let position = old.iter().position(|kept| kept.address == address);
         if let Some(kept) = position.map(|position| old.swap_remove(position))
             && kept.options.reuseport == options.reuseport
@@ -97,24 +100,24 @@ pub(super) fn reconcile(
             let fresh = std::mem::replace(&mut sockets, kept.sockets);
             sockets.extend(fresh);
             sockets.truncate(wanted);
+            name = kept.name;
         }
         current.push(Listening {
             address,
+            name,
             options,
             sockets,
         });
     }
-    for gone in old {
-        if let ListenAddress::Unix(path) = &gone.address {
-            let _ = std::fs::remove_file(path);
-        }
-    }
+    remove_socket_files(&old);
     Ok(())
 }
 
-/// Removes the files of Unix sockets: the process ends.
+/// Removes the files of Unix sockets that are used no more. systemd's stay: it
+/// goes on listening there.
 pub(super) fn remove_socket_files(listening: &[Listening]) {
-    for listening in listening {
+    let own = listening.iter().filter(|each| each.name.is_none());
+    for listening in own {
         if let ListenAddress::Unix(path) = &listening.address {
             let _ = std::fs::remove_file(path);
         }

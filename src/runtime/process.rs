@@ -172,6 +172,10 @@ pub fn run(options: &LoadOptions) -> ExitCode {
     cores::forbid();
     // The only moment at which the local offset can be asked for safely.
     clock::init_local_time();
+    let options = &LoadOptions {
+        passed_sockets: Some(upgrade::named()),
+        ..options.clone()
+    };
     start(options).unwrap_or_else(|refusal| fail(options, &refusal))
 }
 

@@ -29,7 +29,7 @@ use super::snapshot::{Builder, Loaded, Refusal};
 use super::stapler::Stapler;
 use super::systemd::Manager;
 use super::ticker::Ticker;
-use super::upgrade::{self, Outcome, Upgrade};
+use super::upgrade::{self, Inherited, Outcome, Upgrade};
 use super::worker::{Command, Handle, NewListener};
 use super::working_directory::WorkingDirectory;
 
@@ -110,7 +110,7 @@ impl Supervisor {
         let mut inherited = upgrade::inherited();
         // What a socket does when there is nothing to accept is the same for
         // all who have it, and a worker of Nginx's would wait for ever.
-        let driver = match inherited.iter().any(|(_, socket)| socket.is_nonblocking()) {
+        let driver = match inherited.iter().any(|known| known.socket.is_nonblocking()) {
             true => Driver::Epoll,
             false => driver,
         };
@@ -126,7 +126,7 @@ impl Supervisor {
         let watch = std::mem::take(&mut loaded.watch);
         let gateway = builder.finish(loaded, &logs)?;
         if let Some(log) = gateway.main_error_log() {
-            for (address, _) in &inherited {
+            for Inherited { address, .. } in &inherited {
                 log.log(
                     Level::Warn,
                     None,

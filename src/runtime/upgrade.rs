@@ -14,7 +14,8 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::iter;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::mpsc::{self, Receiver};
@@ -23,13 +24,15 @@ use std::thread;
 use signal_hook::consts::SIGALRM;
 
 use crate::config::ListenAddress;
-use crate::net::listener::{BindAddress, BoundListener, take_inherited};
+use crate::net::listener::{BindAddress, BoundListener, address_of_inherited, take_inherited};
 
 use super::listeners::Listening;
 use super::{privileges, sandbox};
 
 /// Descriptors of listening sockets, each with a `;` behind it.
 const SOCKETS: &str = "NGINX";
+/// systemd's names of them, in the same order, as in `LISTEN_FDNAMES`.
+const SOCKET_NAMES: &str = "RINGWALL_SOCKET_NAMES";
 /// The descriptor by which the new process says that it is ready.
 const READY: &str = "RINGWALL_READY";
 const READY_WORD: &[u8] = b"ready\n";
@@ -76,14 +79,19 @@ impl Upgrade {
         let (reader, writer) = io::pipe()?;
         let ready = rustix::io::dup(&writer)?;
         drop(writer);
-        let names: String = sockets
+        let numbers: String = sockets
             .iter()
             .map(|socket| format!("{};", socket.as_raw_fd()))
+            .collect();
+        let names: Vec<&str> = listening
+            .iter()
+            .flat_map(|each| each.sockets().map(|_| each.name.as_deref().unwrap_or("")))
             .collect();
         let mut command = Command::new(program);
         command
             .args(env::args_os().skip(1))
-            .env(SOCKETS, names)
+            .env(SOCKETS, numbers)
+            .env(SOCKET_NAMES, names.join(":"))
             .env(READY, ready.as_raw_fd().to_string())
             // It is about this process.
             .env_remove("WATCHDOG_PID");
@@ -137,13 +145,51 @@ pub(super) fn is_replacing() -> bool {
     env::var_os(SOCKETS).is_some()
 }
 
-/// The sockets that this process was started with, by systemd or by the process
-/// that it replaces. To be called once, before anything else is opened.
-pub(super) fn inherited() -> Vec<(ListenAddress, BoundListener)> {
+/// A socket that this process was started with, by systemd or by the process that
+/// it replaces.
+#[derive(Debug)]
+pub(super) struct Inherited {
+    pub(super) address: ListenAddress,
+    pub(super) socket: BoundListener,
+    /// systemd's name for it; it is systemd's then, also after SIGUSR2.
+    pub(super) name: Option<String>,
+}
+
+/// Takes them. To be called once, before anything else is opened.
+pub(super) fn inherited() -> Vec<Inherited> {
+    let taken = descriptors().into_iter().filter_map(|(number, name)| {
+        let (address, socket) = BoundListener::adopt(take_inherited(number)?).ok()?;
+        Some(Inherited {
+            address: listen_address(address),
+            socket,
+            name,
+        })
+    });
+    taken.collect()
+}
+
+/// The addresses of those that have a name, without taking them.
+pub(super) fn named() -> Vec<(String, ListenAddress)> {
+    let named = descriptors().into_iter().filter_map(|(number, name)| {
+        let address = listen_address(address_of_inherited(number)?);
+        Some((name?, address))
+    });
+    named.collect()
+}
+
+/// Their numbers and names.
+fn descriptors() -> Vec<(RawFd, Option<String>)> {
+    let names = |variable: &str| {
+        let names = env::var(variable).unwrap_or_default();
+        let names: Vec<String> = names.split(':').map(str::to_owned).collect();
+        let name = |name: String| (!name.is_empty()).then_some(name);
+        names.into_iter().map(name).chain(iter::repeat(None))
+    };
     let handed_over = env::var(SOCKETS).unwrap_or_default();
-    let numbers = handed_over
+    let handed_over = handed_over
         .split([';', ':'])
-        .filter_map(|number| number.parse::<i32>().ok());
+        .filter_map(|number| number.parse().ok())
+        .zip(names(SOCKET_NAMES));
     let is_for_us = env::var(ACTIVATION[0]).is_ok_and(|pid| {
         pid.parse::<u32>()
             .is_ok_and(|pid| pid == std::process::id())
@@ -154,18 +200,16 @@ pub(super) fn inherited() -> Vec<(ListenAddress, BoundListener)> {
         .filter(|_| is_for_us)
         .unwrap_or(0);
     let activated = ACTIVATION_START..ACTIVATION_START.saturating_add(activated.clamp(0, 1024));
-    numbers
-        .chain(activated)
-        .filter_map(take_inherited)
-        .filter_map(|fd| BoundListener::adopt(fd).ok())
-        .map(|(address, listener)| {
-            let address = match address {
-                BindAddress::Inet(address) => ListenAddress::Inet(address),
-                BindAddress::Unix(path) => ListenAddress::Unix(path),
-            };
-            (address, listener)
-        })
+    handed_over
+        .chain(activated.zip(names(ACTIVATION[2])))
         .collect()
+}
+
+fn listen_address(address: BindAddress) -> ListenAddress {
+    match address {
+        BindAddress::Inet(address) => ListenAddress::Inet(address),
+        BindAddress::Unix(path) => ListenAddress::Unix(path),
+    }
 }
 
 /// Tells the process that is being replaced, if there is one.

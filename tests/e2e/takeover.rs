@@ -2,10 +2,10 @@
 //! on; and systemd is told what happens.
 
 use std::fs;
-use std::net::TcpListener;
-use std::os::fd::AsRawFd;
+use std::net::{Ipv6Addr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use rustix::process::Signal;
 
 use crate::support::client::Connection;
 use crate::support::ringwall::{
-    Daemon, Ringwall, Site, binary, http, is_listening, is_running, send_signal, whole,
+    Daemon, Ringwall, Site, Started, binary, http, is_listening, is_running, send_signal, whole,
 };
 use crate::support::{eventually, local};
 
@@ -181,44 +181,104 @@ fn a_running_nginx_hands_over() {
     }
 }
 
+/// What systemd does: descriptors from 3 on, their names, and the process's own
+/// id, which only a shell that becomes the process can know.
+fn start_as_systemd(site: &Site, sockets: &[(&str, BorrowedFd<'_>)]) -> Started {
+    let mut line = String::new();
+    // Out of the way of those numbers.
+    let copies: Vec<OwnedFd> = sockets
+        .iter()
+        .map(|(_, socket)| rustix::io::fcntl_dupfd_cloexec(socket, 30).expect("open"))
+        .collect();
+    for (number, copy) in (3..).zip(&copies) {
+        rustix::io::fcntl_setfd(copy, rustix::io::FdFlags::empty()).expect("open");
+        let theirs = copy.as_raw_fd();
+        line += &format!("exec {number}<&{theirs} {theirs}<&-; ");
+    }
+    line += "export LISTEN_PID=$$; exec \"$@\"";
+    let names: Vec<&str> = sockets.iter().map(|(name, _)| *name).collect();
+    let child = Command::new("bash")
+        .args(["-c", &line, "bash"])
+        .arg(binary())
+        .arg("-p")
+        .arg(site.path())
+        .args(["-g", "daemon off;"])
+        .env("LISTEN_FDS", sockets.len().to_string())
+        .env("LISTEN_FDNAMES", names.join(":"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn();
+    Started(child.expect("bash"))
+}
+
 #[test]
 fn sockets_that_the_process_is_started_with_are_used() {
     let mut site = Site::new();
     let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = socket.local_addr().expect("bound").port();
-    let configuration = http(&format!(
-        "server {{ listen 127.0.0.1:{port}; return 200 $pid; }}"
-    ));
-    let path = site.write("ringwall.conf", &configuration);
-    // What systemd does: descriptor 3, and the process's own id, which only a
-    // shell that becomes the process can know.
-    let line = "exec 3<&\"$FD\"; export LISTEN_PID=$$; exec \"$@\"";
-    let inherited = socket.as_raw_fd();
-    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::empty()).expect("open");
-    let mut child = Command::new("bash")
-        .args(["-c", line, "bash"])
-        .arg(binary())
-        .arg("-p")
-        .arg(site.path())
-        .arg("-c")
-        .arg(path)
-        .args(["-g", "daemon off;"])
-        .env("FD", inherited.to_string())
-        .env("LISTEN_FDS", "1")
-        .env("LISTEN_FDNAMES", "web")
-        .stdin(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .expect("bash");
-    let pid = child.id().to_string();
+    let address = socket.local_addr().expect("bound");
+    site.write(
+        "ringwall.conf",
+        &http(&format!("server {{ listen {address}; return 200 $pid; }}")),
+    );
+    let mut started = start_as_systemd(&site, &[("web", socket.as_fd())]);
+    let child = &mut started.0;
     // The test's own copy: a connection would wait in its queue if ringwall had
     // bound another socket, which the address in use would forbid anyway.
-    let mut connection = Connection::plain(socket.local_addr().expect("bound"));
-    let answer = connection.try_get("a", "/").map(|response| response.text());
+    let answer = Connection::plain(address).try_get("a", "/");
     send_signal(child.id(), Signal::TERM);
     let ended = child.wait().expect("our child");
-    assert_eq!(answer.expect("an answer"), pid);
+    assert_eq!(answer.expect("an answer").text(), child.id().to_string());
     assert!(ended.success(), "{ended}");
+}
+
+#[test]
+fn sockets_of_systemd_are_used_by_name_and_stay_systemds() {
+    let mut site = Site::new();
+    // As of `ListenStream=PORT`: for IPv4 and IPv6, so that no `listen PORT` fits.
+    let web = TcpListener::bind("[::]:0").expect("a port");
+    let port = web.local_addr().expect("bound").port();
+    let path = site.file("local.sock");
+    let file = UnixListener::bind(&path).expect("a socket");
+    let sockets = [("local", file.as_fd()), ("web", web.as_fd())];
+    let configuration = |name: &str| {
+        http(&format!(
+            "server {{ listen systemd:{name}; listen systemd:local; return 200 $pid; }}"
+        ))
+    };
+
+    site.write("ringwall.conf", &configuration("wap"));
+    let mut refused = start_as_systemd(&site, &sockets);
+    let stderr = refused.0.stderr.take().expect("a pipe");
+    let said = std::io::read_to_string(stderr).expect("UTF-8");
+    let reason = "[emerg] systemd has passed no socket \"wap\" in ";
+    assert!(said.contains(reason), "{said}");
+    assert!(!refused.0.wait().expect("our child").success());
+
+    site.write("ringwall.conf", &configuration("web"));
+    // Before the service has them.
+    assert!(site.command(&["-t", "-p", "@DIR@"]).ok());
+    let mut started = start_as_systemd(&site, &sockets);
+    let first = &mut started.0;
+    let served_by = || {
+        let over_ipv4 = Connection::plain(local(port));
+        let over_ipv6 = Connection::plain((Ipv6Addr::LOCALHOST, port).into());
+        [over_ipv4, over_ipv6].map(|mut connection| connection.get("a", "/").text())
+    };
+    assert_eq!(served_by(), [(); 2].map(|()| first.id().to_string()));
+    send_signal(first.id(), Signal::HUP);
+    eventually("it is reloaded", || {
+        site.read("error.log")
+            .contains(": reconfigured")
+            .then_some(())
+    });
+    send_signal(first.id(), Signal::USR2);
+    first.wait().expect("our child");
+    let second = Daemon::from_pid_file(&site.file("ringwall.pid"));
+    assert_eq!(served_by(), [(); 2].map(|()| second.pid().to_string()));
+    send_signal(second.pid(), Signal::QUIT);
+    eventually("it has ended", || (!is_running(second.pid())).then_some(()));
+    assert!(path.exists(), "systemd still listens there");
 }
 
 #[test]
@@ -299,7 +359,8 @@ fn the_working_directory_is_changed_at_start_at_reload_and_in_a_new_process() {
 
     let cores = site.file("cores");
     fs::create_dir(&cores).expect("a fresh directory");
-    let mut first = start(&site);
+    let mut started = Started(start(&site));
+    let first = &mut started.0;
     let is_in = |pid: u32, folder: &std::path::Path| {
         fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder)
     };

@@ -262,10 +262,13 @@ impl Listeners {
     }
 }
 
-/// `PORT`, `ADDRESS[:PORT]`, `*:PORT`, `NAME:PORT`, `unix:PATH`; a port may be
-/// a range.
+/// `PORT`, `ADDRESS[:PORT]`, `*:PORT`, `NAME:PORT`, `unix:PATH`, `systemd:NAME`; a
+/// port may be a range.
 fn addresses(builder: &Builder<'_>, d: &Directive) -> Result<Vec<ListenAddress>> {
     let text = d.arg(0);
+    if let Some(name) = text.strip_prefix(b"systemd:") {
+        return passed_by_systemd(builder, d, name);
+    }
     let refuse_url = |what: &str| {
         let text = d.text(0);
         refuse(
@@ -301,6 +304,29 @@ fn addresses(builder: &Builder<'_>, d: &Directive) -> Result<Vec<ListenAddress>>
     Ok(pairs
         .map(|(host, port)| ListenAddress::Inet(SocketAddr::new(host, port)))
         .collect())
+}
+
+/// Where the sockets of this name listen.
+fn passed_by_systemd(
+    builder: &Builder<'_>,
+    d: &Directive,
+    name: &[u8],
+) -> Result<Vec<ListenAddress>> {
+    let Some(sockets) = &builder.options.passed_sockets else {
+        // They are there when the service starts: nobody else has them.
+        let nowhere = builder.options.prefix.join(&*d.text(0));
+        return Ok(vec![ListenAddress::Unix(nowhere)]);
+    };
+    let of_name = sockets.iter().filter(|(known, _)| known.as_bytes() == name);
+    let found: Vec<_> = of_name.map(|(_, address)| address.clone()).collect();
+    if found.is_empty() {
+        let name = String::from_utf8_lossy(name);
+        return Err(refuse(
+            d,
+            format!("systemd has passed no socket \"{name}\""),
+        ));
+    }
+    Ok(found)
 }
 
 /// Cuts `PORT` or `FIRST-LAST` off the end; what is left may be empty.

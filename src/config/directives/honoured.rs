@@ -138,7 +138,12 @@ pub(super) const ROWS: &[Row] = &[
     // Virtual hosts and routing.
     block("http", M, (0, 0), "everything about HTTP"),
     block("server", H, (0, 0), "a virtual host"),
-    words("listen", S, (1, MANY), "address, port and socket options"),
+    words(
+        "listen",
+        S,
+        (1, MANY),
+        "address, port and socket options; `systemd:NAME` for a socket that systemd passes",
+    ),
     words(
         "server_name",
         S,
