@@ -1,7 +1,6 @@
 //! One peer over HTTP/2: a stream on a connection that others may share, and
 //! another one where nothing of the request was done on the first.
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use std::rc::Rc;
@@ -102,8 +101,7 @@ async fn find_stream(
     if proxy.link.proxy_protocol.is_some() {
         // Another's connection would speak for another client.
         let connection = connect(request, proxy, target).await?;
-        let lease = for_one_request(connection, pool, proxy.send_timeout).await;
-        return lease.map_err(|error| refused(request, target, &error));
+        return Ok(for_one_request(connection, pool, proxy.send_timeout));
     }
     let tls = target.secure.map(Secure::key);
     let deadline = Deadline::new();
@@ -114,22 +112,18 @@ async fn find_stream(
             Pick::Stream(lease) => return Ok(lease),
             Pick::Wait(over) => {
                 if deadline.run(over.given()).await.is_err() {
-                    let what = "upstream timed out (110: Connection timed out)";
-                    refused(request, target, &what);
+                    let message = format_args!(
+                        "upstream timed out (110: Connection timed out) \
+                         while connecting to upstream"
+                    );
+                    log::upstream_error(request, Level::Error, Some(target.peer), message);
                     return Err(504);
                 }
             }
             Pick::Connect(connecting) => {
                 let connection: Connection = connect(request, proxy, target).await?;
-                let lease = connecting.share(connection, proxy.send_timeout).await;
-                return lease.map_err(|error| refused(request, target, &error));
+                return Ok(connecting.share(connection, proxy.send_timeout));
             }
         }
     }
-}
-
-fn refused(request: &Request<'_>, target: &Target<'_>, why: &dyn fmt::Display) -> u16 {
-    let message = format_args!("{why} while connecting to upstream");
-    log::upstream_error(request, Level::Error, Some(target.peer), message);
-    502
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! request ─ pick ─→ Lease ── one stream ──┐
-//! request ─ pick ─→ Lease ── one stream ──┤ Link ── task: h2 over Pipe ── socket
+//! request ─ pick ─→ Lease ── one stream ──┤ Link ── Mux ── task ── socket
 //! request ─ pick ─→ Wait                  ┘
 //! ```
 //!
@@ -12,43 +12,44 @@
 //! (RFC 9113 §6.5.2), that is one.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use h2::client::{self, SendRequest};
-
 use crate::config::{Upstream, UpstreamAddress};
+use crate::http::h2::connection::{Broken, Gone, Limits as Granted, Why};
+use crate::http::h2::fields::Draft;
+use crate::http::h2::flow::MAX_WINDOW;
+use crate::http::h2::frame::Reason;
+use crate::http::h2::hpack::Encoder;
 use crate::net::spawn::spawn;
 
 use super::balance::Group;
-use super::h2::io::{Pipe, drive};
+use super::h2::drive::{Ended, Side, drive};
+use super::h2::mux::Mux;
+use super::h2::slot::Slot;
 use super::pool::{Connection, Key, Limits, LinkFacts, TlsKeyRef};
 use super::transport::{Linger, Transport, TransportError};
 
-/// What a peer may send of a response before it has been passed on. As much as
-/// a fast client takes in one go, for each stream that a slow one holds up.
-const STREAM_WINDOW: u32 = 256 << 10;
-/// The same for all streams of a connection: not limited, because whatever one
-/// slow client left of it would be all that the others have.
-const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
-/// Bytes of a response's fields at the most, as RFC 9113 §6.5.2 counts them.
-const HEAD_LIMIT: u32 = 64 << 10;
-/// Bytes of a request's body that wait for a peer, for each stream.
-const SEND_BUFFER: usize = 128 << 10;
-/// What frames of a few bytes may cost beside their payload until clients have
-/// taken it. The window is no measure for it here.
-const SMALL_FRAMES: usize = 64 << 20;
-/// Streams that were given up and are remembered, because the peer may not have
-/// heard of it yet.
-const GIVEN_UP: usize = 256;
-/// Stands for the peer's limit until it is known. No peer's: it is above all
-/// that a stream identifier can count.
-const UNKNOWN: usize = usize::MAX - 1;
+/// What a peer is granted.
+const GRANTED: Granted = Granted {
+    // It begins none.
+    streams: 0,
+    // As much as a fast client takes in one go, for each stream that a slow one
+    // holds up.
+    window: 256 << 10,
+    // Not limited, because whatever one slow client left of it would be all that
+    // the others have.
+    connection_window: MAX_WINDOW,
+    list: 64 << 10,
+};
+
+thread_local! {
+    /// What an answer's fields are noted in.
+    static DRAFT: RefCell<Draft> = RefCell::new(Draft::of_answers());
+}
 
 /// The connections of one upstream on one worker.
 #[derive(Debug)]
@@ -116,10 +117,8 @@ impl StreamPool {
         for link in ours.filter(|link| link.key.serves(address, tls, local)) {
             if !link.greeted.is_given() {
                 ungreeted = Some(&link.greeted);
-            } else if link.has_room()
-                && let Some(lease) = link.begin()
-            {
-                return Pick::Stream(lease);
+            } else if link.has_room() {
+                return Pick::Stream(link.lease());
             }
         }
         if let Some(greeted) = ungreeted {
@@ -179,19 +178,11 @@ pub(crate) struct Connecting<'p> {
 impl Connecting<'_> {
     /// Begins HTTP/2 on a connection and shares it. The first stream may begin
     /// before the peer has said a word.
-    ///
-    /// # Errors
-    /// None that a connection can be at fault for. Cancelling it closes the
-    /// connection.
-    pub(crate) async fn share(
-        self,
-        connection: Connection,
-        send_timeout: Duration,
-    ) -> Result<Lease, h2::Error> {
-        let link = Link::open(connection, self.pool.limits, send_timeout).await?;
-        let lease = link.begin();
+    pub(crate) fn share(self, connection: Connection, send_timeout: Duration) -> Lease {
+        let link = Link::open(connection, self.pool.limits, send_timeout);
+        let lease = link.lease();
         self.pool.open.borrow_mut().push(link);
-        lease.ok_or_else(|| h2::Reason::REFUSED_STREAM.into())
+        lease
     }
 }
 
@@ -204,31 +195,41 @@ impl Drop for Connecting<'_> {
 }
 
 /// A connection that serves the request alone for which it was made.
-///
-/// # Errors
-/// As [`Connecting::share`].
-pub(crate) async fn for_one_request(
+pub(crate) fn for_one_request(
     connection: Connection,
     pool: &StreamPool,
     send_timeout: Duration,
-) -> Result<Lease, h2::Error> {
-    let link = Link::open(connection, pool.limits, send_timeout).await?;
-    let lease = link.begin();
+) -> Lease {
+    let link = Link::open(connection, pool.limits, send_timeout);
+    let lease = link.lease();
     link.retire();
-    lease.ok_or_else(|| h2::Reason::REFUSED_STREAM.into())
+    lease
 }
 
 /// A stream's share in a connection, which stays for as long as it is held.
 pub(crate) struct Lease {
     link: Rc<Link>,
-    sender: SendRequest<Bytes>,
     is_first: bool,
 }
 
 impl Lease {
-    /// Where the stream begins.
-    pub(crate) fn sender(&self) -> SendRequest<Bytes> {
-        self.sender.clone()
+    /// Begins the stream with a request, whose block of fields `write` makes.
+    ///
+    /// # Errors
+    /// [`Gone`]: the peer wants no more streams, or none now, or the connection
+    /// is over.
+    pub(super) fn begin(
+        &self,
+        ends: bool,
+        write: impl FnOnce(&mut Encoder, &mut Vec<u8>),
+    ) -> Result<Slot, Gone> {
+        let (stream, lane) = self.link.mux.begin(ends, write)?;
+        Ok(Slot::new(Rc::clone(&self.link.mux), stream, lane))
+    }
+
+    /// Whether the connection is over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.link.mux.is_over()
     }
 
     /// What the handshake agreed on, over TLS.
@@ -262,7 +263,13 @@ impl Drop for Lease {
         let link = &self.link;
         let left = link.streams.get().saturating_sub(1);
         link.streams.set(left);
-        if left == 0 {
+        if left > 0 {
+            return;
+        }
+        if link.is_retired.get() {
+            // It was waited for.
+            link.mux.wake();
+        } else {
             let now = Instant::now();
             link.idle_since.set(now);
             if link.limits.idle == 0 || !link.takes_streams(now) {
@@ -278,10 +285,10 @@ struct Link {
     facts: Option<LinkFacts>,
     limits: Limits,
     opened: Instant,
-    /// Whence streams begin; `None` when none may any more. Without it and
-    /// without leases h2 says goodbye.
-    sender: RefCell<Option<SendRequest<Bytes>>>,
-    /// Under way.
+    mux: Rc<Mux>,
+    /// No more streams are to begin. Without leases it then says goodbye.
+    is_retired: Cell<bool>,
+    /// Leases.
     streams: Cell<usize>,
     /// Ever.
     begun: Cell<u64>,
@@ -301,21 +308,16 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    async fn open(
-        connection: Connection,
-        limits: Limits,
-        send_timeout: Duration,
-    ) -> Result<Rc<Self>, h2::Error> {
+    fn open(connection: Connection, limits: Limits, send_timeout: Duration) -> Rc<Self> {
         let (mut transport, key, facts) = connection.into_parts();
-        let pipe = Pipe::new(&mut transport);
-        let (sender, protocol) = settings().handshake(pipe.clone()).await?;
         let now = Instant::now();
         let link = Rc::new(Self {
             key,
             facts,
             limits,
             opened: now,
-            sender: RefCell::new(Some(sender)),
+            mux: Rc::new(Mux::client(GRANTED, transport.tx().gaps())),
+            is_retired: Cell::new(false),
             streams: Cell::new(0),
             begun: Cell::new(0),
             idle_since: Cell::new(now),
@@ -323,114 +325,114 @@ impl Link {
             why_over: RefCell::default(),
         });
         let panicked = Rc::clone(&link);
-        let on_panic = move |message: &str| panicked.end(Some(message.to_owned()));
-        spawn(
-            run(transport, pipe, protocol, Rc::clone(&link), send_timeout),
-            on_panic,
-        );
-        Ok(link)
+        let on_panic = move |message: &str| panicked.end(Some(message.to_owned()), None);
+        spawn(run(transport, Rc::clone(&link), send_timeout), on_panic);
+        link
     }
 
     /// Whether streams may begin on it at all, room apart.
     fn takes_streams(&self, now: Instant) -> bool {
-        let mut sender = self.sender.borrow_mut();
-        let Some(open) = &mut *sender else {
-            return false;
-        };
         let is_spent = self.begun.get() >= self.limits.requests
             || now.duration_since(self.opened) >= self.limits.lifetime;
-        // No stream of this handle's waits, so it is ready at once: unless the
-        // connection is over, or the peer wants no more (RFC 9113 §6.8).
-        let polled = open.poll_ready(&mut Context::from_waker(Waker::noop()));
-        let is_over = matches!(polled, Poll::Ready(Err(_)));
-        if is_spent || is_over {
-            *sender = None;
+        if is_spent || !self.mux.takes_streams() {
+            self.retire();
         }
-        !(is_spent || is_over)
+        !self.is_retired.get()
     }
 
     fn has_room(&self) -> bool {
-        let sender = self.sender.borrow();
-        sender.as_ref().is_some_and(|sender| {
-            let max = sender.current_max_send_streams();
-            self.streams.get() < max
-        })
+        // One, until the peer has said more.
+        let most = self.mux.most_streams().unwrap_or(1);
+        self.streams.get() < most as usize
     }
 
-    fn begin(self: &Rc<Self>) -> Option<Lease> {
-        let sender = self.sender.borrow().clone()?;
+    fn lease(self: &Rc<Self>) -> Lease {
         let begun = self.begun.get();
         self.begun.set(begun + 1);
         self.streams.set(self.streams.get() + 1);
-        Some(Lease {
+        Lease {
             link: Rc::clone(self),
-            sender,
             is_first: begun == 0,
-        })
+        }
     }
 
     /// Lets no more streams begin; those under way go on.
     fn retire(&self) {
-        // Dropped when it is no longer borrowed: it wakes the task.
-        let sender = self.sender.borrow_mut().take();
-        drop(sender);
-        self.greeted.give();
-    }
-
-    /// Tells those who wait for the peer's limits when they are known.
-    fn look_for_greeting(&self) {
-        if self.greeted.is_given() {
-            return;
-        }
-        let sender = self.sender.borrow();
-        let known = sender
-            .as_ref()
-            .is_none_or(|sender| sender.current_max_send_streams() != UNKNOWN);
-        if known {
+        if !self.is_retired.replace(true) {
             self.greeted.give();
+            self.mux.wake();
         }
     }
 
-    fn end(&self, why: Option<String>) {
-        *self.why_over.borrow_mut() = why;
+    /// It is over, and so are its streams.
+    fn end(&self, why_over: Option<String>, why: Option<Why>) {
+        self.why_over.replace(why_over);
+        self.mux.end(why);
         self.retire();
     }
 }
 
-fn settings() -> client::Builder {
-    let mut settings = client::Builder::new();
-    settings
-        .enable_push(false)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(HEAD_LIMIT)
-        .max_send_buffer_size(SEND_BUFFER)
-        .initial_max_send_streams(UNKNOWN)
-        .max_concurrent_reset_streams(GIVEN_UP)
-        .data_frame_budget(SMALL_FRAMES);
-    settings
+/// What a connection does of its own accord.
+struct Backend<'l> {
+    link: &'l Link,
+    /// It has said goodbye.
+    has_left: bool,
+    /// Since it became idle, memory has been given back.
+    is_trimmed: bool,
+}
+
+impl Side for Backend<'_> {
+    fn take_in(&mut self, input: &[u8]) -> Result<usize, Broken> {
+        let mux = &self.link.mux;
+        let mut used = 0;
+        // Nobody opens a stream but we.
+        DRAFT.with_borrow_mut(|draft| mux.take_in(input, &mut used, mux.elapsed(), draft))?;
+        if mux.most_streams().is_some() {
+            self.link.greeted.give();
+        }
+        Ok(used)
+    }
+
+    fn look_at_clock(&mut self, _: &Context<'_>) -> Option<Ended> {
+        let is_idle = self.link.streams.get() == 0;
+        if is_idle && self.link.is_retired.get() && !self.has_left {
+            self.has_left = true;
+            self.link.mux.go_away(Reason::NoError);
+        }
+        None
+    }
+
+    fn arm(&mut self, _: &Context<'_>) {
+        let is_idle = self.link.streams.get() == 0;
+        if is_idle && !self.is_trimmed {
+            self.link.mux.trim();
+        }
+        self.is_trimmed = is_idle;
+    }
 }
 
 /// What a connection does until it is over.
-async fn run(
-    mut transport: Transport,
-    pipe: Pipe,
-    mut protocol: client::Connection<Pipe, Bytes>,
-    link: Rc<Link>,
-    send_timeout: Duration,
-) {
-    let protocol = poll_fn(|context| {
-        let polled = Pin::new(&mut protocol).poll(context);
-        link.look_for_greeting();
-        polled
+async fn run(mut transport: Transport, link: Rc<Link>, send_timeout: Duration) {
+    let side = RefCell::new(Backend {
+        link: &link,
+        has_left: false,
+        is_trimmed: false,
     });
-    // What h2 says of the end, it tells each stream.
-    let _ = drive(&mut transport, &pipe, send_timeout, protocol).await;
-    let error = pipe.take_error();
-    link.end(error.as_ref().map(explain));
-    match error {
-        Some(error) => transport.alert(&error).await,
-        None => transport.close(Linger::NONE).await,
+    let (rx, tx) = transport.split();
+    let ended = drive(&side, &link.mux, rx, tx, send_timeout).await;
+    match ended {
+        Ended::Closed | Ended::Left => {
+            link.end(None, None);
+            transport.close(Linger::NONE).await;
+        }
+        Ended::Broken(broken) => {
+            link.end(None, Some(Why::Broken(broken.reason)));
+            transport.close(Linger::NONE).await;
+        }
+        Ended::Failed(error) => {
+            link.end(Some(explain(&error)), None);
+            transport.alert(&error).await;
+        }
     }
 }
 
@@ -455,7 +457,9 @@ impl Signal {
     }
 
     fn give(&self) {
-        self.is_given.set(true);
+        if self.is_given.replace(true) {
+            return;
+        }
         self.waiting.take().into_iter().for_each(Waker::wake);
     }
 

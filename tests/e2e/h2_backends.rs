@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use crate::support::client::{Connection, Response};
 use crate::support::frames::{
-    DATA, END_STREAM, Frames, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, INTERNAL_ERROR,
-    MAX_CONCURRENT_STREAMS, NO_ERROR, REFUSED_STREAM, RST_STREAM,
+    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, INTERNAL_ERROR,
+    MAX_CONCURRENT_STREAMS, NO_ERROR, PING, PUSH_PROMISE, REFUSED_STREAM, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE,
 };
 use crate::support::h2::{self, H2};
 use crate::support::nginx::Nginx;
@@ -781,6 +782,68 @@ fn a_field_that_names_a_client_is_not_the_clients_to_send() {
             "x-kept yes"
         ]
     );
+}
+
+#[test]
+fn a_backend_that_floods_is_left_and_the_others_go_on() {
+    const MOST: usize = 100_000;
+    type Flood = (&'static str, u8, u8, &'static [u8]);
+    let floods: [Flood; 4] = [
+        ("PING", PING, 0, &[0; 8]),
+        ("SETTINGS", SETTINGS, 0, &[]),
+        ("empty DATA", DATA, 0, &[]),
+        ("windows", WINDOW_UPDATE, 0, &[0, 0, 0, 1]),
+    ];
+    let other = Origin::script(well_behaved);
+    for (what, kind, flags, payload) in floods {
+        let sent = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&sent);
+        let origin = Origin::script(move |peer| {
+            let mut frames = Frames::greet(peer, &[])?;
+            let (stream, _) = frames.request()?;
+            frames.headers(stream, &[(":status", "200")], 0)?;
+            let stream = if kind == DATA { stream } else { 0 };
+            while count.fetch_add(1, Ordering::SeqCst) < MOST {
+                frames.send(kind, flags, stream, payload)?;
+            }
+            Ok(())
+        });
+        let ringwall = start(&format!(
+            "server {{ listen 127.0.0.1:@HTTP@; proxy_http_version 2;\n\
+             location / {{ proxy_pass {}; }} location /other {{ proxy_pass {}; }} }}",
+            origin.url(),
+            other.url()
+        ));
+        let mut client = Connection::plain(ringwall.address("HTTP"));
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let answer = client.try_response("GET");
+        let refused = answer.as_ref().is_ok_and(|answer| answer.status == 502);
+        assert!(refused || answer.is_err(), "{what}: {answer:?}");
+        assert!(sent.load(Ordering::SeqCst) < MOST, "{what}");
+        ringwall.complaint_with(&["upstream sent invalid http2 frames (ENHANCE_YOUR_CALM)"]);
+        let answer = get(ringwall.address("HTTP"), "/other");
+        assert_eq!(answer.status, 200, "{what}");
+    }
+}
+
+#[test]
+fn a_backend_that_pushes_is_left() {
+    let origin = Origin::script(|peer| {
+        let is_first = peer.index == 0;
+        let mut frames = Frames::greet(peer, &[])?;
+        loop {
+            let (stream, _) = frames.request()?;
+            if is_first {
+                frames.send(PUSH_PROMISE, END_HEADERS, stream, &[0, 0, 0, 2, 0x82])?;
+            }
+            frames.ok(stream, "hello")?;
+        }
+    });
+    let ringwall = proxy_to(&origin, "");
+    let address = ringwall.address("HTTP");
+    assert_eq!(get(address, "/").status, 502);
+    ringwall.complaint_with(&["upstream sent invalid http2 frames (PROTOCOL_ERROR)"]);
+    assert_eq!(get(address, "/").text(), "hello");
 }
 
 /// What a backend got in each HEADERS frame of its only connection, in order of

@@ -1,13 +1,18 @@
-//! A connection as a server sees it: bytes in, events out, and frames into
+//! A connection as either end sees it: bytes in, events out, and frames into
 //! whatever the caller sends from. No I/O, no clock of its own.
+//!
+//! ```text
+//! server: Request ─→ Data … Trailers          client: begin ─→ Answer … Data … Trailers
+//!         send_fields … send_data                     send_data … send_fields
+//! ```
 //!
 //! Payloads are looked at where they lie. What a body brings is handed on as a
 //! range of the input; a block of fields is decompressed from there into the
 //! caller's [`Draft`], and only one that comes in several frames is put together
 //! first. A connection without streams keeps nothing but its HPACK tables.
 //!
-//! Whatever becomes of a request, its block of fields is decompressed: the
-//! client has taken note of it in its table (RFC 9113 §4.3).
+//! Whatever becomes of a message, its block of fields is decompressed: the peer
+//! has taken note of it in its table (RFC 9113 §4.3).
 
 use std::fmt;
 use std::ops::Range;
@@ -34,9 +39,17 @@ const FAREWELL: [u8; 8] = *b"farewell";
 /// GOAWAY's last stream while that is not certain (RFC 9113 §6.8).
 const ANY_STREAM: u32 = (1 << 31) - 1;
 
+/// Which end of a connection this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Server,
+    Client,
+}
+
 /// One connection. `S` is the caller's own state of each stream.
 #[derive(Debug)]
 pub struct Connection<S> {
+    role: Role,
     ours: Limits,
     peer: Peer,
     decoder: Decoder,
@@ -50,8 +63,12 @@ pub struct Connection<S> {
     partial: Partial,
     /// A block of fields has begun and not ended.
     is_in_fields: bool,
-    /// The client knows our settings.
+    /// The peer knows our settings.
     is_acknowledged: bool,
+    /// We know the peer's.
+    is_greeted: bool,
+    /// The server lets no more streams begin: it has sent GOAWAY.
+    is_left: bool,
     /// Of the latest event, the stream whose body came to its end with it, or 0:
     /// if it is over, it is forgotten when the event has been looked at.
     ended: u32,
@@ -145,14 +162,45 @@ pub enum Event<S> {
         /// At least one, or none where the block was empty.
         fields: Trailers,
     },
-    /// A stream is over before its end: by the client's will, or by its fault.
-    Gone(S),
+    /// A stream is over before its end.
+    Gone {
+        /// What was kept with it.
+        own: S,
+        /// By whose will, or fault.
+        why: Why,
+    },
+    /// The head of an answer, interim or final, is in the draft.
+    Answer {
+        /// Its stream.
+        stream: u32,
+        /// Nothing follows.
+        ends: bool,
+    },
+    /// The server lets no more streams begin. Those above `last` are over, and it
+    /// has not looked at them: [`Connection::take_unprocessed`] is due.
+    GoAway {
+        /// The last that counts.
+        last: u32,
+        /// Why, as on the wire.
+        code: u32,
+    },
     /// More may be sent on this stream.
     Room(u32),
     /// More may be sent on the connection.
     RoomOnConnection,
     /// The windows of all streams have changed.
     RoomForAll,
+}
+
+/// Why a stream was over before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The peer has reset it, with this code.
+    Reset(u32),
+    /// The peer has broken a rule, and has been told which.
+    Broken(Reason),
+    /// The server has left without looking at it, with this code.
+    Unprocessed(u32),
 }
 
 /// Why a connection must end. [`Connection::go_away`] tells the client.
@@ -213,21 +261,48 @@ fn broken<T>(reason: Reason, what: &'static str) -> Result<T, Broken> {
     Err(Broken { reason, what })
 }
 
+/// A stream that has been taken out, if its caller knows of it.
+fn gone<S>(removed: Option<Stream<S>>, why: Why) -> Step<S> {
+    let own = removed.and_then(|stream| stream.attached);
+    own.map_or(Step::Done, |own| Step::Event(Event::Gone { own, why }))
+}
+
 impl<S> Connection<S> {
-    /// Before the preface. Our own goes into `out`.
+    /// A server's, before the preface. Our own goes into `out`.
     pub fn new(limits: Limits, out: &mut impl Sink) -> Self {
+        Self::with_role(Role::Server, limits, out)
+    }
+
+    /// A client's, whose preface goes into `out`. A server may not push, so that
+    /// of the limits, `streams` says nothing.
+    pub fn client(limits: Limits, out: &mut impl Sink) -> Self {
+        out.put(PREFACE);
+        Self::with_role(Role::Client, limits, out)
+    }
+
+    fn with_role(role: Role, limits: Limits, out: &mut impl Sink) -> Self {
         let ours = Ours {
             max_streams: limits.streams,
             window: limits.window,
             max_list: limits.list,
         };
-        ours.put(out);
+        let (stage, meter) = match role {
+            Role::Server => {
+                ours.put(out);
+                (Stage::Preface, Meter::new())
+            }
+            Role::Client => {
+                ours.put_as_client(out);
+                (Stage::Settings, Meter::of_server())
+            }
+        };
         // Every window begins at the default and can only be widened.
         let window = limits.connection_window.max(DEFAULT_WINDOW);
         if window > DEFAULT_WINDOW {
             frame::put_window_update(out, 0, window - DEFAULT_WINDOW);
         }
         Self {
+            role,
             ours: limits,
             peer: Peer::default(),
             decoder: Decoder::new(TABLE_SIZE),
@@ -235,14 +310,16 @@ impl<S> Connection<S> {
             streams: Streams::new(),
             send: Window::new(DEFAULT_WINDOW),
             receive: Grant::new(window),
-            stage: Stage::Preface,
+            stage,
             partial: Partial::None,
             is_in_fields: false,
             is_acknowledged: false,
+            is_greeted: false,
+            is_left: false,
             ended: 0,
             leaving: Leaving::No,
             provoked: 0,
-            meter: Meter::new(),
+            meter,
         }
     }
 
@@ -346,7 +423,8 @@ impl<S> Connection<S> {
         match head.kind {
             kind::HEADERS => self.headers(head, payload, now, draft, out),
             kind::CONTINUATION => self.continuation(head, payload, now, draft, out),
-            kind::RST_STREAM => self.reset_by_client(head),
+            kind::RST_STREAM => self.reset_by_peer(head, payload, now),
+            kind::GOAWAY if self.role == Role::Client => Ok(self.left(payload)),
             kind::SETTINGS => self.settings(head, payload, out),
             kind::PING => {
                 self.ping(head, payload, out);
@@ -396,7 +474,9 @@ impl<S> Connection<S> {
         let fault = match self.streams.known(head.stream) {
             Known::Idle => return broken(Reason::ProtocolError, "DATA on an idle stream"),
             Known::Open => self.judge_data(head, length, ends),
-            // It did not know better.
+            // It did not know better. What we have given up may still be on its
+            // way, a window's worth for each of any number of streams.
+            Known::Reset | Known::Closed if self.role == Role::Client => None,
             Known::Reset => {
                 self.meter.in_vain(now)?;
                 None
@@ -449,7 +529,7 @@ impl<S> Connection<S> {
         let lies = stream
             .owed
             .is_some_and(|owed| length > owed || (ends && length < owed));
-        lies.then_some(Reason::ProtocolError)
+        (lies || !stream.has_head).then_some(Reason::ProtocolError)
     }
 
     fn go_on_with_data(
@@ -516,7 +596,7 @@ impl<S> Connection<S> {
         };
         // A server opens none (RFC 9113 §5.1.1).
         if head.stream.is_multiple_of(2) {
-            return broken(Reason::ProtocolError, "a request on an even stream");
+            return broken(Reason::ProtocolError, "HEADERS on an even stream");
         }
         let ends = head.has(flag::END_STREAM);
         if head.has(flag::END_HEADERS) {
@@ -571,9 +651,18 @@ impl<S> Connection<S> {
         out: &mut impl Sink,
     ) -> Stepped<S> {
         self.is_in_fields = false;
+        let is_client = self.role == Role::Client;
         match self.streams.known(id) {
+            Known::Idle if is_client => broken(Reason::ProtocolError, "HEADERS on an idle stream"),
             Known::Idle => self.request(id, ends, block, now, draft, out),
+            Known::Open if self.streams.get(id).is_some_and(|it| !it.has_head) => {
+                self.answer(id, ends, block, draft, out)
+            }
             Known::Open => self.trailers(id, ends, block, out),
+            Known::Reset | Known::Closed if is_client => {
+                self.pass_over(block)?;
+                Ok(Step::Done)
+            }
             Known::Reset => {
                 self.pass_over(block)?;
                 self.meter.in_vain(now)?;
@@ -606,21 +695,8 @@ impl<S> Connection<S> {
             frame::put_reset(out, id, Reason::RefusedStream);
             return Ok(Step::Done);
         }
-        draft.clear();
-        let list = self.ours.list as usize;
-        let decoded = self
-            .decoder
-            .decode(block, list, |name, value, _| draft.add(name, value));
-        match decoded {
-            Ok(Outcome::Whole) => draft.end(),
-            Ok(Outcome::TooLarge) => draft.cut_off(),
-            Err(_) => return broken(Reason::CompressionError, "fields that cannot be read"),
-        }
-        let mut send = Window::new(self.peer.initial_window);
-        let mut receive = Grant::new(self.ours.window);
-        if !self.is_acknowledged {
-            receive = Grant::new(self.ours.window.max(DEFAULT_WINDOW));
-        }
+        self.decode(block, draft)?;
+        let (mut send, mut receive) = self.windows();
         if draft.is_malformed() {
             // Without windows: it is over as soon as it has begun.
             (send, receive) = (Window::new(0), Grant::new(0));
@@ -631,6 +707,7 @@ impl<S> Connection<S> {
             receive,
             takes: !ends,
             gives: true,
+            has_head: true,
             owed: None,
             attached: None,
         });
@@ -639,6 +716,53 @@ impl<S> Connection<S> {
             return Ok(Step::Event(Event::Malformed));
         }
         Ok(Step::Event(Event::Request { stream: id, ends }))
+    }
+
+    fn decode(&mut self, block: &[u8], draft: &mut Draft) -> Result<(), Broken> {
+        draft.clear();
+        let list = self.ours.list as usize;
+        let decoded = self
+            .decoder
+            .decode(block, list, |name, value, _| draft.add(name, value));
+        match decoded {
+            Ok(Outcome::Whole) => draft.end(),
+            Ok(Outcome::TooLarge) => draft.cut_off(),
+            Err(_) => return broken(Reason::CompressionError, "fields that cannot be read"),
+        }
+        Ok(())
+    }
+
+    /// Those of a new stream, in either direction.
+    fn windows(&self) -> (Window, Grant) {
+        let granted = match self.is_acknowledged {
+            true => self.ours.window,
+            false => self.ours.window.max(DEFAULT_WINDOW),
+        };
+        let send = Window::new(self.peer.initial_window);
+        (send, Grant::new(granted))
+    }
+
+    /// The head of an answer to a request of ours.
+    fn answer(
+        &mut self,
+        id: u32,
+        ends: bool,
+        block: &[u8],
+        draft: &mut Draft,
+        out: &mut impl Sink,
+    ) -> Stepped<S> {
+        self.decode(block, draft)?;
+        let is_interim = draft.is_interim();
+        if draft.is_malformed() || (is_interim && ends) {
+            return self.stream_error(id, Reason::ProtocolError, out);
+        }
+        if let Some(stream) = self.streams.get_mut(id) {
+            stream.has_head = !is_interim;
+        }
+        if ends {
+            self.end_receiving(id);
+        }
+        Ok(Step::Event(Event::Answer { stream: id, ends }))
     }
 
     /// What may come behind a body.
@@ -676,13 +800,41 @@ impl<S> Connection<S> {
         }
     }
 
-    fn reset_by_client(&mut self, head: Head) -> Stepped<S> {
-        if self.streams.known(head.stream) == Known::Idle {
+    fn reset_by_peer(&mut self, head: Head, payload: &[u8], now: Duration) -> Stepped<S> {
+        let known = self.streams.known(head.stream);
+        if known == Known::Idle {
             return broken(Reason::ProtocolError, "a reset of an idle stream");
         }
+        if known != Known::Open && self.role == Role::Client {
+            self.meter.in_vain(now)?;
+        }
+        let code = payload.first_chunk::<4>();
+        let why = Why::Reset(code.map_or(0, |code| u32::from_be_bytes(*code)));
         let removed = self.streams.remove(head.stream);
-        let attached = removed.and_then(|stream| stream.attached);
-        Ok(attached.map_or(Step::Done, |own| Step::Event(Event::Gone(own))))
+        Ok(gone(removed, why))
+    }
+
+    fn left(&mut self, payload: &[u8]) -> Step<S> {
+        self.is_left = true;
+        let code = payload.get(4..).and_then(<[u8]>::first_chunk::<4>);
+        Step::Event(Event::GoAway {
+            last: word(payload),
+            code: code.map_or(0, |code| u32::from_be_bytes(*code)),
+        })
+    }
+
+    /// One of the streams above `last`, as long as there are any: they count no
+    /// more.
+    pub fn take_unprocessed(&mut self, last: u32) -> Option<S> {
+        loop {
+            let id = self.streams.iter().last()?.id;
+            if id <= last {
+                return None;
+            }
+            if let Some(own) = self.streams.remove(id)?.attached {
+                return Some(own);
+            }
+        }
     }
 
     fn settings(&mut self, head: Head, payload: &[u8], out: &mut impl Sink) -> Stepped<S> {
@@ -697,7 +849,7 @@ impl<S> Connection<S> {
         }
         let before = self.peer;
         match before.after(payload) {
-            Ok(peer) => self.peer = peer,
+            Ok(peer) => (self.peer, self.is_greeted) = (peer, true),
             Err(reason) => return broken(reason, "a setting out of range"),
         }
         if let Some(size) = self.peer.table_size {
@@ -751,7 +903,7 @@ impl<S> Connection<S> {
         Ok(Step::Event(Event::Room(head.stream)))
     }
 
-    /// The client has broken a rule that concerns one stream.
+    /// The peer has broken a rule that concerns one stream.
     fn stream_error(&mut self, id: u32, reason: Reason, out: &mut impl Sink) -> Stepped<S> {
         let known = self.streams.known(id);
         if known == Known::Idle {
@@ -766,8 +918,7 @@ impl<S> Connection<S> {
             self.streams.remember(id);
         }
         let removed = self.streams.remove(id);
-        let attached = removed.and_then(|stream| stream.attached);
-        Ok(attached.map_or(Step::Done, |own| Step::Event(Event::Gone(own))))
+        Ok(gone(removed, Why::Broken(reason)))
     }
 
     fn end_receiving(&mut self, id: u32) {
@@ -862,6 +1013,55 @@ impl<S> Connection<S> {
         Ok(())
     }
 
+    /// Begins a stream with a request, as [`Connection::send_fields`] does; its
+    /// number.
+    ///
+    /// # Errors
+    /// [`Gone`], also if the server wants no more streams, or none now.
+    pub fn begin(
+        &mut self,
+        own: S,
+        ends: bool,
+        scratch: &mut Vec<u8>,
+        out: &mut impl Sink,
+        write: impl FnOnce(&mut Encoder, &mut Vec<u8>),
+    ) -> Result<u32, Gone> {
+        let is_crowded = self.streams.len() >= self.peer.max_streams as usize;
+        if !self.takes_streams() || is_crowded {
+            return Err(Gone);
+        }
+        // A client's have odd numbers (RFC 9113 §5.1.1).
+        let id = (self.streams.highest() + 1) | 1;
+        let (send, receive) = self.windows();
+        self.streams.open(Stream {
+            id,
+            send,
+            receive,
+            takes: true,
+            gives: true,
+            has_head: false,
+            owed: None,
+            attached: Some(own),
+        });
+        self.send_fields(id, ends, scratch, out, write)?;
+        Ok(id)
+    }
+
+    /// Whether streams of ours may begin at all, room apart.
+    #[must_use]
+    pub fn takes_streams(&self) -> bool {
+        self.role == Role::Client
+            && !self.is_left
+            && self.leaving == Leaving::No
+            && self.streams.highest() < ANY_STREAM
+    }
+
+    /// How many the server takes at a time; `None` until it has said so.
+    #[must_use]
+    pub fn most_streams(&self) -> Option<u32> {
+        self.is_greeted.then_some(self.peer.max_streams)
+    }
+
     /// What may be sent on a stream now.
     ///
     /// # Errors
@@ -915,14 +1115,18 @@ impl<S> Connection<S> {
         }
     }
 
-    /// The caller is done with a stream. If that is not over it is reset: for
-    /// `reason`, or if only the rest of the request is missing, without blame
-    /// (RFC 9113 §8.1).
+    /// The caller is done with a stream. If that is not over it is reset: a
+    /// request of ours is cancelled, a client's answered for `reason`, or if only
+    /// the rest of it is missing, without blame (RFC 9113 §8.1).
     pub fn finish(&mut self, stream: u32, reason: Reason, out: &mut impl Sink) {
         let Some(open) = self.streams.remove(stream) else {
             return;
         };
-        let reason = if open.gives { reason } else { Reason::NoError };
+        let reason = match self.role {
+            Role::Client => Reason::Cancel,
+            Role::Server if open.gives => reason,
+            Role::Server => Reason::NoError,
+        };
         self.streams.remember(stream);
         frame::put_reset(out, stream, reason);
     }
@@ -947,6 +1151,8 @@ impl<S> Connection<S> {
     pub fn go_away(&mut self, reason: Reason, out: &mut impl Sink) {
         let last = match self.leaving {
             Leaving::Told(last) => last,
+            // Of a server's there are none.
+            Leaving::No | Leaving::Noticed if self.role == Role::Client => 0,
             Leaving::No | Leaving::Noticed => self.streams.highest(),
         };
         self.leaving = Leaving::Told(last);
@@ -990,5 +1196,7 @@ impl<S> Connection<S> {
     }
 }
 
+#[cfg(test)]
+mod client_tests;
 #[cfg(test)]
 mod tests;

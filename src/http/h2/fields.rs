@@ -12,14 +12,14 @@
 use crate::http::error::HeadError;
 use crate::http::h1::chunked::is_token;
 use crate::http::h1::parse::HeadLimits;
-use crate::http::head::{Field, FieldId, Method, RequestHead, Span, Version};
+use crate::http::head::{Field, FieldId, Method, RequestHead, ResponseHead, Span, Version};
 use crate::http::trailers::Trailers;
 use crate::http::uri::host_name;
 
 /// The protocol that an extended CONNECT may ask for (RFC 8441 §5).
 const WEBSOCKET: &[u8] = b"websocket";
 
-/// A request's fields as they were sent. To be used again and again: it keeps
+/// A message's fields as they were sent. To be used again and again: it keeps
 /// its memory.
 #[derive(Debug, Default)]
 pub struct Draft {
@@ -30,6 +30,9 @@ pub struct Draft {
     authority: Option<Span>,
     path: Option<Span>,
     protocol: Option<Span>,
+    status: Option<Span>,
+    /// It is an answer's, not a request's.
+    is_answer: bool,
     /// All but the pseudo-fields, in order.
     fields: Vec<Field>,
     /// The first that was found.
@@ -53,8 +56,18 @@ impl Draft {
         *self = Self {
             text,
             fields,
+            is_answer: self.is_answer,
             ..Self::default()
         };
+    }
+
+    /// For answers, and no requests.
+    #[must_use]
+    pub fn of_answers() -> Self {
+        Self {
+            is_answer: true,
+            ..Self::default()
+        }
     }
 
     /// Notes a field.
@@ -69,6 +82,7 @@ impl Draft {
             b":authority" => Some(&mut self.authority),
             b":path" => Some(&mut self.path),
             b":protocol" => Some(&mut self.protocol),
+            b":status" if self.is_answer => Some(&mut self.status),
             [b':', ..] => None,
             _ => {
                 self.fault = fault(name, value);
@@ -89,6 +103,16 @@ impl Draft {
 
     /// All fields have come.
     pub fn end(&mut self) {
+        if self.is_answer {
+            let places = [self.method, self.scheme, self.authority, self.path];
+            if places.iter().any(Option::is_some) || self.protocol.is_some() {
+                self.fault.get_or_insert(HeadError::InvalidPseudoField);
+            }
+            if self.status() < 100 {
+                self.fault.get_or_insert(HeadError::InvalidStatusLine);
+            }
+            return;
+        }
         let has = |span: Option<Span>| span.is_some_and(|span| !span.is_empty());
         let is_connect = self.get(self.method) == b"CONNECT";
         let is_complete = if is_connect && self.protocol.is_none() {
@@ -132,6 +156,34 @@ impl Draft {
         /// upgrade adds, and their values.
         const FIXED: usize = 256;
         FIXED + self.text.len() + (self.fields.len() + 1) * SEPARATORS
+    }
+
+    /// Of an answer's `:status`; 0 if that is none (RFC 9110 §15).
+    fn status(&self) -> u16 {
+        match self.get(self.status) {
+            digits @ [b'1'..=b'9', b, c] if b.is_ascii_digit() && c.is_ascii_digit() => digits
+                .iter()
+                .fold(0, |number, digit| number * 10 + u16::from(digit - b'0')),
+            _ => 0,
+        }
+    }
+
+    /// Whether another head follows this answer's.
+    #[must_use]
+    pub fn is_interim(&self) -> bool {
+        (100..200).contains(&self.status())
+    }
+
+    /// The answer's head, and what its spans point into; `None` if it was cut off.
+    #[must_use]
+    pub fn answer(&self) -> Option<(ResponseHead, Box<[u8]>)> {
+        let head = ResponseHead {
+            status: self.status(),
+            fields: self.fields.clone(),
+            len: self.text.len(),
+            ..ResponseHead::default()
+        };
+        (!self.is_cut_off).then(|| (head, self.text.as_slice().into()))
     }
 
     fn get(&self, span: Option<Span>) -> &[u8] {

@@ -138,7 +138,7 @@ impl Head {
             kind::SETTINGS => self.length.is_multiple_of(6),
             kind::PING => self.length == 8,
             kind::GOAWAY => self.length >= 8,
-            // A client may not push.
+            // A client may not push, and a server is told not to.
             kind::PUSH_PROMISE => return Err(Reason::ProtocolError),
             _ => true,
         };

@@ -1,4 +1,4 @@
-//! What of a client's frames is too much.
+//! What of a peer's frames is too much.
 //!
 //! What is kept is bounded where it is kept: streams, their windows, the bytes
 //! of a block of fields. What costs work and is kept nowhere would be answered
@@ -40,8 +40,11 @@ pub struct Meter {
     tokens: u32,
     /// Up to when `tokens` has been refilled.
     refilled: Duration,
-    /// How often windows may be widened before that costs tokens.
+    /// How often windows may be widened, or a path be measured, before that
+    /// costs tokens.
     updates: u64,
+    /// Of a stream.
+    reset_cost: u32,
 }
 
 impl Meter {
@@ -52,6 +55,17 @@ impl Meter {
             tokens: BURST,
             refilled: Duration::ZERO,
             updates: 0,
+            reset_cost: RESET_COST,
+        }
+    }
+
+    /// The same for what a server sends. It can only reset what was asked of it,
+    /// and one that is overloaded does so with all of that.
+    #[must_use]
+    pub fn of_server() -> Self {
+        Self {
+            reset_cost: 0,
+            ..Self::new()
         }
     }
 
@@ -65,10 +79,11 @@ impl Meter {
             // Fields fit into the first frame, nearly always.
             kind::CONTINUATION => 1,
             kind::DATA => u32::from(head.length == 0 && !head.has(flag::END_STREAM)),
-            kind::RST_STREAM => RESET_COST,
+            kind::RST_STREAM => self.reset_cost,
             kind::SETTINGS => u32::try_from(1 + head.length / SETTINGS_UNIT).unwrap_or(u32::MAX),
             kind::PING if head.has(flag::ACK) => 0,
-            kind::WINDOW_UPDATE if self.updates > 0 => {
+            // gRPC measures the path with a PING for what it receives.
+            kind::WINDOW_UPDATE | kind::PING if self.updates > 0 => {
                 self.updates -= 1;
                 0
             }

@@ -1,8 +1,8 @@
-//! HTTP/2 (RFC 9113) towards clients, sans-I/O.
+//! HTTP/2 (RFC 9113), sans-I/O.
 //!
-//! [`connection`] is a server's side of a connection: bytes in, events out. What
-//! it stands on: [`frame`], [`settings`], [`flow`], [`hpack`] and [`meter`], which
-//! bounds what of a client's frames is too much. [`fields`] is what a request's
+//! [`connection`] is either side of a connection: bytes in, events out. What it
+//! stands on: [`frame`], [`settings`], [`flow`], [`hpack`] and [`meter`], which
+//! bounds what of a peer's frames is too much. [`fields`] is what a message's
 //! fields mean.
 
 pub mod connection;

@@ -1,4 +1,4 @@
-//! SETTINGS (RFC 9113 §6.5): what a client may say about itself, and what it is
+//! SETTINGS (RFC 9113 §6.5): what a peer may say about itself, and what it is
 //! told about us.
 
 use super::super::h1::encode::Sink;
@@ -19,13 +19,15 @@ pub const DEFAULT_WINDOW: u32 = (1 << 16) - 1;
 /// Bytes of one parameter.
 const PARAMETER: usize = 6;
 
-/// What the client has said, as far as it matters to a server.
+/// What the peer has said, as far as it matters to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     /// For each of its streams at its beginning.
     pub initial_window: u32,
     /// The longest payload that it takes.
     pub max_frame: usize,
+    /// Of ours, at a time; that is for servers to say.
+    pub max_streams: u32,
     /// Of its HPACK decoder, if it has spoken of it in this frame.
     pub table_size: Option<u32>,
 }
@@ -35,6 +37,7 @@ impl Default for Peer {
         Self {
             initial_window: DEFAULT_WINDOW,
             max_frame: MAX_PAYLOAD,
+            max_streams: u32::MAX,
             table_size: None,
         }
     }
@@ -67,6 +70,7 @@ impl Peer {
                     return Err(Reason::FlowControlError);
                 }
                 INITIAL_WINDOW_SIZE => new.initial_window = value,
+                MAX_CONCURRENT_STREAMS => new.max_streams = value,
                 MAX_FRAME_SIZE => {
                     let size = value as usize;
                     if !(MAX_PAYLOAD..1 << 24).contains(&size) {
@@ -82,7 +86,7 @@ impl Peer {
     }
 }
 
-/// What a client is told about us.
+/// What a peer is told about us.
 #[derive(Debug, Clone, Copy)]
 pub struct Ours {
     /// SETTINGS_MAX_CONCURRENT_STREAMS.
@@ -94,21 +98,31 @@ pub struct Ours {
 }
 
 impl Ours {
+    /// As a server.
     pub(super) fn put(self, out: &mut impl Sink) {
-        let parameters = [
-            (MAX_CONCURRENT_STREAMS, self.max_streams),
+        let streams = (MAX_CONCURRENT_STREAMS, self.max_streams);
+        self.put_with(streams, &[(ENABLE_CONNECT_PROTOCOL, 1)], out);
+    }
+
+    /// As a client.
+    pub(super) fn put_as_client(self, out: &mut impl Sink) {
+        self.put_with((ENABLE_PUSH, 0), &[], out);
+    }
+
+    fn put_with(self, first: (u16, u32), last: &[(u16, u32)], out: &mut impl Sink) {
+        let common = [
+            first,
             (INITIAL_WINDOW_SIZE, self.window),
             (MAX_HEADER_LIST_SIZE, self.max_list),
-            (ENABLE_CONNECT_PROTOCOL, 1),
         ];
         let head = Head {
-            length: parameters.len() * PARAMETER,
+            length: (common.len() + last.len()) * PARAMETER,
             kind: kind::SETTINGS,
             flags: 0,
             stream: 0,
         };
         out.put(&head.bytes());
-        for (name, value) in parameters {
+        for (name, value) in common.iter().chain(last) {
             out.put_all([&name.to_be_bytes(), &value.to_be_bytes()]);
         }
     }

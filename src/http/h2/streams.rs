@@ -1,4 +1,5 @@
-//! The streams of a connection (RFC 9113 §5.1), as its server sees them.
+//! The streams of a connection (RFC 9113 §5.1), as its server sees them; the
+//! client's are the mirror image.
 //!
 //! ```text
 //! HEADERS ──→ open ── END_STREAM from the client ──→ half-closed (remote)
@@ -32,6 +33,8 @@ pub(super) struct Stream<S> {
     pub(super) takes: bool,
     /// We may send more of our answer.
     pub(super) gives: bool,
+    /// The final head from the peer has come: what follows is a body.
+    pub(super) has_head: bool,
     /// What of the announced length has not come.
     pub(super) owed: Option<u64>,
     /// The caller's own.

@@ -14,7 +14,7 @@ use crate::proxy::exchange::{BodyError, BodySize, BodySource, Piece};
 use crate::proxy::h1::MinRate;
 use crate::proxy::transport::TransportError;
 
-use super::stream::Slot;
+use super::slot::Slot;
 
 /// A request's body as it comes.
 pub(super) struct H2Body<'s> {

@@ -5,10 +5,8 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
 use crate::http::error::HeadError;
@@ -18,17 +16,18 @@ use crate::http::h2::connection::{Broken, Limits};
 use crate::http::h2::fields::{self, Draft};
 use crate::http::h2::flow::MAX_WINDOW;
 use crate::http::h2::frame::Reason;
-use crate::net::buffers::{Buffer, Class};
+use crate::net::buffers::Buffer;
 use crate::net::deadlines::{Deadline, Wait};
 use crate::net::spawn::spawn;
 use crate::proxy::connection::{HttpConnection, head_limits};
-use crate::proxy::transport::{Linger, Rx, Transport, TransportError, Tx};
-use crate::proxy::tunnel::wanted_after;
+use crate::proxy::transport::{Linger, Transport, TransportError};
 use crate::telemetry::error_log::Level;
 use crate::telemetry::metrics::Phase;
 
+use super::drive::{Ended, Side, drive};
 use super::mux::{Mux, Opened};
-use super::stream::{self, Arrival, KeptHead, Slot};
+use super::slot::Slot;
+use super::stream::{self, Arrival, KeptHead};
 
 /// The smallest window for a body: below it a frame of the usual size would
 /// wait for itself.
@@ -76,7 +75,7 @@ pub(in crate::proxy) async fn serve(
     front.borrow_mut().look_about();
     let (rx, tx) = transport.split();
     let ended = drive(&front, &mux, rx, tx, send_timeout).await;
-    mux.end();
+    mux.end(None);
     drop(front);
     match ended {
         // The client's own end, whatever is still on its way.
@@ -117,114 +116,6 @@ fn to_u32(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// How a connection ended.
-enum Ended {
-    /// The client has closed it.
-    Closed,
-    /// We told the client to go.
-    Left,
-    /// The client broke the protocol, and has been told so.
-    Broken(Broken),
-    /// The client can no longer be read from or written to.
-    Failed(TransportError),
-}
-
-/// Moves the connection's bytes until it is over, and then sends what is left.
-///
-/// Receiving, sending and whatever the clock has to say are polled by one task,
-/// so that an operation in flight is never dropped to wait for something else:
-/// no received byte is lost. Cancelling it breaks the connection off.
-async fn drive(
-    front: &RefCell<Front<'_>>,
-    mux: &Mux,
-    rx: Rx<'_>,
-    tx: Tx<'_>,
-    send_timeout: Duration,
-) -> Ended {
-    let mut receiver = pin!(receive(rx, front, mux));
-    let mut sender = pin!(send(tx, mux, send_timeout));
-    let mut ended = None;
-    poll_fn(|context| {
-        mux.listen(context);
-        loop {
-            if ended.is_none() {
-                ended = front.borrow_mut().look_at_clock(context);
-            }
-            if ended.is_none()
-                && let Poll::Ready(end) = receiver.as_mut().poll(context)
-            {
-                ended = Some(end);
-            }
-            if ended.is_none() && mux.is_done() {
-                ended = Some(Ended::Left);
-            }
-            let was_choked = mux.is_choked();
-            if let Poll::Ready(error) = sender.as_mut().poll(context) {
-                // Unless something else came first.
-                return Poll::Ready(ended.take().unwrap_or(Ended::Failed(error)));
-            }
-            if ended.is_some() && mux.is_flushed() {
-                return ended.take().map_or(Poll::Pending, Poll::Ready);
-            }
-            // Sending may have made room for what waits to be received.
-            if !was_choked || mux.is_choked() {
-                break;
-            }
-        }
-        if ended.is_none() {
-            front.borrow_mut().arm(context);
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-async fn receive(mut rx: Rx<'_>, front: &RefCell<Front<'_>>, mux: &Mux) -> Ended {
-    let mut want = Class::Small;
-    loop {
-        // There may be some already: what came with the handshake.
-        if !rx.input.plain().is_empty() {
-            let taken = front.borrow_mut().take_in(rx.input.plain());
-            match taken {
-                Ok(used) => rx.input.consume(used),
-                Err(broken) => {
-                    mux.go_away(broken.reason);
-                    return Ended::Broken(broken);
-                }
-            }
-        }
-        poll_fn(|_| match mux.is_choked() {
-            true => Poll::Pending,
-            false => Poll::Ready(()),
-        })
-        .await;
-        // Where no body is on its way, what waits, maybe for long, waits without a
-        // buffer.
-        let filled = match mux.expects_data() {
-            true => rx.fill(want, Duration::MAX).await,
-            false => rx.fill_later(Class::Small, Duration::MAX).await,
-        };
-        match filled {
-            Ok(0) => return Ended::Closed,
-            Ok(read) => want = wanted_after(read),
-            Err(error) => return Ended::Failed(error),
-        }
-    }
-}
-
-/// Until it fails.
-async fn send(mut tx: Tx<'_>, mux: &Mux, timeout: Duration) -> TransportError {
-    loop {
-        let written = poll_fn(|_| match mux.take_outgoing() {
-            Some(written) => Poll::Ready(written),
-            None => Poll::Pending,
-        });
-        if let Err(error) = written.await.send(&mut tx, timeout).await {
-            return error;
-        }
-    }
-}
-
 struct Front<'s> {
     session: &'s mut HttpConnection,
     mux: Rc<Mux>,
@@ -253,8 +144,7 @@ enum WaitsFor {
     Leave,
 }
 
-impl Front<'_> {
-    /// Takes in what the client has sent: how much of it.
+impl Side for Front<'_> {
     fn take_in(&mut self, input: &[u8]) -> Result<usize, Broken> {
         let mux = Rc::clone(&self.mux);
         let now = mux.elapsed();
@@ -270,6 +160,65 @@ impl Front<'_> {
         })
     }
 
+    fn look_at_clock(&mut self, context: &Context<'_>) -> Option<Ended> {
+        match self.deadline.poll(context) {
+            Wait::On => {}
+            Wait::Nudged => self.look_about(),
+            Wait::Over => return self.time_is_up(),
+        }
+        None
+    }
+
+    fn arm(&mut self, context: &Context<'_>) {
+        let requests = self.session.connection.requests;
+        let waits = if self.mux.is_in_fields() {
+            WaitsFor::Fields
+        } else if self.mux.active() > 0 {
+            WaitsFor::Streams
+        } else if self.leaving {
+            WaitsFor::Leave
+        } else if requests == 0 {
+            WaitsFor::FirstRequest
+        } else {
+            WaitsFor::Request(requests)
+        };
+        if self.waits == Some(waits) {
+            return;
+        }
+        self.waits = Some(waits);
+        let phase = match waits {
+            WaitsFor::Fields => Phase::Reading,
+            WaitsFor::Streams => Phase::Writing,
+            _ => Phase::Waiting,
+        };
+        self.session.registration.enter(phase);
+        let server = self.session.server();
+        let keepalive = || server.map_or(Duration::ZERO, |it| it.root.keepalive_timeout);
+        let at_least = || server.map_or(Duration::ZERO, |it| it.root.parting.keepalive_min_timeout);
+        match waits {
+            WaitsFor::Fields => self.deadline.arm(self.header_timeout),
+            WaitsFor::FirstRequest => self.deadline.arm_idle(self.header_timeout, Duration::ZERO),
+            WaitsFor::Request(_) => self.deadline.arm_idle(keepalive(), at_least()),
+            // Idle for the clock, so that it ends when the worker drains.
+            WaitsFor::Streams if !self.leaving => {
+                self.deadline.arm_idle(Duration::MAX, Duration::ZERO)
+            }
+            WaitsFor::Streams => self.deadline.arm(Duration::MAX),
+            WaitsFor::Leave => self.deadline.arm(GRACE),
+        }
+        if self.mux.active() == 0 {
+            self.mux.trim();
+        }
+        // Armed anew, it must be listened to anew.
+        if self.deadline.poll(context) == Wait::Nudged {
+            self.look_about();
+            // What there may be to say leaves by another turn.
+            context.waker().wake_by_ref();
+        }
+    }
+}
+
+impl Front<'_> {
     /// Takes in a stream that the client has opened.
     fn begin(&mut self, stream: u32, ends: bool, draft: &Draft) -> Result<(), Broken> {
         self.look_about();
@@ -380,16 +329,6 @@ impl Front<'_> {
         }
     }
 
-    /// Whether the time is up.
-    fn look_at_clock(&mut self, context: &Context<'_>) -> Option<Ended> {
-        match self.deadline.poll(context) {
-            Wait::On => {}
-            Wait::Nudged => self.look_about(),
-            Wait::Over => return self.time_is_up(),
-        }
-        None
-    }
-
     fn time_is_up(&mut self) -> Option<Ended> {
         if self.session.worker.is_draining() && !self.leaving {
             self.leave();
@@ -405,54 +344,6 @@ impl Front<'_> {
         self.leaving = true;
         self.mux.go_away(Reason::NoError);
         Some(Ended::Left)
-    }
-
-    fn arm(&mut self, context: &Context<'_>) {
-        let requests = self.session.connection.requests;
-        let waits = if self.mux.is_in_fields() {
-            WaitsFor::Fields
-        } else if self.mux.active() > 0 {
-            WaitsFor::Streams
-        } else if self.leaving {
-            WaitsFor::Leave
-        } else if requests == 0 {
-            WaitsFor::FirstRequest
-        } else {
-            WaitsFor::Request(requests)
-        };
-        if self.waits == Some(waits) {
-            return;
-        }
-        self.waits = Some(waits);
-        let phase = match waits {
-            WaitsFor::Fields => Phase::Reading,
-            WaitsFor::Streams => Phase::Writing,
-            _ => Phase::Waiting,
-        };
-        self.session.registration.enter(phase);
-        let server = self.session.server();
-        let keepalive = || server.map_or(Duration::ZERO, |it| it.root.keepalive_timeout);
-        let at_least = || server.map_or(Duration::ZERO, |it| it.root.parting.keepalive_min_timeout);
-        match waits {
-            WaitsFor::Fields => self.deadline.arm(self.header_timeout),
-            WaitsFor::FirstRequest => self.deadline.arm_idle(self.header_timeout, Duration::ZERO),
-            WaitsFor::Request(_) => self.deadline.arm_idle(keepalive(), at_least()),
-            // Idle for the clock, so that it ends when the worker drains.
-            WaitsFor::Streams if !self.leaving => {
-                self.deadline.arm_idle(Duration::MAX, Duration::ZERO)
-            }
-            WaitsFor::Streams => self.deadline.arm(Duration::MAX),
-            WaitsFor::Leave => self.deadline.arm(GRACE),
-        }
-        if self.mux.active() == 0 {
-            self.mux.trim();
-        }
-        // Armed anew, it must be listened to anew.
-        if self.deadline.poll(context) == Wait::Nudged {
-            self.look_about();
-            // What there may be to say leaves by another turn.
-            context.waker().wake_by_ref();
-        }
     }
 }
 

@@ -1,11 +1,12 @@
-//! What a stream's task waits for: the parts of its request's body, window and
-//! turn for its answer, and the end that its client may bring about.
+//! What a stream's task waits for: heads and parts of a body that come, window
+//! and turn for what goes, and the end that the peer may bring about.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
-use crate::http::h2::connection::Gone;
+use crate::http::h2::connection::{Gone, Why};
+use crate::http::head::ResponseHead;
 use crate::http::trailers::Trailers;
 use crate::net::buffers::{Buffer, Class};
 use crate::proxy::exchange::Piece;
@@ -13,9 +14,11 @@ use crate::tls::record::{HEADROOM, TAILROOM};
 
 /// A stream's end of the connection.
 #[derive(Default)]
-pub(super) struct Lane {
+pub(in crate::proxy) struct Lane {
     /// The stream's task.
     waker: RefCell<Option<Waker>>,
+    /// Heads received and not taken, of answers; `None` is one that is too large.
+    heads: RefCell<VecDeque<Option<AnswerHead>>>,
     /// Received and not taken.
     pieces: RefCell<VecDeque<Piece>>,
     /// Bytes received and not granted anew.
@@ -26,9 +29,14 @@ pub(super) struct Lane {
     pub(super) has_ended: Cell<bool>,
     /// The stream is over before its end.
     pub(super) is_gone: Cell<bool>,
+    /// By whose will or fault, where that is not the connection's end.
+    why: Cell<Option<Why>>,
     /// In line.
     pub(super) is_queued: Cell<bool>,
 }
+
+/// An answer's head, and the bytes that its spans point into.
+pub(in crate::proxy) type AnswerHead = (ResponseHead, Box<[u8]>);
 
 impl Lane {
     /// Wakes the stream's task.
@@ -48,8 +56,41 @@ impl Lane {
         }
     }
 
+    /// The head of an answer has come; of the last, if `ends`.
+    pub(super) fn answer(&self, head: Option<AnswerHead>, ends: bool) {
+        self.heads.borrow_mut().push_back(head);
+        self.has_ended.set(ends);
+        self.wake();
+    }
+
+    /// The next head; `None` for one that is too large.
+    pub(in crate::proxy) fn poll_head(
+        &self,
+        context: &Context<'_>,
+    ) -> Poll<Result<Option<AnswerHead>, Gone>> {
+        if let Some(head) = self.heads.borrow_mut().pop_front() {
+            return Poll::Ready(Ok(head));
+        }
+        self.poll_gone(context).map(|()| Err(Gone))
+    }
+
+    /// The stream is over before its end.
+    pub(super) fn end(&self, why: Option<Why>) {
+        self.why.set(why);
+        self.is_gone.set(true);
+        self.wake();
+    }
+
+    /// Why it was; `None` if its connection is over.
+    pub(in crate::proxy) fn why(&self) -> Option<Why> {
+        self.why.get()
+    }
+
     /// The next part of the body, or `None` at its end.
-    pub(super) fn poll_piece(&self, context: &Context<'_>) -> Poll<Result<Option<Piece>, Gone>> {
+    pub(in crate::proxy) fn poll_piece(
+        &self,
+        context: &Context<'_>,
+    ) -> Poll<Result<Option<Piece>, Gone>> {
         if let Some(piece) = self.pieces.borrow_mut().pop_front() {
             return Poll::Ready(Ok(Some(piece)));
         }
@@ -89,7 +130,7 @@ impl Lane {
     }
 
     /// Whether all of the body has come, and been taken.
-    pub(super) fn is_finished(&self) -> bool {
+    pub(in crate::proxy) fn is_finished(&self) -> bool {
         self.has_ended.get() && !self.has_piece()
     }
 
@@ -101,7 +142,7 @@ impl Lane {
     }
 
     /// What came behind the body.
-    pub(super) fn trailers(&self) -> Trailers {
+    pub(in crate::proxy) fn trailers(&self) -> Trailers {
         self.trailers
             .borrow()
             .as_deref()

@@ -1,5 +1,5 @@
-//! What the task of a connection and those of its streams share: the protocol
-//! core, what is to be sent, and who waits for what.
+//! What the task of a connection and those of its streams share, at either end:
+//! the protocol core, what is to be sent, and who waits for what.
 //!
 //! ```text
 //! socket → connection's task → core ─ events → Lane ─ wakes → stream's task
@@ -19,7 +19,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::http::h1::encode::Sink as _;
-use crate::http::h2::connection::{Broken, Connection, Event, Gone, Limits, Room};
+use crate::http::h2::connection::{Broken, Connection, Event, Gone, Limits, Room, Why};
 use crate::http::h2::fields::Draft;
 use crate::http::h2::frame::Reason;
 use crate::http::h2::hpack::Encoder;
@@ -32,7 +32,8 @@ use super::outgoing::{Outbox, Written};
 /// put together while it leaves.
 const WAITING: usize = 64 << 10;
 /// When so much waits, nothing more is read from a client that takes nothing:
-/// what it asks for besides bodies has no window.
+/// what it asks for besides bodies has no window. Of a server nobody asks for
+/// more than there are requests for it, and it may wait for us in its turn.
 const CHOKED: usize = 256 << 10;
 
 thread_local! {
@@ -41,7 +42,7 @@ thread_local! {
 }
 
 /// A connection's shared half.
-pub(super) struct Mux {
+pub(in crate::proxy) struct Mux {
     state: RefCell<State>,
     /// The connection's task.
     waker: RefCell<Option<Waker>>,
@@ -49,10 +50,12 @@ pub(super) struct Mux {
     /// Streams whose tasks are at work.
     active: Cell<u32>,
     gaps: Gaps,
+    /// [`CHOKED`], where that counts.
+    choked: usize,
 }
 
 /// What a client has begun.
-pub(super) enum Opened {
+pub(in crate::proxy) enum Opened {
     /// A stream, for the request in the draft; and whether that has no body.
     Stream { stream: u32, ends: bool },
     /// None: its request is malformed.
@@ -73,11 +76,23 @@ struct State {
 }
 
 impl Mux {
+    /// A server's, towards a client.
     pub(super) fn new(limits: Limits, gaps: Gaps) -> Self {
         let mut outbox = Outbox::new(gaps);
+        Self::over(Connection::new(limits, &mut outbox), outbox, gaps, CHOKED)
+    }
+
+    /// A client's, towards a backend.
+    pub(in crate::proxy) fn client(limits: Limits, gaps: Gaps) -> Self {
+        let mut outbox = Outbox::new(gaps);
+        let core = Connection::client(limits, &mut outbox);
+        Self::over(core, outbox, gaps, usize::MAX)
+    }
+
+    fn over(core: Connection<Rc<Lane>>, outbox: Outbox, gaps: Gaps, choked: usize) -> Self {
         Self {
             state: RefCell::new(State {
-                core: Connection::new(limits, &mut outbox),
+                core,
                 outbox,
                 is_sending: false,
                 line: VecDeque::new(),
@@ -88,6 +103,7 @@ impl Mux {
             opened: Instant::now(),
             active: Cell::new(0),
             gaps,
+            choked,
         }
     }
 
@@ -97,7 +113,7 @@ impl Mux {
     }
 
     /// Of the connection's task.
-    pub(super) fn listen(&self, context: &Context<'_>) {
+    pub(in crate::proxy) fn listen(&self, context: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
         match &*waker {
             Some(known) if known.will_wake(context.waker()) => {}
@@ -106,14 +122,14 @@ impl Mux {
     }
 
     /// Wakes the connection's task.
-    fn wake(&self) {
+    pub(in crate::proxy) fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
     }
 
     /// Since the connection's beginning.
-    pub(super) fn elapsed(&self) -> Duration {
+    pub(in crate::proxy) fn elapsed(&self) -> Duration {
         self.opened.elapsed()
     }
 
@@ -123,7 +139,7 @@ impl Mux {
     ///
     /// # Errors
     /// The connection must end.
-    pub(super) fn take_in(
+    pub(in crate::proxy) fn take_in(
         &self,
         input: &[u8],
         used: &mut usize,
@@ -151,9 +167,16 @@ impl Mux {
                         lane.end_with(fields);
                     }
                 }
-                Some(Event::Gone(lane)) => {
-                    lane.is_gone.set(true);
-                    lane.wake();
+                Some(Event::Answer { stream, ends }) => {
+                    if let Some(lane) = state.core.attached(stream) {
+                        lane.answer(draft.answer(), ends);
+                    }
+                }
+                Some(Event::Gone { own, why }) => own.end(Some(why)),
+                Some(Event::GoAway { last, code }) => {
+                    while let Some(lane) = state.core.take_unprocessed(last) {
+                        lane.end(Some(Why::Unprocessed(code)));
+                    }
                 }
                 Some(Event::Room(stream)) => {
                     if let Some(lane) = state.core.attached(stream) {
@@ -190,6 +213,45 @@ impl Mux {
         state.core.attach(stream, Rc::clone(&lane));
         self.active.set(self.active.get() + 1);
         Ok(Some(lane))
+    }
+
+    /// Begins a stream with a request, whose block of fields `write` makes.
+    ///
+    /// # Errors
+    /// [`Gone`], also if the server wants no more streams, or none now.
+    pub(in crate::proxy) fn begin(
+        &self,
+        ends: bool,
+        write: impl FnOnce(&mut Encoder, &mut Vec<u8>),
+    ) -> Result<(u32, Rc<Lane>), Gone> {
+        let state = &mut *self.state.borrow_mut();
+        if state.is_over {
+            return Err(Gone);
+        }
+        let lane = Rc::new(Lane::default());
+        let stream = BLOCK.with_borrow_mut(|block| {
+            let (own, out) = (Rc::clone(&lane), &mut state.outbox);
+            state.core.begin(own, ends, block, out, write)
+        })?;
+        self.active.set(self.active.get() + 1);
+        self.wake();
+        Ok((stream, lane))
+    }
+
+    /// Whether streams may begin at all, room apart.
+    pub(in crate::proxy) fn takes_streams(&self) -> bool {
+        let state = self.state.borrow();
+        !state.is_over && state.core.takes_streams()
+    }
+
+    /// The connection is over.
+    pub(in crate::proxy) fn is_over(&self) -> bool {
+        self.state.borrow().is_over
+    }
+
+    /// How many the server takes at a time; `None` until it has said so.
+    pub(in crate::proxy) fn most_streams(&self) -> Option<u32> {
+        self.state.borrow().core.most_streams()
     }
 
     /// A stream that is not to be served.
@@ -362,19 +424,18 @@ impl Mux {
     }
 
     /// The client hears why, and the last stream that counts.
-    pub(super) fn go_away(&self, reason: Reason) {
+    pub(in crate::proxy) fn go_away(&self, reason: Reason) {
         let state = &mut *self.state.borrow_mut();
         state.core.go_away(reason, &mut state.outbox);
     }
 
     /// Nobody is there any more: neither for what streams have to send nor for
     /// what they wait for.
-    pub(super) fn end(&self) {
+    pub(in crate::proxy) fn end(&self, why: Option<Why>) {
         let state = &mut *self.state.borrow_mut();
         state.is_over = true;
         for lane in state.core.all_attached() {
-            lane.is_gone.set(true);
-            lane.wake();
+            lane.end(why);
         }
     }
 
@@ -395,11 +456,11 @@ impl Mux {
 
     /// So much waits that nothing more may be read.
     pub(super) fn is_choked(&self) -> bool {
-        self.state.borrow().outbox.len() > CHOKED
+        self.state.borrow().outbox.len() > self.choked
     }
 
     /// Streams whose tasks are at work.
-    pub(super) fn active(&self) -> u32 {
+    pub(in crate::proxy) fn active(&self) -> u32 {
         self.active.get()
     }
 
@@ -418,7 +479,7 @@ impl Mux {
     }
 
     /// Gives memory back that only streams need: there are none.
-    pub(super) fn trim(&self) {
+    pub(in crate::proxy) fn trim(&self) {
         let state = &mut *self.state.borrow_mut();
         state.line = VecDeque::new();
         state.core.trim();

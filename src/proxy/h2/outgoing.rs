@@ -35,10 +35,6 @@ impl Outgoing {
         }
     }
 
-    pub(super) fn has_any(&self) -> bool {
-        self.bulk.is_some() || !self.record.is_empty()
-    }
-
     pub(super) fn take(&mut self) -> Option<Written> {
         if let Some((segments, filled)) = self.bulk.take() {
             return Some(Written::Bulk(segments, filled));
@@ -47,11 +43,10 @@ impl Outgoing {
         Some(Written::Record(buffer, range))
     }
 
-    /// Copies as much of `bytes` as there is room for, knowing that `coming`
-    /// bytes come with this and the next calls. How much that was.
-    pub(super) fn put(&mut self, bytes: &[u8], coming: usize) -> usize {
+    /// Copies as much of `bytes` as there is room for. How much that was.
+    pub(super) fn put(&mut self, bytes: &[u8]) -> usize {
         if self.bulk.is_none() {
-            if self.record.len() + coming <= MAX_PLAINTEXT {
+            if self.record.len() + bytes.len() <= MAX_PLAINTEXT {
                 self.record.put(bytes);
                 return bytes.len();
             }
@@ -165,7 +160,7 @@ impl Sink for Outbox {
         self.bytes += bytes.len();
         let mut rest = bytes;
         loop {
-            let taken = self.open.put(rest, rest.len());
+            let taken = self.open.put(rest);
             self.open_bytes += taken;
             rest = rest.get(taken..).unwrap_or_default();
             if rest.is_empty() {

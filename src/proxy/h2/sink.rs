@@ -23,7 +23,7 @@ use crate::proxy::output::Output;
 use crate::proxy::pace::Pace;
 use crate::proxy::transport::TransportError;
 
-use super::stream::Slot;
+use super::slot::Slot;
 
 /// A part of a body from this length on is not gathered with what comes before
 /// it and behind it, which would cost one more copy.
@@ -77,7 +77,7 @@ enum State {
 /// Fields that are gathered until they are handed over: compressing them has an
 /// effect on all that come later, so it cannot be done sooner.
 #[derive(Debug, Default)]
-struct Fields {
+pub(in crate::proxy) struct Fields {
     /// Names, in lower case, and values.
     text: Vec<u8>,
     /// The length of each.
@@ -86,7 +86,7 @@ struct Fields {
 
 impl Fields {
     /// Of a response with the usual fields.
-    fn of_head() -> Self {
+    pub(in crate::proxy) fn of_head() -> Self {
         Self {
             text: Vec::with_capacity(512),
             lengths: Vec::with_capacity(16),
@@ -94,7 +94,7 @@ impl Fields {
     }
 
     /// Names come from the configuration and from backends, in any case.
-    fn add(&mut self, name: &[u8], value: &[u8]) {
+    pub(in crate::proxy) fn add(&mut self, name: &[u8], value: &[u8]) {
         let is_of_connection = matches!(
             FieldId::of(name),
             FieldId::Connection
@@ -121,11 +121,16 @@ impl Fields {
         }
     }
 
-    fn is_empty(&self) -> bool {
+    /// Bytes of all names and values.
+    pub(in crate::proxy) fn len(&self) -> usize {
+        self.text.len()
+    }
+
+    pub(in crate::proxy) fn is_empty(&self) -> bool {
         self.lengths.is_empty()
     }
 
-    fn write(&self, encoder: &mut Encoder, block: &mut Vec<u8>) {
+    pub(in crate::proxy) fn write(&self, encoder: &mut Encoder, block: &mut Vec<u8>) {
         let mut rest = &*self.text;
         for &(name, value) in &self.lengths {
             let Some((name, behind)) = rest.split_at_checked(name as usize) else {

@@ -1,18 +1,15 @@
 //! One stream: a request and its answer, as a task of its own.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::config::Listener;
 use crate::http::error::{FramingError, HeadError, Refusal};
 use crate::http::h1::framing::{BodyFraming, Kind};
-use crate::http::h2::connection::{Gone, Room};
-use crate::http::h2::hpack::Encoder;
 use crate::http::head::{FieldId, Method, RequestHead};
-use crate::net::buffers::{Buffer, Gaps, Segments};
+use crate::net::buffers::Buffer;
 use crate::proxy::exchange::ResponseSink;
 use crate::proxy::log;
 use crate::proxy::measure;
@@ -24,9 +21,8 @@ use crate::proxy::worker::{Registration, View, Worker};
 use crate::telemetry::error_log::Level;
 
 use super::body::H2Body;
-use super::lane::Lane;
-use super::mux::Mux;
 use super::sink::{Facts, H2Sink};
+use super::slot::Slot;
 
 /// A request that has come, and all that it needs: its connection may be gone
 /// before it is.
@@ -171,74 +167,6 @@ pub(super) fn websocket_key() -> String {
     key.push(fastrand::choice(['A', 'Q', 'g', 'w']).unwrap_or('A'));
     key.push_str("==");
     key
-}
-
-/// A stream being served, on its connection.
-pub(super) struct Slot {
-    mux: Rc<Mux>,
-    stream: u32,
-    pub(super) lane: Rc<Lane>,
-    gaps: Gaps,
-    /// It has been answered in full.
-    is_whole: Cell<bool>,
-}
-
-impl Slot {
-    pub(super) fn new(mux: Rc<Mux>, stream: u32, lane: Rc<Lane>) -> Self {
-        Self {
-            gaps: mux.gaps(),
-            mux,
-            stream,
-            lane,
-            is_whole: Cell::new(false),
-        }
-    }
-
-    /// Round the payloads of what is sent in bulk.
-    pub(super) fn gaps(&self) -> Gaps {
-        self.gaps
-    }
-
-    /// So many bytes of the body have been taken.
-    pub(super) fn release(&self, count: usize) {
-        self.mux.release(self.stream, &self.lane, count);
-    }
-
-    /// See [`Mux::send_fields`].
-    pub(super) fn send_fields(
-        &self,
-        ends: bool,
-        write: impl FnOnce(&mut Encoder, &mut Vec<u8>),
-    ) -> Result<(), Gone> {
-        self.mux.send_fields(self.stream, ends, write)
-    }
-
-    /// See [`Mux::poll_turn`].
-    pub(super) fn poll_turn(&self, context: &Context<'_>) -> Poll<Result<Room, Gone>> {
-        self.mux.poll_turn(self.stream, &self.lane, context)
-    }
-
-    /// See [`Mux::send_data`].
-    pub(super) fn send_data(&self, data: &[u8], ends: bool) -> Result<(), Gone> {
-        self.mux.send_data(self.stream, data, ends)
-    }
-
-    /// See [`Mux::send_bulk`].
-    pub(super) fn send_bulk(
-        &self,
-        segments: Segments,
-        filled: usize,
-        ends: bool,
-    ) -> Result<(), Gone> {
-        self.mux.send_bulk(self.stream, segments, filled, ends)
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.mux
-            .finish(self.stream, &self.lane, self.is_whole.get());
-    }
 }
 
 /// Heads that are kept by a worker for their memory.

@@ -1,6 +1,6 @@
-//! A client's frames have the same effect however they are cut; and a request of
-//! HTTP/2 that is taken is one that the parser of HTTP/1.1 takes too, and
-//! understands in the same way.
+//! A peer's frames have the same effect however they are cut, be it a client or a
+//! server; and a request of HTTP/2 that is taken is one that the parser of HTTP/1.1
+//! takes too, and understands in the same way.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use ringwall::http::h1::parse::{HeadLimits, Status, parse_request};
 use ringwall::http::h2::connection::{Connection, Event, Limits};
 use ringwall::http::h2::fields::{Draft, lay};
-use ringwall::http::h2::frame::{HEADER, Head, MAX_PAYLOAD, kind};
+use ringwall::http::h2::frame::{HEADER, Head, MAX_PAYLOAD, Reason, kind};
 use ringwall::http::h2::meter::PREFACE;
 use ringwall::http::head::RequestHead;
 
@@ -24,26 +24,56 @@ const GRANTED: Limits = Limits {
     list: 4096,
 };
 
-/// The first byte says how the rest is cut, which follows preface and SETTINGS.
+/// The first byte says how the rest is cut, which follows preface and SETTINGS of
+/// a client, or SETTINGS of a server that has been asked for some things.
 pub fn h2_frames(bytes: &[u8]) {
     let Some((&cut, bytes)) = bytes.split_first() else {
         return;
     };
-    let begin = [PREFACE, &[0, 0, 0, kind::SETTINGS, 0, 0, 0, 0, 0][..]].concat();
-    let bytes = [&begin[..], bytes].concat();
-    let whole = run(&bytes, bytes.len());
-    let pieces = run(&bytes, usize::from(cut).max(1));
-    assert_eq!(pieces, whole);
+    let cut = usize::from(cut).max(1);
+    let settings = [0, 0, 0, kind::SETTINGS, 0, 0, 0, 0, 0];
+    let of_server = [&settings, bytes].concat();
+    let of_client = [PREFACE, &of_server[..]].concat();
+    let whole = serve(&of_client, of_client.len());
+    assert_eq!(serve(&of_client, cut), whole);
+    let whole = ask(&of_server, of_server.len());
+    assert_eq!(ask(&of_server, cut), whole);
 }
 
 /// What came of it: requests and ends in order, bodies, and what was sent but
 /// for windows, which are widened as the parts of a body come.
 type Outcome = (Vec<String>, BTreeMap<u32, Vec<u8>>, Vec<u8>);
 
-fn run(bytes: &[u8], cut: usize) -> Outcome {
+/// As a server.
+fn serve(bytes: &[u8], cut: usize) -> Outcome {
     let mut out = Vec::new();
-    let mut connection = Connection::<u32>::new(GRANTED, &mut out);
-    let mut draft = Draft::default();
+    let connection = Connection::<u32>::new(GRANTED, &mut out);
+    run(connection, Draft::default(), out, bytes, cut)
+}
+
+/// As a client that has asked for as much as it may.
+fn ask(bytes: &[u8], cut: usize) -> Outcome {
+    let mut out = Vec::new();
+    let mut connection = Connection::<u32>::client(GRANTED, &mut out);
+    let mut scratch = Vec::new();
+    for stream in (1..2 * GRANTED.streams).step_by(2) {
+        let ends = stream % 4 == 1;
+        let begun = connection.begin(stream, ends, &mut scratch, &mut out, |encoder, block| {
+            encoder.field(b":method", b"GET", block);
+        });
+        assert_eq!(begun, Ok(stream));
+    }
+    let out = out.split_off(PREFACE.len());
+    run(connection, Draft::of_answers(), out, bytes, cut)
+}
+
+fn run(
+    mut connection: Connection<u32>,
+    mut draft: Draft,
+    mut out: Vec<u8>,
+    bytes: &[u8],
+    cut: usize,
+) -> Outcome {
     let (mut events, mut bodies) = (Vec::new(), BTreeMap::<u32, Vec<u8>>::new());
     let mut input = Vec::new();
     'all: for piece in bytes.chunks(cut) {
@@ -73,6 +103,22 @@ fn run(bytes: &[u8], cut: usize) -> Outcome {
                     if ends {
                         events.push(format!("end {stream}"));
                     }
+                }
+                Ok(Some(Event::Answer { stream, ends })) => {
+                    let head = draft.answer();
+                    assert!(head.is_none_or(|(head, _)| (100..1000).contains(&head.status)));
+                    events.push(format!("answer {stream} {ends} {:?}", draft.answer()));
+                    if stream % 8 == 5 {
+                        connection.finish(stream, Reason::Cancel, &mut out);
+                    }
+                }
+                Ok(Some(Event::GoAway { last, code })) => {
+                    events.push(format!("left {last} {code}"));
+                    while let Some(stream) = connection.take_unprocessed(last) {
+                        assert!(stream > last);
+                        events.push(format!("unprocessed {stream}"));
+                    }
+                    assert!(!connection.takes_streams());
                 }
                 Ok(Some(Event::Trailers { stream, fields })) => {
                     let fields: Vec<_> = fields.iter().collect();

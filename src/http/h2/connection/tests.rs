@@ -35,7 +35,7 @@ enum Seen {
 }
 
 /// Literals that are not indexed.
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
     let fields = fields.iter();
     fields
@@ -59,7 +59,7 @@ fn get(stream: u32, more: u8) -> Vec<u8> {
     )
 }
 
-fn settings(parameters: &[(u16, u32)]) -> Vec<u8> {
+pub(super) fn settings(parameters: &[(u16, u32)]) -> Vec<u8> {
     let parameters = parameters.iter();
     let payload: Vec<u8> = parameters
         .flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()].concat())
@@ -107,7 +107,8 @@ impl Server {
                 }) => Seen::Data(stream, bytes[range].to_vec(), ends),
                 Some(Event::Malformed) => Seen::Malformed,
                 Some(Event::Trailers { stream, fields }) => Seen::Trailers(stream, fields),
-                Some(Event::Gone(own)) => Seen::Gone(own),
+                Some(Event::Gone { own, .. }) => Seen::Gone(own),
+                Some(Event::Answer { .. } | Event::GoAway { .. }) => panic!("a client's"),
                 Some(Event::Room(stream)) => Seen::Room(stream),
                 Some(Event::RoomOnConnection) => Seen::RoomOnConnection,
                 Some(Event::RoomForAll) => Seen::RoomForAll,

@@ -212,7 +212,7 @@ fn what_nobody_has_taken_is_granted_anew_when_the_stream_is_over() {
 fn nothing_is_left_to_do_for_streams_whose_connection_is_over() {
     let (mux, lanes) = mux(1, 4);
     let (stream, lane) = &lanes[0];
-    mux.end();
+    mux.end(None);
     let context = Context::from_waker(Waker::noop());
     assert!(matches!(lane.poll_piece(&context), Poll::Ready(Err(Gone))));
     assert!(lane.poll_gone(&context).is_ready());

@@ -10,13 +10,13 @@ use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-use bytes::Bytes;
-use h2::SendStream;
-
 use crate::config::{Conditions, Proxy, UpstreamPeer};
+use crate::http::h2::connection::{Gone, Room, Why};
+use crate::http::h2::frame::{MAX_PAYLOAD, Reason};
 use crate::net::deadlines::Deadline;
 use crate::proxy::body::UploadError;
 use crate::proxy::exchange::{BodySize, BodySource, ResponseSink};
+use crate::proxy::h2::slot::Slot;
 use crate::proxy::request::Request;
 use crate::proxy::streams::Lease;
 use crate::proxy::transport::TransportError;
@@ -31,8 +31,7 @@ use crate::proxy::log;
 /// that does no harm.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Kept {
-    pieces: Vec<Bytes>,
-    size: usize,
+    bytes: Vec<u8>,
     /// There was more than [`Kept::LIMIT`].
     is_cut: bool,
 }
@@ -47,16 +46,15 @@ impl Kept {
         !self.is_cut
     }
 
-    fn keep(&mut self, piece: &Bytes) {
-        self.size += piece.len();
-        if self.is_cut || self.size > Self::LIMIT {
+    fn keep(&mut self, piece: &[u8]) {
+        if self.is_cut || self.bytes.len() + piece.len() > Self::LIMIT {
             *self = Self {
                 is_cut: true,
                 ..Self::default()
             };
             return;
         }
-        self.pieces.push(piece.clone());
+        self.bytes.extend_from_slice(piece);
     }
 }
 
@@ -82,12 +80,12 @@ pub(in crate::proxy) async fn exchange<B: BodySource, S: ResponseSink>(
     let replaced = filters
         .body
         .as_ref()
-        .map(|body| Bytes::from(expand_to_vec(body, request)));
+        .map(|body| expand_to_vec(body, request));
     let size = match &replaced {
         Some(body) => BodySize::Known(body.len() as u64),
         None if !filters.pass_request_body => BodySize::None,
         // It is no longer all there, but it was.
-        None if kept.size > 0 => request::size_as_sent(request),
+        None if !kept.bytes.is_empty() => request::size_as_sent(request),
         None => body.size(),
     };
     let passes_body = replaced.is_none() && filters.pass_request_body;
@@ -100,15 +98,10 @@ pub(in crate::proxy) async fn exchange<B: BodySource, S: ResponseSink>(
     if replaced.is_none() && !ends_with_head {
         expect_body(body, sink).await?;
     }
-    let mut sender = lease.sender();
-    let (response, mut stream) = poll_fn(|context| sender.poll_ready(context))
-        .await
-        .and_then(|()| sender.send_request(head, ends_with_head))
-        .map_err(|error| Failed::of(&error, lease).before_head(request, peer))?;
-    drop(sender);
-
+    let slot = lease
+        .begin(ends_with_head, |encoder, block| head.write(encoder, block))
+        .map_err(|Gone| Failed::to_begin(lease).before_head(request, peer))?;
     let trailers = TrailerFilter::of(request, proxy);
-    let all_sent = Cell::new(ends_with_head);
     let has_head = Cell::new(false);
     let silence = Deadline::new();
     // As in Nginx the backend's time begins when it has all of the request.
@@ -119,16 +112,15 @@ pub(in crate::proxy) async fn exchange<B: BodySource, S: ResponseSink>(
     });
     let client = async {
         if !ends_with_head {
-            let mut upload = Upload {
-                stream: &mut stream,
+            let upload = Upload {
+                slot: &slot,
                 timeout: proxy.send_timeout,
                 deadline: Deadline::new(),
             };
             match replaced {
-                Some(body) => upload.send(body, true).await?,
+                Some(body) => upload.send(&body, true).await?,
                 None => upload.body(body, kept, &trailers).await?,
             }
-            all_sent.set(true);
             if !has_head.get() {
                 silence.arm(proxy.read_timeout);
             }
@@ -140,11 +132,10 @@ pub(in crate::proxy) async fn exchange<B: BodySource, S: ResponseSink>(
         Err(UploadError::Abandoned)
     };
     let waiting = response::Waiting {
-        response,
+        slot: &slot,
         lease,
         silence: &silence,
         has_head: &has_head,
-        all_sent: &all_sent,
     };
     let response = response::respond(request, proxy, peer, unwelcome, waiting, sink);
     let outcome = alongside(pin!(response), pin!(client)).await;
@@ -165,7 +156,7 @@ fn has_trailers(body: &impl BodySource) -> bool {
 
 /// The sending side of a stream.
 struct Upload<'s> {
-    stream: &'s mut SendStream<Bytes>,
+    slot: &'s Slot,
     /// Between two pieces that the backend takes.
     timeout: Duration,
     deadline: Deadline,
@@ -174,77 +165,64 @@ struct Upload<'s> {
 impl Upload<'_> {
     /// The client's body, from its beginning, and what comes behind it.
     async fn body<B: BodySource>(
-        &mut self,
+        &self,
         body: &mut B,
         kept: &mut Kept,
         trailers: &TrailerFilter<'_>,
     ) -> Result<(), UploadError> {
-        for piece in kept.pieces.clone() {
-            self.send(piece, false).await?;
-        }
+        self.send(&kept.bytes, false).await?;
         while let Some(piece) = body.next().await.map_err(UploadError::Client)? {
             let bytes = piece.buffer.get(piece.range).unwrap_or_default();
-            let bytes = Bytes::copy_from_slice(bytes);
-            body.give_back(piece.buffer);
-            kept.keep(&bytes);
+            kept.keep(bytes);
             let is_last = body.is_finished() && !body.has_piece() && !has_trailers(body);
-            self.send(bytes, is_last).await?;
+            let sent = self.send(bytes, is_last).await;
+            body.give_back(piece.buffer);
+            sent?;
             if is_last {
                 return Ok(());
             }
         }
         let fields = request::trailers(trailers.passing(&body.trailers()));
         if fields.is_empty() {
-            return self.send(Bytes::new(), true).await;
+            return self.send(&[], true).await;
         }
-        self.stream
-            .send_trailers(fields)
-            .map_err(|_| UploadError::Upstream(closed()))
+        let sent = self
+            .slot
+            .send_fields(true, |encoder, block| fields.write(encoder, block));
+        sent.map_err(closed)
     }
 
     /// Sends as the peer's windows allow.
-    async fn send(&mut self, mut data: Bytes, is_last: bool) -> Result<(), UploadError> {
-        while !data.is_empty() {
-            self.stream.reserve_capacity(data.len());
-            let room = self.room().await?.min(data.len());
-            let now = data.split_to(room);
-            self.put(now, is_last && data.is_empty())?;
-            if data.is_empty() {
-                return Ok(());
-            }
+    async fn send(&self, mut data: &[u8], is_last: bool) -> Result<(), UploadError> {
+        if data.is_empty() && is_last {
+            // Takes no window.
+            return self.slot.send_data(&[], true).map_err(closed);
         }
-        if is_last {
-            self.put(Bytes::new(), true)?;
+        while !data.is_empty() {
+            let room = self.turn().await?;
+            let most = room.stream.min(room.connection).min(MAX_PAYLOAD);
+            let (now, later) = data.split_at_checked(most).unwrap_or((data, &[]));
+            let ends = is_last && later.is_empty();
+            self.slot.send_data(now, ends).map_err(closed)?;
+            data = later;
         }
         Ok(())
     }
 
-    fn put(&mut self, data: Bytes, is_last: bool) -> Result<(), UploadError> {
-        self.stream
-            .send_data(data, is_last)
-            .map_err(|_| UploadError::Upstream(closed()))
-    }
-
-    async fn room(&mut self) -> Result<usize, UploadError> {
-        loop {
-            let room = self.stream.capacity();
-            if room > 0 {
-                return Ok(room);
-            }
-            self.deadline.arm(self.timeout);
-            let changed = poll_fn(|context| self.stream.poll_capacity(context));
-            match self.deadline.run(changed).await {
-                Err(_) => return Err(UploadError::Upstream(TransportError::TimedOut)),
-                Ok(Some(Ok(_))) => {}
-                // The response, or its absence, says why.
-                Ok(None | Some(Err(_))) => return Err(UploadError::Upstream(closed())),
-            }
+    /// Waits for the stream's turn: there is room for at least one byte.
+    async fn turn(&self) -> Result<Room, UploadError> {
+        self.deadline.arm(self.timeout);
+        let turn = poll_fn(|context| self.slot.poll_turn(context));
+        match self.deadline.run(turn).await {
+            Err(_) => Err(UploadError::Upstream(TransportError::TimedOut)),
+            Ok(room) => room.map_err(closed),
         }
     }
 }
 
-fn closed() -> TransportError {
-    TransportError::Io(io::ErrorKind::BrokenPipe.into())
+/// The response, or its absence, says why.
+fn closed(_: Gone) -> UploadError {
+    UploadError::Upstream(TransportError::Io(io::ErrorKind::BrokenPipe.into()))
 }
 
 /// Why a stream ended before its end.
@@ -262,28 +240,37 @@ pub(in crate::proxy) enum Failed {
 }
 
 impl Failed {
-    fn of(error: &h2::Error, lease: &Lease) -> Self {
-        let code = error.reason().map_or(0, u32::from);
-        match error.reason() {
-            Some(_) if error.is_remote() && error.is_go_away() => {
+    fn of(why: Option<Why>, lease: &Lease) -> Self {
+        match why {
+            Some(Why::Unprocessed(code)) => {
                 Self::Unprocessed(format!("upstream sent goaway with error {code}"))
             }
-            Some(h2::Reason::REFUSED_STREAM) if error.is_remote() => {
-                Self::Unprocessed(format!("upstream rejected request with error {code}"))
+            Some(Why::Reset(code)) => {
+                let message = format!("upstream rejected request with error {code}");
+                match code == Reason::RefusedStream as u32 {
+                    true => Self::Unprocessed(message),
+                    false => Self::Reset(message),
+                }
             }
-            Some(_) if error.is_remote() => {
-                Self::Reset(format!("upstream rejected request with error {code}"))
-            }
-            Some(reason) => Self::Invalid(format!(
-                "upstream sent invalid http2 frames ({})",
-                reason.description()
-            )),
+            Some(Why::Broken(reason)) => Self::invalid(reason.as_str()),
             None => Self::Over(
                 lease
                     .why_over()
                     .unwrap_or_else(|| "upstream prematurely closed connection".to_owned()),
             ),
         }
+    }
+
+    /// No stream has begun.
+    fn to_begin(lease: &Lease) -> Self {
+        match lease.is_over() {
+            true => Self::of(None, lease),
+            false => Self::Unprocessed("upstream takes no more requests".to_owned()),
+        }
+    }
+
+    fn invalid(what: &str) -> Self {
+        Self::Invalid(format!("upstream sent invalid http2 frames ({what})"))
     }
 
     pub(super) fn is_unprocessed(&self) -> bool {

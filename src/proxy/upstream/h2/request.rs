@@ -2,20 +2,22 @@
 
 use std::fmt;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue, TE};
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Method as HttpMethod, Uri, Version};
-
 use crate::config::{Proxy, ProxyFamily};
+use crate::http::h2::hpack::Encoder;
 use crate::http::head::{FieldId, Method};
 use crate::http::headers::{is_hop_by_hop, list_members};
+use crate::http::uri::host_name;
 use crate::proxy::exchange::BodySize;
+use crate::proxy::h2::sink::Fields as Gathered;
+use crate::proxy::output::Output;
 use crate::proxy::request::Request;
 use crate::proxy::upstream::request::{
     Fields, sent_method, write_fields, write_method, write_target,
 };
 
 const TRAILERS: &[u8] = b"trailers";
+/// Bytes of all fields at the most: what a head of HTTP/1.1 may be long.
+const MAX_FIELDS: usize = Output::CAPACITY;
 
 /// Why a request cannot be put into HTTP/2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,30 @@ impl fmt::Display for Unsendable {
     }
 }
 
+/// A request's head.
+pub(super) struct RequestHead {
+    method: Vec<u8>,
+    target: Vec<u8>,
+    authority: Vec<u8>,
+    is_secure: bool,
+    fields: Gathered,
+}
+
+impl RequestHead {
+    pub(super) fn write(&self, encoder: &mut Encoder, block: &mut Vec<u8>) {
+        let scheme: &[u8] = if self.is_secure { b"https" } else { b"http" };
+        for (name, value) in [
+            (&b":method"[..], &*self.method),
+            (b":scheme", scheme),
+            (b":authority", &self.authority),
+            (b":path", &self.target),
+        ] {
+            encoder.field(name, value, block);
+        }
+        self.fields.write(encoder, block);
+    }
+}
+
 /// The head of this request. What `proxy_set_header` says of Host is its
 /// `:authority`; the fields that HTTP/2 does not have are left out (§8.2.2).
 pub(super) fn head(
@@ -63,7 +89,7 @@ pub(super) fn head(
     proxy: &Proxy,
     size: BodySize,
     is_secure: bool,
-) -> Result<http::Request<()>, Unsendable> {
+) -> Result<RequestHead, Unsendable> {
     if sent_method(request, proxy) == Method::Connect {
         return Err(Unsendable::Tunnel);
     }
@@ -71,45 +97,37 @@ pub(super) fn head(
     if !write_method(request, proxy, &mut method) {
         return Err(Unsendable::Method);
     }
-    let method = HttpMethod::from_bytes(&method).map_err(|_| Unsendable::Method)?;
     let mut target = Vec::new();
     write_target(request, proxy, &mut target);
-    let target = PathAndQuery::try_from(escaped(target)).map_err(|_| Unsendable::Target)?;
-    let mut out = Head::default();
-    write_fields(request, proxy, size, &mut out);
-    if proxy.family == ProxyFamily::Grpc && takes_trailers(request) && !out.fields.contains_key(TE)
-    {
-        out.fields.insert(TE, HeaderValue::from_static("trailers"));
+    if !target.starts_with(b"/") {
+        return Err(Unsendable::Target);
     }
-    if out.is_overflown {
+    let mut out = Head::new();
+    write_fields(request, proxy, size, &mut out);
+    if proxy.family == ProxyFamily::Grpc && takes_trailers(request) && !out.has_te {
+        out.fields.add(b"te", TRAILERS);
+    }
+    if out.fields.len() > MAX_FIELDS {
         return Err(Unsendable::TooLarge);
     }
     let authority = out
         .authority
         .unwrap_or_else(|| proxy.host.as_bytes().to_vec());
-    let authority = Authority::try_from(&*authority).map_err(|_| Unsendable::Authority)?;
-    let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(if is_secure {
-        Scheme::HTTPS
-    } else {
-        Scheme::HTTP
-    });
-    uri.authority = Some(authority);
-    uri.path_and_query = Some(target);
-    let uri = Uri::from_parts(uri).map_err(|_| Unsendable::Target)?;
-    let mut head = http::Request::new(());
-    *head.version_mut() = Version::HTTP_2;
-    *head.method_mut() = method;
-    *head.uri_mut() = uri;
-    *head.headers_mut() = out.fields;
-    Ok(head)
+    host_name(&authority).ok_or(Unsendable::Authority)?;
+    Ok(RequestHead {
+        method,
+        target: escaped(target),
+        authority,
+        is_secure,
+        fields: out.fields,
+    })
 }
 
 /// The fields behind a body.
-pub(super) fn trailers<'t>(fields: impl Iterator<Item = (&'t [u8], &'t [u8])>) -> HeaderMap {
-    let mut out = Head::default();
-    fields.for_each(|(name, value)| out.field(name, value));
-    out.fields
+pub(super) fn trailers<'t>(fields: impl Iterator<Item = (&'t [u8], &'t [u8])>) -> Gathered {
+    let mut out = Gathered::default();
+    fields.for_each(|(name, value)| out.add(name, value));
+    out
 }
 
 /// How long the client said that its body is, whatever has been read of it.
@@ -156,32 +174,34 @@ fn escaped(target: Vec<u8>) -> Vec<u8> {
 }
 
 /// The fields of a head, Host apart.
-#[derive(Default)]
 struct Head {
     authority: Option<Vec<u8>>,
-    fields: HeaderMap,
-    is_overflown: bool,
+    fields: Gathered,
+    has_te: bool,
+}
+
+impl Head {
+    fn new() -> Self {
+        Self {
+            authority: None,
+            fields: Gathered::of_head(),
+            has_te: false,
+        }
+    }
 }
 
 impl Fields for Head {
     fn field(&mut self, name: &[u8], value: &[u8]) {
         match FieldId::of(name) {
-            FieldId::Host => {
-                self.authority = Some(value.to_vec());
-                return;
-            }
-            // In HTTP/2 it says just this.
+            FieldId::Host => self.authority = Some(value.to_vec()),
+            // In HTTP/2 it says just this, and once.
             FieldId::Te if says_trailers(value) => {
-                self.fields.insert(TE, HeaderValue::from_static("trailers"));
-                return;
+                if !std::mem::replace(&mut self.has_te, true) {
+                    self.fields.add(b"te", TRAILERS);
+                }
             }
-            id if is_hop_by_hop(id) => return,
-            _ => {}
-        }
-        let name = HeaderName::from_bytes(name);
-        // What has come so far holds no control characters.
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) {
-            self.is_overflown |= self.fields.try_append(name, value).is_err();
+            id if is_hop_by_hop(id) => {}
+            _ => self.fields.add(name, value),
         }
     }
 
@@ -198,11 +218,12 @@ impl Fields for Head {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::h2::hpack::Decoder;
     use proptest::prelude::*;
 
     #[test]
     fn what_http2_does_not_have_is_left_out() {
-        let mut head = Head::default();
+        let mut head = Head::new();
         for (name, value) in [
             ("Host", "a.test:81"),
             ("Connection", "close, x"),
@@ -217,29 +238,34 @@ mod tests {
             head.field(name.as_bytes(), value.as_bytes());
         }
         assert_eq!(head.authority.as_deref(), Some(&b"a.test:81"[..]));
-        let names: Vec<_> = head
-            .fields
-            .iter()
-            .map(|(name, value)| (name.as_str(), value))
-            .collect();
-        assert_eq!(
-            names,
-            [
-                ("x-name", &"v".parse().unwrap()),
-                ("x-name", &"w".parse().unwrap())
-            ]
-        );
         head.field(b"TE", b"gzip, Trailers");
-        assert_eq!(head.fields[TE], "trailers");
+        head.field(b"TE", b"trailers");
+        assert_eq!(
+            sent(&head.fields),
+            ["x-name: v", "x-name: w", "te: trailers"]
+        );
+    }
+
+    /// As a peer reads it.
+    fn sent(fields: &Gathered) -> Vec<String> {
+        let (mut block, mut seen) = (Vec::new(), Vec::new());
+        fields.write(&mut Encoder::new(), &mut block);
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        Decoder::new(4096)
+            .decode(&block, 4096, |name, value, _| {
+                seen.push(format!("{}: {}", text(name), text(value)));
+            })
+            .unwrap();
+        seen
     }
 
     proptest! {
         #[test]
         fn every_target_can_be_sent(path in proptest::collection::vec(any::<u8>(), 0..40)) {
             let target = escaped([b"/".as_slice(), &path].concat());
-            let parsed = PathAndQuery::try_from(target.as_slice());
-            let parsed = parsed.unwrap();
-            prop_assert_eq!(parsed.as_str().as_bytes(), target);
+            prop_assert!(target.iter().all(u8::is_ascii_graphic));
+            prop_assert!(!target.contains(&b'#'));
+            prop_assert_eq!(escaped(target.clone()), target);
         }
     }
 }

@@ -1,22 +1,20 @@
 //! An HTTP/2 backend's answer, on its way to the client.
 
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use bytes::Bytes;
-use h2::client::ResponseFuture;
-use h2::{Reason, RecvStream};
-use http::HeaderMap;
-use http::response::Parts;
+use std::future::poll_fn;
+use std::task::Poll;
 
 use crate::config::{Conditions, Proxy, ProxyFamily, UpstreamPeer};
+use crate::http::h1::encode::is_field_value;
 use crate::http::h1::framing::{self, Kind};
-use crate::http::head::{Field, FieldId, Method, ResponseHead, Span};
+use crate::http::h2::connection::Why;
+use crate::http::head::{FieldId, Method, ResponseHead};
 use crate::http::headers::{ConnectionOptions, is_hop_by_hop};
+use crate::http::trailers::Trailers;
 use crate::net::deadlines::Deadline;
-use crate::proxy::exchange::ResponseSink;
+use crate::proxy::exchange::{Piece, ResponseSink};
+use crate::proxy::h2::lane::AnswerHead;
+use crate::proxy::h2::slot::Slot;
 use crate::proxy::pace::Pace;
 use crate::proxy::request::Request;
 use crate::proxy::respond as answers;
@@ -33,14 +31,12 @@ use super::Failed;
 
 /// What is waited for.
 pub(super) struct Waiting<'e> {
-    pub(super) response: ResponseFuture,
+    pub(super) slot: &'e Slot,
     pub(super) lease: &'e Lease,
     /// Armed; passes when the backend has been silent for too long.
     pub(super) silence: &'e Deadline,
     /// Set when the head is there.
     pub(super) has_head: &'e Cell<bool>,
-    /// Whether the backend has all of the request.
-    pub(super) all_sent: &'e Cell<bool>,
 }
 
 /// Receives the response's head, sends ours, relays body and trailers.
@@ -49,20 +45,11 @@ pub(super) async fn respond<S: ResponseSink>(
     proxy: &Proxy,
     peer: &UpstreamPeer,
     unwelcome: Conditions,
-    mut waiting: Waiting<'_>,
+    waiting: Waiting<'_>,
     sink: &mut S,
 ) -> Result<(), Broken> {
-    let mut bytes = Vec::new();
-    let mut head = ResponseHead::default();
-    let stream = receive_head(
-        request,
-        proxy,
-        peer,
-        &mut waiting,
-        sink,
-        (&mut head, &mut bytes),
-    )
-    .await?;
+    let (head, bytes) = receive_head(request, proxy, peer, &waiting, sink).await?;
+    let lane = &waiting.slot.lane;
     waiting.has_head.set(true);
     record(request, |attempt| {
         attempt.head_received = Some(attempt.started.elapsed());
@@ -71,7 +58,7 @@ pub(super) async fn respond<S: ResponseSink>(
     if unwelcome.has_status(head.status) {
         return Err(Broken::Unwelcome(head.status));
     }
-    let has_ended = stream.is_end_stream();
+    let has_ended = lane.is_finished() && lane.trailers().is_empty();
     let framing = match framing::of_response(&head, &bytes, sent_method(request, proxy)) {
         Ok(framing) => framing.kind(),
         Err(error) => return Err(invalid(request, peer, &error)),
@@ -96,7 +83,7 @@ pub(super) async fn respond<S: ResponseSink>(
         return sink.finish().await.map_err(|_| Broken::Client(None));
     }
     let mut relay = Relay {
-        stream,
+        slot: waiting.slot,
         silence: waiting.silence,
         proxy,
         pace: proxy.filters.limit_rate.as_ref().and_then(|rate| {
@@ -104,6 +91,10 @@ pub(super) async fn respond<S: ResponseSink>(
             Pace::new(rate, 0)
         }),
         received: 0,
+        announced: match framing {
+            Kind::Length(length) => Some(length),
+            _ => None,
+        },
     };
     let relayed = relay.body(sink).await;
     let received = relay.received;
@@ -115,26 +106,17 @@ pub(super) async fn respond<S: ResponseSink>(
             upstream_failed(request, peer, &error, "recv()", "reading upstream");
             return Err(Broken::Upstream);
         }
-        Err(Stopped::Stream(error)) => {
-            let is_whole = match framing {
-                Kind::Length(length) => received == length,
-                _ => true,
-            };
-            // The answer is complete, and the rest of the request not wanted
-            // (RFC 9113 §8.1); h2 does not tell that from a reset before.
-            let is_end = error.is_remote()
-                && error.is_reset()
-                && error.reason() == Some(Reason::NO_ERROR)
-                && !waiting.all_sent.get()
-                && is_whole;
-            if !is_end {
-                return Err(Failed::of(&error, waiting.lease).in_body(request, peer));
-            }
+        Err(Stopped::Stream(why)) => {
+            return Err(Failed::of(why, waiting.lease).in_body(request, peer));
+        }
+        Err(Stopped::Length) => {
+            let failed = Failed::invalid("a body of another length than announced");
+            return Err(failed.in_body(request, peer));
         }
     }
     record(request, |attempt| attempt.received = received);
-    if passes_trailers && let Some(trailers) = relay.trailers().await {
-        send_trailers(proxy, &trailers, sink);
+    if passes_trailers {
+        send_trailers(proxy, &lane.trailers(), sink);
     }
     answers::add_trailers(request, sink);
     sink.finish()
@@ -147,39 +129,32 @@ async fn receive_head<S: ResponseSink>(
     request: &mut Request<'_>,
     proxy: &Proxy,
     peer: &UpstreamPeer,
-    waiting: &mut Waiting<'_>,
+    waiting: &Waiting<'_>,
     sink: &mut S,
-    (head, bytes): (&mut ResponseHead, &mut Vec<u8>),
-) -> Result<RecvStream, Broken> {
-    let Waiting {
-        response,
-        lease,
-        silence,
-        ..
-    } = waiting;
+) -> Result<AnswerHead, Broken> {
+    let Waiting { slot, lease, .. } = waiting;
+    let limits = head_limits(proxy);
     let mut interim = 0;
     loop {
-        let next = poll_fn(|context| next_head(response, context));
-        let Ok(received) = silence.run(next).await else {
+        let next = poll_fn(|context| slot.lane.poll_head(context));
+        let Ok(received) = waiting.silence.run(next).await else {
             // A peer that does not answer this may not answer others.
             lease.distrust();
             return Err(Broken::Untouched(Cause::Receive(TransportError::TimedOut)));
         };
         let received =
-            received.map_err(|error| Failed::of(&error, lease).before_head(request, peer))?;
-        let (parts, stream) = match received {
-            Received::Final(parts, stream) => (parts, Some(stream)),
-            Received::Interim(parts) => (parts, None),
+            received.map_err(|_| Failed::of(slot.lane.why(), lease).before_head(request, peer))?;
+        let fits =
+            |head: &ResponseHead| head.len <= limits.total && head.fields.len() <= limits.fields;
+        let Some((head, bytes)) = received.filter(|(head, _)| fits(head)) else {
+            return Err(invalid(request, peer, &"too big header"));
         };
-        if !put_head(&parts, head, bytes) {
+        let mut values = head.fields.iter().map(|field| field.value.of(&bytes));
+        if !values.all(is_value) {
             return Err(invalid(request, peer, &"an invalid header"));
         }
-        let limits = head_limits(proxy);
-        if head.len > limits.total || head.fields.len() > limits.fields {
-            return Err(invalid(request, peer, &"too big header"));
-        }
-        if let Some(stream) = stream {
-            return Ok(stream);
+        if head.status >= 200 {
+            return Ok((head, bytes));
         }
         interim += 1;
         if interim > MAX_INTERIM {
@@ -190,122 +165,87 @@ async fn receive_head<S: ResponseSink>(
             return Err(invalid(request, peer, &"101 by HTTP/2"));
         }
         if head.status == 103 && passes_early_hints(request) {
-            send_early_hints(proxy, head, bytes, sink).await?;
+            send_early_hints(proxy, &head, &bytes, sink).await?;
         }
     }
 }
 
-enum Received {
-    Interim(Parts),
-    Final(Parts, RecvStream),
-}
-
-fn next_head(
-    response: &mut ResponseFuture,
-    context: &mut Context<'_>,
-) -> Poll<Result<Received, h2::Error>> {
-    if let Poll::Ready(Some(interim)) = response.poll_informational(context) {
-        let interim = interim.map(|interim| Received::Interim(interim.into_parts().0));
-        return Poll::Ready(interim);
-    }
-    Pin::new(response).poll(context).map_ok(|response| {
-        let (parts, stream) = response.into_parts();
-        Received::Final(parts, stream)
-    })
-}
-
-/// A head in the form in which all others are; `false` if it cannot be one.
-fn put_head(parts: &Parts, head: &mut ResponseHead, bytes: &mut Vec<u8>) -> bool {
-    bytes.clear();
-    head.clear();
-    head.status = parts.status.as_u16();
-    for (name, value) in &parts.headers {
-        if !is_value(value.as_bytes()) {
-            return false;
-        }
-        let start = bytes.len();
-        bytes.extend_from_slice(name.as_str().as_bytes());
-        let middle = bytes.len();
-        bytes.extend_from_slice(value.as_bytes());
-        head.fields.push(Field {
-            name: Span::new(start, middle),
-            value: Span::new(middle, bytes.len()),
-            id: FieldId::of(name.as_str().as_bytes()),
-        });
-    }
-    head.len = bytes.len();
-    true
-}
-
-/// What RFC 9113 §8.2.1 asks of a value beside what h2 has seen to.
+/// What RFC 9113 §8.2.1 and RFC 9110 §5.5 ask of a value beside what the
+/// protocol core has seen to.
 fn is_value(value: &[u8]) -> bool {
     let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    !is_space(value.first()) && !is_space(value.last())
+    !is_space(value.first()) && !is_space(value.last()) && is_field_value(value)
 }
 
 /// Why a body stopped short.
 enum Stopped {
     Client(TransportError),
     Silent,
-    Stream(h2::Error),
+    Stream(Option<Why>),
+    /// It is longer or shorter than its head says.
+    Length,
 }
 
 /// A body on its way.
 struct Relay<'e> {
-    stream: RecvStream,
+    slot: &'e Slot,
     silence: &'e Deadline,
     proxy: &'e Proxy,
     /// `proxy_limit_rate`.
     pace: Option<Box<Pace>>,
     received: u64,
+    /// How long it is to be.
+    announced: Option<u64>,
 }
 
 impl Relay<'_> {
     /// Passes it on piece by piece; the peer may send the next when the client
     /// has taken one. What is here leaves when nothing more is.
     async fn body<S: ResponseSink>(&mut self, sink: &mut S) -> Result<(), Stopped> {
+        let lane = &self.slot.lane;
         loop {
-            let ready = poll_fn(|context| Poll::Ready(self.stream.poll_data(context))).await;
+            let ready = poll_fn(|context| Poll::Ready(lane.poll_piece(context))).await;
             let next = match ready {
                 Poll::Ready(next) => next,
                 Poll::Pending => {
                     sink.flush().await.map_err(Stopped::Client)?;
                     self.silence.arm(self.proxy.read_timeout);
-                    let next = self.silence.run(self.stream.data()).await;
+                    let next = poll_fn(|context| lane.poll_piece(context));
+                    let next = self.silence.run(next).await;
                     next.map_err(|_| Stopped::Silent)?
                 }
             };
-            let Some(data) = next else { return Ok(()) };
-            let data = data.map_err(Stopped::Stream)?;
-            self.pass(&data, sink).await?;
+            match next.map_err(|_| Stopped::Stream(lane.why()))? {
+                Some(piece) => self.pass(piece, sink).await?,
+                None if self.announced.is_some_and(|length| length != self.received) => {
+                    return Err(Stopped::Length);
+                }
+                None => return Ok(()),
+            }
         }
     }
 
-    async fn pass<S: ResponseSink>(&mut self, data: &Bytes, sink: &mut S) -> Result<(), Stopped> {
+    async fn pass<S: ResponseSink>(&mut self, piece: Piece, sink: &mut S) -> Result<(), Stopped> {
+        let data = piece.buffer.get(piece.range).unwrap_or_default();
         self.received += data.len() as u64;
+        if self.announced.is_some_and(|length| length < self.received) {
+            return Err(Stopped::Length);
+        }
         if let Some(pace) = &mut self.pace {
             pace.count(data.len());
             pace.wait().await;
         }
         sink.write(data).await.map_err(Stopped::Client)?;
-        // Fails only for a stream that is over, which needs no window.
-        let _ = self.stream.flow_control().release_capacity(data.len());
+        self.slot.release(data.len());
         Ok(())
-    }
-
-    /// What came behind the body.
-    async fn trailers(&mut self) -> Option<HeaderMap> {
-        let trailers = self.silence.run(self.stream.trailers()).await;
-        trailers.ok()?.ok()?
     }
 }
 
-fn send_trailers<S: ResponseSink>(proxy: &Proxy, trailers: &HeaderMap, sink: &mut S) {
+fn send_trailers<S: ResponseSink>(proxy: &Proxy, trailers: &Trailers, sink: &mut S) {
     if !sink.takes_trailers() {
         return;
     }
-    for (name, value) in trailers {
-        let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+    for (name, value) in trailers.iter() {
         let id = FieldId::of(name);
         let hidden = is_hop_by_hop(id)
             || id == FieldId::ContentLength
