@@ -35,6 +35,7 @@ mod gzip;
 mod h2_attacks;
 mod h2_backends;
 mod h2_front;
+mod h2_generated;
 mod h2_peers;
 mod h2_rules;
 mod health;
