@@ -6,6 +6,7 @@
 //! task twice instead of four times. An operation of the ring for each reception
 //! and each send was the alternative; `docs/performance.md` has what it cost.
 
+use std::cell::Cell;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -35,10 +36,13 @@ pub struct Receiver {
     in_a_row: u8,
 }
 
-/// The sending side. Dropping it sends what `shutdown(2)` sends.
+/// The sending side. Dropping it sends what `shutdown(2)` sends, unless the
+/// connection was handed over.
 #[derive(Debug)]
 pub struct Sender {
     stream: Rc<Stream>,
+    /// [`Stream::owner`] at its making.
+    owner: u32,
 }
 
 /// What the kernel is told about what comes behind a send.
@@ -52,34 +56,41 @@ pub enum Behind {
 }
 
 #[derive(Debug)]
-enum Stream {
+struct Stream {
+    kind: Kind,
+    /// Counts those who had both sides; the latest one's sender ends it.
+    owner: Cell<u32>,
+}
+
+#[derive(Debug)]
+enum Kind {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl AsRawFd for Stream {
     fn as_raw_fd(&self) -> RawFd {
-        match self {
-            Self::Tcp(stream) => stream.as_raw_fd(),
-            Self::Unix(stream) => stream.as_raw_fd(),
+        match &self.kind {
+            Kind::Tcp(stream) => stream.as_raw_fd(),
+            Kind::Unix(stream) => stream.as_raw_fd(),
         }
     }
 }
 
 impl Stream {
     async fn readable(&self) -> io::Result<()> {
-        let result = match self {
-            Self::Tcp(stream) => stream.readable(false).await,
-            Self::Unix(stream) => stream.readable(false).await,
+        let result = match &self.kind {
+            Kind::Tcp(stream) => stream.readable(false).await,
+            Kind::Unix(stream) => stream.readable(false).await,
         };
         now::refresh();
         result
     }
 
     async fn writable(&self) -> io::Result<()> {
-        let result = match self {
-            Self::Tcp(stream) => stream.writable(false).await,
-            Self::Unix(stream) => stream.writable(false).await,
+        let result = match &self.kind {
+            Kind::Tcp(stream) => stream.writable(false).await,
+            Kind::Unix(stream) => stream.writable(false).await,
         };
         now::refresh();
         result
@@ -159,28 +170,35 @@ impl Socket {
     }
 }
 
-impl From<Stream> for Socket {
-    fn from(stream: Stream) -> Self {
-        let stream = Rc::new(stream);
+impl From<Kind> for Socket {
+    fn from(kind: Kind) -> Self {
+        let owner = Cell::new(0);
+        Self::of(Rc::new(Stream { kind, owner }))
+    }
+}
+
+impl Socket {
+    fn of(stream: Rc<Stream>) -> Self {
+        let owner = stream.owner.get();
         Self {
             receiver: Receiver {
                 stream: Rc::clone(&stream),
                 in_a_row: 0,
             },
-            sender: Sender { stream },
+            sender: Sender { stream, owner },
         }
     }
 }
 
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
-        Stream::Tcp(stream).into()
+        Kind::Tcp(stream).into()
     }
 }
 
 impl From<UnixStream> for Socket {
     fn from(stream: UnixStream) -> Self {
-        Stream::Unix(stream).into()
+        Kind::Unix(stream).into()
     }
 }
 
@@ -270,6 +288,14 @@ impl Receiver {
     /// does not block.
     pub fn has_more(&self) -> bool {
         with_fd(&*self.stream, |fd| rustix::io::ioctl_fionread(fd)).is_ok_and(|bytes| bytes > 0)
+    }
+
+    /// Both sides anew, for whoever has the connection next, while the present
+    /// ones are still lent to somebody who will not use them again.
+    pub fn hand_over(&mut self) -> Socket {
+        let owner = &self.stream.owner;
+        owner.set(owner.get().wrapping_add(1));
+        Socket::of(Rc::clone(&self.stream))
     }
 
     /// Whether the peer has ended its side or the connection is broken, even if
@@ -373,7 +399,9 @@ impl Drop for Sender {
     fn drop(&mut self) {
         // Before it is closed: what was sent then still leaves in order, where
         // closing a socket with unread input resets it at once.
-        self.finish();
+        if self.owner == self.stream.owner.get() {
+            self.finish();
+        }
     }
 }
 
@@ -406,6 +434,23 @@ mod tests {
                 buffer = back;
             }
             assert!(others.get());
+        });
+    }
+
+    #[test]
+    fn a_connection_ends_with_whom_it_was_handed_over_to_and_not_before() {
+        let mut runtime = RuntimeBuilder::<IoUringDriver>::new().build().unwrap();
+        runtime.block_on(async {
+            let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+            theirs.set_nonblocking(true).unwrap();
+            let mut first = Socket::adopt(ours).unwrap();
+            let next = first.receiver.hand_over();
+            drop(first.sender);
+            let mut byte = [0];
+            let waits = std::io::Read::read(&mut theirs, &mut byte).unwrap_err();
+            assert_eq!(waits.kind(), io::ErrorKind::WouldBlock);
+            drop(next);
+            assert_eq!(std::io::Read::read(&mut theirs, &mut byte).unwrap(), 0);
         });
     }
 

@@ -138,8 +138,7 @@ pub(crate) enum RelayError {
 }
 
 /// Sends a response body to the client, and leaves it to be ended; returns its
-/// payload bytes. The head, not yet sent, leaves with what is already here. With
-/// `buffers`, so many bytes may wait for a client that is slow.
+/// payload bytes. The head, not yet sent, leaves with what is already here.
 ///
 /// # Errors
 /// See [`RelayError`]. Cancelling it leaves the response cut off.
@@ -148,17 +147,15 @@ pub(crate) async fn relay<S: ResponseSink>(
     rx: &mut Rx<'_>,
     sink: &mut S,
     read_timeout: Duration,
-    buffers: Option<usize>,
+    buffering: Option<&Buffering<'_>>,
 ) -> Result<u64, RelayError> {
     let mut incoming = Incoming::new(framing);
-    let buffering = buffers.map(|limit| Buffering::new(limit, read_timeout));
     while !incoming.is_done() {
         if rx.input.plain().is_empty() {
             // Sent on at once: it may be an event that somebody waits for.
             sink.flush().await.map_err(RelayError::Client)?;
             match sink.segment_gaps().filter(|_| rx.is_bare()) {
                 Some(gaps) if incoming.left().is_some() => {
-                    let buffering = buffering.as_ref();
                     relay_segments(gaps, buffering, rx, sink, &mut incoming, read_timeout).await?;
                 }
                 _ => incoming.fill(rx, Class::Medium, read_timeout).await?,
@@ -166,8 +163,15 @@ pub(crate) async fn relay<S: ResponseSink>(
             continue;
         }
         let part = incoming.decode(rx.input.plain_mut())?;
-        match &buffering {
-            Some(buffering) if part.produced > 0 && !incoming.is_done() => {
+        match buffering {
+            Some(buffering) if incoming.is_done() => {
+                let (buffer, start) = rx.input.detach(part.consumed);
+                let data = buffer.get(start..start + part.produced);
+                let writing = sink.write(data.unwrap_or_default());
+                let written = buffering.last(writing, rx).await;
+                written.map_err(RelayError::Client)?;
+            }
+            Some(buffering) if part.produced > 0 => {
                 let (buffer, start) = rx.input.detach(part.consumed);
                 let outgoing = Outgoing::Bytes(buffer, start..start + part.produced);
                 buffering.send(outgoing, sink, rx, &mut incoming).await?;
@@ -186,7 +190,7 @@ pub(crate) async fn relay<S: ResponseSink>(
 /// lies, sent.
 async fn relay_segments<S: ResponseSink>(
     gaps: Gaps,
-    buffering: Option<&Buffering>,
+    buffering: Option<&Buffering<'_>>,
     rx: &mut Rx<'_>,
     sink: &mut S,
     incoming: &mut Incoming,

@@ -5,7 +5,8 @@
 //! backend is read alongside, up to what `proxy_buffers` allow, until the client
 //! has caught up. Nginx fills its buffers first and goes on in a temporary file;
 //! a file here would block a worker or cost a thread for each slow client, so
-//! memory is all there is.
+//! memory is all there is. Once all of a response is here, its backend has
+//! nothing more to do with the client.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -28,13 +29,15 @@ use super::transport::Rx;
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What `proxy_buffering` allows one response.
-#[derive(Debug)]
-pub(super) struct Buffering {
+pub(super) struct Buffering<'b> {
     /// Bytes that may wait for the client. The last read may exceed it, by less
     /// than a buffer.
     limit: usize,
     /// Of the backend, between two reads.
     read_timeout: Duration,
+    /// Told, perhaps more than once, that all has come and the client has not
+    /// taken it; nothing is received afterwards.
+    when_all_is_here: &'b dyn Fn(&mut Rx<'_>),
     patience: Deadline,
 }
 
@@ -45,11 +48,16 @@ pub(super) enum Outgoing {
     Segments(Segments, usize, Behind),
 }
 
-impl Buffering {
-    pub(super) fn new(limit: usize, read_timeout: Duration) -> Self {
+impl<'b> Buffering<'b> {
+    pub(super) fn new(
+        limit: usize,
+        read_timeout: Duration,
+        when_all_is_here: &'b dyn Fn(&mut Rx<'_>),
+    ) -> Self {
         Self {
             limit,
             read_timeout,
+            when_all_is_here,
             patience: Deadline::new(),
         }
     }
@@ -72,21 +80,15 @@ impl Buffering {
         let mut reader = None;
         let segments = {
             let mut sending = pin!(send(outgoing, sink));
+            if is_last {
+                return self.last(sending, rx).await;
+            }
             self.patience.arm(PATIENCE);
-            let sent = self.patience.run(sending.as_mut()).await;
-            match sent {
-                Ok(sent) => return sent,
-                Err(_) if is_last => return sending.await,
-                Err(_) => {}
+            if let Ok(sent) = self.patience.run(sending.as_mut()).await {
+                return sent;
             }
             // Boxed: rare, and every other response would have room for it.
-            let reading = Box::pin(read_ahead(
-                rx,
-                incoming,
-                &queue,
-                self.limit,
-                self.read_timeout,
-            ));
+            let reading = Box::pin(self.read_ahead(rx, incoming, &queue));
             reader
                 .insert(Reader::new(reading))
                 .alongside(sending)
@@ -96,6 +98,53 @@ impl Buffering {
             catch_up(sink, reader, &queue).await?;
         }
         Ok(segments)
+    }
+
+    /// Drives to its end what sends the last that has come.
+    pub(super) async fn last<T>(&self, sending: impl Future<Output = T>, rx: &mut Rx<'_>) -> T {
+        let mut sending = pin!(sending);
+        poll_fn(|context| {
+            let sent = sending.as_mut().poll(context);
+            if sent.is_pending() {
+                (self.when_all_is_here)(rx);
+            }
+            sent
+        })
+        .await
+    }
+
+    /// Fills the queue until the body or the need for it ends. Cancelling it
+    /// loses bytes.
+    async fn read_ahead(
+        &self,
+        rx: &mut Rx<'_>,
+        incoming: &mut Incoming,
+        queue: &Queue,
+    ) -> Result<(), RelayError> {
+        loop {
+            while !incoming.is_done() && !rx.input.plain().is_empty() {
+                let decoded = incoming.decode(rx.input.plain_mut())?;
+                queue.put(rx.input.plain().get(..decoded.produced).unwrap_or_default());
+                rx.input.consume(decoded.consumed);
+            }
+            // Whoever drives this does so again after each change of the queue.
+            poll_fn(|_| {
+                if incoming.is_done() || queue.is_over() || queue.bytes() < self.limit {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await;
+            if incoming.is_done() {
+                (self.when_all_is_here)(rx);
+            }
+            if incoming.is_done() || queue.is_over() {
+                return Ok(());
+            }
+            let read_timeout = self.read_timeout;
+            incoming.fill(rx, Class::Medium, read_timeout).await?;
+        }
     }
 }
 
@@ -163,37 +212,6 @@ impl Queue {
 
     fn bytes(&self) -> usize {
         self.state.borrow().bytes
-    }
-}
-
-/// Fills the queue until the body or the need for it ends. Cancelling it loses
-/// bytes.
-async fn read_ahead(
-    rx: &mut Rx<'_>,
-    incoming: &mut Incoming,
-    queue: &Queue,
-    limit: usize,
-    read_timeout: Duration,
-) -> Result<(), RelayError> {
-    loop {
-        while !incoming.is_done() && !rx.input.plain().is_empty() {
-            let decoded = incoming.decode(rx.input.plain_mut())?;
-            queue.put(rx.input.plain().get(..decoded.produced).unwrap_or_default());
-            rx.input.consume(decoded.consumed);
-        }
-        // Whoever drives this does so again after each change of the queue.
-        poll_fn(|_| {
-            if incoming.is_done() || queue.is_over() || queue.bytes() < limit {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        })
-        .await;
-        if incoming.is_done() || queue.is_over() {
-            return Ok(());
-        }
-        incoming.fill(rx, Class::Medium, read_timeout).await?;
     }
 }
 

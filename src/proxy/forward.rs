@@ -12,7 +12,7 @@ use crate::net::deadlines::Deadline;
 use crate::net::now::now;
 use crate::telemetry::error_log::Level;
 
-use super::balance::AfterFailure;
+use super::balance::{AfterFailure, Lease};
 use super::destination::{self, Place};
 use super::exchange::{BodySize, BodySource, ResponseSink};
 use super::input::Input;
@@ -157,6 +157,7 @@ pub(crate) async fn forward<W: Way, B: BodySource, S: ResponseSink>(
         let target = Target {
             upstream,
             peer,
+            lease: Some(&lease),
             secure: secure.as_ref(),
             local,
             unwelcome,
@@ -262,6 +263,7 @@ pub(crate) async fn forward_to<B: BodySource, S: ResponseSink>(
     let target = Target {
         upstream,
         peer: &peer,
+        lease: None,
         secure,
         local: link::local_address(request, proxy),
         unwelcome: Conditions::NONE,
@@ -355,6 +357,8 @@ pub(super) fn reason_of(status: u16) -> Conditions {
 pub(crate) struct Target<'t> {
     pub(super) upstream: &'t UpstreamState,
     pub(super) peer: &'t Rc<UpstreamPeer>,
+    /// Its place among the peer's requests, if these are counted.
+    pub(super) lease: Option<&'t Lease>,
     /// `None` without TLS.
     pub(super) secure: Option<&'t Secure<'t>>,
     /// Where to connect from, if that is said.
@@ -393,7 +397,7 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
         let started = attempt.started;
         request.attempts.push(Attempt {
             connected: reused.then_some(Duration::ZERO),
-            tls: pooled.as_ref().and_then(|connection| connection.facts),
+            tls: pooled.as_ref().and_then(|connection| connection.card.facts),
             ..attempt
         });
         let mut connection = match pooled {
@@ -401,7 +405,7 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
             None => {
                 let connected = connect(request, proxy, target).await;
                 let facts = connected.as_ref().ok();
-                let facts = facts.and_then(|connection| connection.facts);
+                let facts = facts.and_then(|connection| connection.card.facts);
                 record(request, |attempt| {
                     attempt.connected = Some(now().duration_since(started));
                     attempt.tls = facts;
@@ -412,10 +416,11 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
             }
         };
         connection.count_request();
-        let unwelcome = target.unwelcome;
-        let result = exchange(request, proxy, peer, &mut connection, unwelcome, body, sink).await;
+        let result = exchange(request, proxy, target, &mut connection, body, sink).await;
         let now = now();
-        record(request, |attempt| attempt.finished = Some(now - started));
+        record(request, |attempt| {
+            attempt.finished.get_or_insert(now - started);
+        });
         let broken = match result {
             Ok(Reuse::Yes) => {
                 upstream.pool.put(connection, now);

@@ -14,6 +14,12 @@ use super::transport::Transport;
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) transport: Transport,
+    pub(crate) card: Card,
+}
+
+/// What is known of a [`Connection`].
+#[derive(Debug, Clone)]
+pub(crate) struct Card {
     key: Key,
     /// What the handshake agreed on, over TLS.
     pub(crate) facts: Option<LinkFacts>,
@@ -94,31 +100,31 @@ impl Connection {
         facts: Option<LinkFacts>,
         now: Instant,
     ) -> Self {
-        Self {
-            transport,
+        let card = Card {
             key,
             facts,
             opened: now,
             requests: 0,
             is_personal: false,
-        }
+        };
+        Self { transport, card }
     }
 
     /// What was asked of the way to the backend beside its address and TLS.
     pub(crate) fn linked(mut self, local: Option<SocketAddr>, is_personal: bool) -> Self {
-        self.key.local = local;
-        self.is_personal = is_personal;
+        self.card.key.local = local;
+        self.card.is_personal = is_personal;
         self
     }
 
     /// What it consists of, for what is not one request at a time.
     pub(crate) fn into_parts(self) -> (Transport, Key, Option<LinkFacts>) {
-        (self.transport, self.key, self.facts)
+        (self.transport, self.card.key, self.card.facts)
     }
 
     /// Counts a request against `keepalive_requests`.
     pub(crate) fn count_request(&mut self) {
-        self.requests += 1;
+        self.card.requests += 1;
     }
 }
 
@@ -169,14 +175,14 @@ impl Pool {
         let mut old = older.idle.borrow_mut();
         let kept = old
             .drain(..)
-            .filter(|(connection, _)| group.has(&connection.key.address));
+            .filter(|(connection, _)| group.has(&connection.card.key.address));
         idle.extend(kept.take(self.limits.idle));
     }
 
     /// Closes what leads to peers that have left.
     pub(crate) fn keep_only(&self, group: &Group) {
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|(connection, _)| group.has(&connection.key.address));
+        idle.retain(|(connection, _)| group.has(&connection.card.key.address));
     }
 
     /// The most recently used connection to `address`, made under exactly this
@@ -189,7 +195,7 @@ impl Pool {
         now: Instant,
     ) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
-        let keys = idle.iter().map(|(connection, _)| &connection.key);
+        let keys = idle.iter().map(|(connection, _)| &connection.card.key);
         let index = latest(keys, address, tls, local)?;
         let (connection, since) = idle.remove(index);
         // Younger than the rest to this address, so if it is too old, all are.
@@ -205,20 +211,21 @@ impl Pool {
     ) -> Option<UpstreamAddress> {
         let idle = self.idle.borrow();
         let (connection, since) = idle.iter().rfind(|(connection, _)| {
-            let key = &connection.key;
+            let key = &connection.card.key;
             key.serves(&key.address, tls, key.local)
         })?;
         let young = now.duration_since(*since) < self.limits.timeout;
-        young.then(|| connection.key.address.clone())
+        young.then(|| connection.card.key.address.clone())
     }
 
     /// Keeps a connection on which a response has just ended, if it may serve
     /// another request; closes the oldest if there are too many.
     pub(crate) fn put(&self, connection: Box<Connection>, now: Instant) {
         let limits = self.limits;
-        let spent = connection.is_personal
-            || connection.requests >= limits.requests
-            || now.duration_since(connection.opened) >= limits.lifetime
+        let card = &connection.card;
+        let spent = card.is_personal
+            || card.requests >= limits.requests
+            || now.duration_since(card.opened) >= limits.lifetime
             || limits.idle == 0;
         if spent {
             return;

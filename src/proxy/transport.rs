@@ -10,6 +10,7 @@ use std::fmt;
 use std::future::pending;
 use std::io;
 use std::ops::Range;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Lingering, Parting};
@@ -27,8 +28,9 @@ use super::pace::Pace;
 pub(crate) struct Transport {
     receiver: Receiver,
     sender: Sender,
-    /// Boxed: the task of every connection has room for it, and several times.
-    session: Option<Box<RefCell<Session>>>,
+    /// Not inline: the task of every connection has room for it, and several
+    /// times. Shared while the connection is handed over.
+    session: Option<Rc<RefCell<Session>>>,
     pub(crate) input: Input,
     rx_deadline: Deadline,
     tx_deadline: Deadline,
@@ -39,7 +41,7 @@ pub(crate) struct Transport {
 /// The receiving side of a [`Transport`].
 pub(crate) struct Rx<'a> {
     receiver: &'a mut Receiver,
-    session: Option<&'a RefCell<Session>>,
+    session: Option<&'a Rc<RefCell<Session>>>,
     pub(crate) input: &'a mut Input,
     deadline: &'a Deadline,
     timed_out: &'a Cell<bool>,
@@ -98,7 +100,7 @@ impl Transport {
         Self {
             receiver: socket.receiver,
             sender: socket.sender,
-            session: session.map(|session| Box::new(RefCell::new(session))),
+            session: session.map(|session| Rc::new(RefCell::new(session))),
             input,
             rx_deadline: Deadline::new(),
             tx_deadline: Deadline::new(),
@@ -111,7 +113,7 @@ impl Transport {
         let session = self.session.as_deref();
         let rx = Rx {
             receiver: &mut self.receiver,
-            session,
+            session: self.session.as_ref(),
             input: &mut self.input,
             deadline: &self.rx_deadline,
             timed_out: &self.timed_out,
@@ -414,6 +416,16 @@ impl<'a> Rx<'a> {
             if self.receiver.is_hung_up() {
                 return;
             }
+        }
+    }
+
+    /// The connection, for whoever has it next, while this side and the other are
+    /// still lent to somebody who will not use them again. Nothing that was
+    /// received goes with it.
+    pub(crate) fn hand_over(&mut self) -> Transport {
+        Transport {
+            session: self.session.cloned(),
+            ..Transport::new(self.receiver.hand_over(), None, Input::default())
         }
     }
 

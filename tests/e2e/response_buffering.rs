@@ -208,6 +208,51 @@ fn a_backend_waits_for_its_client_where_buffering_is_off_or_it_says_so_itself() 
 }
 
 #[test]
+fn a_backend_whose_response_waits_here_for_its_client_serves_others_meanwhile() {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&sent);
+    let part = patterned(PART);
+    let origin = Origin::script(move |peer| {
+        loop {
+            let target = peer.request()?.target().to_owned();
+            let (framing, body) = match &*target {
+                "/small" => ("Content-Length: 2\r\n".to_owned(), &b"ok"[..]),
+                "/close" => ("Connection: close\r\n".to_owned(), &*part),
+                _ => (format!("Content-Length: {PART}\r\n"), &*part),
+            };
+            peer.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n").as_bytes())?;
+            peer.send(body)?;
+            count.fetch_add(1, Ordering::SeqCst);
+            if target == "/close" {
+                return peer.finish();
+            }
+        }
+    });
+    // One request at a time: nobody else is served while one holds the backend.
+    let ringwall = Site::new().start(&http(&format!(
+        "upstream one {{ server {} max_conns=1; keepalive 1; }}
+         server {{ listen 127.0.0.1:@HTTP@; {BUFFERS} proxy_http_version 1.1;
+         proxy_set_header Connection \"\";
+         location / {{ proxy_pass http://one; }} }}",
+        origin.address()
+    )));
+    for (target, connections) in [("/length", 1), ("/close", 2)] {
+        let before = sent.load(Ordering::SeqCst);
+        let mut slow = Connection::plain(ringwall.address("HTTP"));
+        ask(&mut slow, target);
+        eventually("the backend has sent it all", || {
+            (sent.load(Ordering::SeqCst) > before).then_some(())
+        });
+        let mut other = Connection::plain(ringwall.address("HTTP"));
+        eventually("another client is served", || {
+            (other.get(HOST, "/small").status == 200).then_some(())
+        });
+        assert_eq!(origin.connections(), connections, "{target}");
+        assert!(slow.response("GET").body == patterned(PART), "{target}");
+    }
+}
+
+#[test]
 fn what_came_before_a_backend_failed_reaches_a_slow_client_and_then_the_connection_ends() {
     let sent = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&sent);

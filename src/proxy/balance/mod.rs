@@ -241,6 +241,7 @@ impl Group {
                     peer: Rc::clone(peer),
                     index,
                     is_settled: Cell::new(false),
+                    is_released: Cell::new(false),
                 });
             }
         }
@@ -291,6 +292,7 @@ pub(crate) struct Lease {
     peer: Rc<UpstreamPeer>,
     index: usize,
     is_settled: Cell<bool>,
+    is_released: Cell<bool>,
 }
 
 impl Lease {
@@ -320,6 +322,18 @@ impl Lease {
         let Names { sticky, names, .. } = self.group.sticky.as_ref()?;
         let (cookie, name) = (sticky.cookie.as_ref()?, names.get(self.index)?);
         Some(sticky::set_cookie(cookie, name, request))
+    }
+
+    /// Another request may have its place, though this lives on: the peer has
+    /// answered, and only the client has not taken the answer.
+    pub(crate) fn release(&self) {
+        if self.is_released.replace(true) {
+            return;
+        }
+        if !self.is_settled.get() {
+            self.state.succeeded(&self.peer, Moment::at(now()));
+        }
+        self.state.vacate();
     }
 
     /// The peer failed. Otherwise it counts as having answered, whatever
@@ -380,10 +394,7 @@ impl Learner {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if !self.is_settled.get() {
-            self.state.succeeded(&self.peer, Moment::at(now()));
-        }
-        self.state.vacate();
+        self.release();
     }
 }
 

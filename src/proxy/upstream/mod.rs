@@ -3,12 +3,12 @@
 
 mod certificates;
 pub(super) mod h2;
+mod hold;
 mod request;
 mod response;
 pub(super) mod secure;
 mod trailers;
 
-use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
@@ -21,7 +21,7 @@ use crate::telemetry::error_log::Level;
 
 use super::body::{self, UploadError, UpstreamFraming};
 use super::exchange::{BodyError, BodySize, BodySource, ResponseSink};
-use super::forward::Failure;
+use super::forward::{Failure, Target};
 use super::log;
 use super::output::Output;
 use super::pool::Connection;
@@ -29,6 +29,7 @@ use super::request::{Attempt, Request};
 use super::transport::{Rx, TransportError, Tx};
 use super::variables::expand_to_vec;
 use h2::Failed;
+use hold::Hold;
 pub(super) use request::sent_method;
 use response::Answered;
 
@@ -126,16 +127,16 @@ impl Cause {
 const HEAD_PHASE: &str = "reading response header from upstream";
 
 /// One request and one response over one connection. A response with a status
-/// among the `unwelcome` ones does not reach the client.
+/// among the target's `unwelcome` ones does not reach the client.
 pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
     request: &mut Request<'_>,
     proxy: &Proxy,
-    peer: &UpstreamPeer,
+    target: &Target<'_>,
     connection: &mut Connection,
-    unwelcome: Conditions,
     body: &mut B,
     sink: &mut S,
 ) -> Result<Reuse, Broken> {
+    let peer = target.peer;
     let (mut rx, mut tx) = connection.transport.split();
     let filters = &proxy.filters;
     body.rewind();
@@ -178,7 +179,7 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
         };
         Some((output, framing))
     };
-    let all_sent = Cell::new(upload.is_none());
+    let hold = Hold::new(target, &connection.card, upload.is_none());
     let silence = rx.deadline();
     let client = async {
         if let Some((head, framing)) = upload {
@@ -187,7 +188,7 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
             // request, or will take no more of it.
             silence.arm(proxy.read_timeout);
             sent?;
-            all_sent.set(true);
+            hold.all_sent.set(true);
         }
         if filters.ignore_client_abort {
             pending::<()>().await;
@@ -195,12 +196,12 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
         body.abandoned().await;
         Err(UploadError::Abandoned)
     };
-    let response = response::respond(request, proxy, peer, unwelcome, &all_sent, &mut rx, sink);
+    let response = response::respond(request, proxy, target, &hold, &mut rx, sink);
     let outcome = alongside(pin!(response), pin!(client)).await;
     match outcome {
         Ok(answered) => {
             let (upstream, client) = ((&mut rx, &mut tx), (body, sink));
-            let sent = all_sent.get();
+            let sent = hold.all_sent.get();
             conclude(request, proxy, peer, answered?, sent, upstream, client).await
         }
         Err(None) => Err(client_gone(request, peer)),

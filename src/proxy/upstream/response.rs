@@ -16,8 +16,9 @@ use crate::http::headers::{ConnectionOptions, is_hop_by_hop};
 use crate::net::buffers::Class;
 use crate::net::now::now;
 use crate::proxy::body::{self, RelayError};
+use crate::proxy::buffering::Buffering;
 use crate::proxy::exchange::{BodySize, BodySource, ResponseSink};
-use crate::proxy::forward::Failure;
+use crate::proxy::forward::{Failure, Target};
 use crate::proxy::pace::Pace;
 use crate::proxy::recover::InternalRedirect;
 use crate::proxy::request::Request;
@@ -27,6 +28,7 @@ use crate::proxy::variables::expand_to_vec;
 use crate::proxy::{cookies, cors, files, log, redirect, tunnel};
 use crate::telemetry::error_log::Level;
 
+use super::hold::{Hold, is_clean};
 use super::request::sent_method;
 use super::{Broken, Cause, HEAD_PHASE, Reuse, closed_early, record, upstream_failed};
 
@@ -78,14 +80,14 @@ pub(super) enum Answered {
 pub(super) async fn respond<S: ResponseSink>(
     request: &mut Request<'_>,
     proxy: &Proxy,
-    peer: &UpstreamPeer,
-    unwelcome: Conditions,
-    all_sent: &Cell<bool>,
+    target: &Target<'_>,
+    hold: &Hold<'_>,
     rx: &mut Rx<'_>,
     sink: &mut S,
 ) -> Result<Answered, Broken> {
+    let peer = target.peer;
     let mut head = ResponseHead::default();
-    receive_head(request, proxy, peer, all_sent, rx, sink, &mut head).await?;
+    receive_head(request, proxy, peer, &hold.all_sent, rx, sink, &mut head).await?;
     record(request, |attempt| {
         attempt.head_received = Some(now().duration_since(attempt.started));
         attempt.status = Some(head.status);
@@ -93,7 +95,7 @@ pub(super) async fn respond<S: ResponseSink>(
     if head.status == 101 {
         return Ok(Answered::Switching(head));
     }
-    if unwelcome.has_status(head.status) {
+    if target.unwelcome.has_status(head.status) {
         return Err(Broken::Unwelcome(head.status));
     }
     let input = rx.input.plain();
@@ -112,6 +114,7 @@ pub(super) async fn respond<S: ResponseSink>(
         Version::Http11 | Version::Http2 => !options.close,
         Version::Http10 => options.keep_alive,
     };
+    let persistent = persistent && !is_cut && framing != Kind::UntilClose;
     send_response_head(request, proxy, &head, &options, framing, input, sink);
     let buffers = buffers(proxy, &head, input);
     request.worker.keep_fields(std::mem::take(&mut head.fields));
@@ -125,16 +128,28 @@ pub(super) async fn respond<S: ResponseSink>(
     if let Some(rate) = &proxy.filters.limit_rate {
         rx.pace = Pace::new(answers::bytes_of(Some(rate), request), 0);
     }
-    let relayed = body::relay(framing, rx, sink, proxy.read_timeout, buffers).await;
+    let when_all_is_here = |rx: &mut Rx<'_>| hold.release(rx, persistent);
+    let buffering =
+        buffers.map(|limit| Buffering::new(limit, proxy.read_timeout, &when_all_is_here));
+    let buffering = buffering.as_ref();
+    let mut relayed = body::relay(framing, rx, sink, proxy.read_timeout, buffering).await;
     rx.pace = None;
+    if let Ok(received) = relayed {
+        record(request, |attempt| attempt.received = received);
+        answers::add_trailers(request, sink);
+        let finished = match buffering {
+            Some(buffering) => buffering.last(sink.finish(), rx).await,
+            None => sink.finish().await,
+        };
+        relayed = finished.map(|()| received).map_err(RelayError::Client);
+    }
+    if let Some(released) = hold.released() {
+        record(request, |attempt| {
+            attempt.finished = Some(released - attempt.started);
+        });
+    }
     match relayed {
-        Ok(received) => {
-            record(request, |attempt| attempt.received = received);
-            answers::add_trailers(request, sink);
-            sink.finish()
-                .await
-                .map_err(|error| client_failed(request, peer, &error))?;
-        }
+        Ok(_) => {}
         Err(RelayError::Client(error)) => return Err(client_failed(request, peer, &error)),
         Err(RelayError::Upstream(error)) => {
             upstream_failed(request, peer, &error, "recv()", "reading upstream");
@@ -149,10 +164,7 @@ pub(super) async fn respond<S: ResponseSink>(
             return Err(Broken::Upstream);
         }
     }
-    // Bytes behind the response were not asked for: whatever they are, the
-    // next request must not be answered by them.
-    let clean = rx.input.is_empty() && !rx.input.is_closed();
-    let reuse = persistent && clean && !is_cut && framing != Kind::UntilClose;
+    let reuse = persistent && hold.released().is_none() && is_clean(rx);
     Ok(Answered::Response(if reuse {
         Reuse::Yes
     } else {
