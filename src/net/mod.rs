@@ -19,3 +19,4 @@ pub mod resolver;
 pub mod socket;
 pub mod spawn;
 pub mod spawner;
+mod turns;

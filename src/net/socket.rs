@@ -22,11 +22,14 @@ use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendFlags};
 use super::buffers::{Buffer, Segments, with_fd};
 use super::now;
 use super::operations::{Operation, completed};
+use super::turns::{self, Ticket};
 
 /// Receptions without a wait between them after which there is one all the
 /// same: who never waits lets nobody else have a turn. At 64 KiB each, a turn
 /// of bulk then takes some 200 µs.
 const IN_A_ROW: u8 = 4;
+/// A reception from which on what comes next is bulk, until it is waited for.
+const BULK: usize = 16 << 10;
 
 /// The receiving side. The two sides may be driven at the same time.
 #[derive(Debug)]
@@ -34,6 +37,9 @@ pub struct Receiver {
     stream: Rc<Stream>,
     /// Receptions since the last wait.
     in_a_row: u8,
+    /// The last reception was one of [`BULK`].
+    is_bulk: bool,
+    ticket: Option<Ticket>,
 }
 
 /// The sending side. Dropping it sends what `shutdown(2)` sends, unless the
@@ -79,20 +85,24 @@ impl AsRawFd for Stream {
 
 impl Stream {
     async fn readable(&self) -> io::Result<()> {
+        let turn = turns::present();
         let result = match &self.kind {
             Kind::Tcp(stream) => stream.readable(false).await,
             Kind::Unix(stream) => stream.readable(false).await,
         };
         now::refresh();
+        turns::waited_since(turn);
         result
     }
 
     async fn writable(&self) -> io::Result<()> {
+        let turn = turns::present();
         let result = match &self.kind {
             Kind::Tcp(stream) => stream.writable(false).await,
             Kind::Unix(stream) => stream.writable(false).await,
         };
         now::refresh();
+        turns::waited_since(turn);
         result
     }
 }
@@ -184,6 +194,8 @@ impl Socket {
             receiver: Receiver {
                 stream: Rc::clone(&stream),
                 in_a_row: 0,
+                is_bulk: false,
+                ticket: None,
             },
             sender: Sender { stream, owner },
         }
@@ -209,8 +221,20 @@ impl Receiver {
     /// # Errors
     /// When the runtime cannot wait. Dropping the future does nothing.
     pub async fn readable(&mut self) -> io::Result<()> {
+        self.is_bulk = false;
+        self.ticket = None;
+        self.next_turn().await
+    }
+
+    async fn next_turn(&mut self) -> io::Result<()> {
         self.in_a_row = 0;
-        self.stream.readable().await
+        match self.ticket {
+            Some(ticket) => {
+                turns::called(ticket).await;
+                Ok(())
+            }
+            None => self.stream.readable().await,
+        }
     }
 
     /// Receives what has come into `buffer[range]`, and waits for it if nothing
@@ -231,7 +255,7 @@ impl Receiver {
             if let Some(result) = received {
                 return (result, buffer);
             }
-            if let Err(error) = self.readable().await {
+            if let Err(error) = self.next_turn().await {
                 return (Err(error), buffer);
             }
         }
@@ -256,7 +280,7 @@ impl Receiver {
             if let Some(result) = received {
                 return (result, segments);
             }
-            if let Err(error) = self.readable().await {
+            if let Err(error) = self.next_turn().await {
                 return (Err(error), segments);
             }
         }
@@ -264,11 +288,12 @@ impl Receiver {
 
     /// One system call, unless it is time to wait; `None` if that is so, or if
     /// there is nothing to receive.
-    fn attempt<T>(
+    fn attempt(
         &mut self,
-        mut receive: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<T>,
-    ) -> Option<io::Result<T>> {
-        if self.in_a_row >= IN_A_ROW {
+        mut receive: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<usize>,
+    ) -> Option<io::Result<usize>> {
+        let begins = self.in_a_row == 0 && self.is_bulk;
+        if self.in_a_row >= IN_A_ROW || (begins && !turns::may_begin(&mut self.ticket)) {
             return None;
         }
         loop {
@@ -277,6 +302,7 @@ impl Receiver {
                 Err(Errno::INTR) => {}
                 result => {
                     self.in_a_row += 1;
+                    self.is_bulk = result.is_ok_and(|read| read >= BULK);
                     completed(Operation::Receive);
                     return Some(result.map_err(io::Error::from));
                 }
@@ -434,6 +460,43 @@ mod tests {
                 buffer = back;
             }
             assert!(others.get());
+        });
+    }
+
+    #[test]
+    fn bulk_goes_on_also_when_those_who_had_their_turn_stop() {
+        const TRANSFERS: usize = 30;
+        let mut runtime = RuntimeBuilder::<IoUringDriver>::new()
+            .enable_timer()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let done = Rc::new(Cell::new(0));
+            for number in 0..TRANSFERS {
+                let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+                theirs.write_all(&[b'x'; 6 * BULK]).unwrap();
+                let mut receiver = Socket::adopt(ours).unwrap().receiver;
+                let done = Rc::clone(&done);
+                let task = async move {
+                    // Some stop where others would begin a row of their own.
+                    let rows = if number < TRANSFERS / 3 { 1 } else { 6 };
+                    let mut buffer = Buffer::take(Class::Medium);
+                    for _ in 0..rows {
+                        let (result, back) = receiver.receive(buffer, 0..BULK).await;
+                        assert_eq!(result.unwrap(), BULK);
+                        buffer = back;
+                    }
+                    done.set(done.get() + 1);
+                    if rows == 1 {
+                        std::future::pending::<()>().await;
+                    }
+                    drop(theirs);
+                };
+                spawn(task, |_| {});
+            }
+            while done.get() < TRANSFERS {
+                super::super::spawn::sleep(std::time::Duration::from_millis(1)).await;
+            }
         });
     }
 
