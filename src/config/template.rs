@@ -134,6 +134,8 @@ pub enum Variable {
     Scheme,
     /// `$sent_http_NAME`.
     SentHttp(Box<str>),
+    /// `$sent_trailer_NAME`.
+    SentTrailer(Box<str>),
     /// `$server_addr`.
     ServerAddr,
     /// `$server_name`.
@@ -213,6 +215,8 @@ pub enum Variable {
     UpstreamHeaderTime,
     /// `$upstream_http_NAME`.
     UpstreamHttp(Box<str>),
+    /// `$upstream_trailer_NAME`.
+    UpstreamTrailer(Box<str>),
     /// `$upstream_cookie_NAME`.
     UpstreamCookie(Box<str>),
     /// `$upstream_response_length`.
@@ -400,7 +404,11 @@ impl Variable {
     pub fn is_of_response_fields(&self) -> bool {
         matches!(
             self,
-            Self::SentHttp(_) | Self::UpstreamHttp(_) | Self::UpstreamCookie(_)
+            Self::SentHttp(_)
+                | Self::SentTrailer(_)
+                | Self::UpstreamHttp(_)
+                | Self::UpstreamTrailer(_)
+                | Self::UpstreamCookie(_)
         )
     }
 
@@ -415,11 +423,7 @@ impl Variable {
         if let Some(&id) = defined.get(name.as_str()) {
             return Ok(Self::User(id));
         }
-        if NOT_IMPLEMENTED.contains(&name.as_str())
-            || ["upstream_trailer_", "sent_trailer_", "trailer_"]
-                .iter()
-                .any(|family| name.starts_with(family))
-        {
+        if NOT_IMPLEMENTED.contains(&name.as_str()) || name.starts_with("trailer_") {
             return Err(CompileError::NotImplemented(name));
         }
         let field = |rest: &str| rest.replace('_', "-").into();
@@ -441,6 +445,12 @@ impl Variable {
         }
         if let Some(rest) = member("sent_http_") {
             return Ok(Self::SentHttp(field(rest)));
+        }
+        if let Some(rest) = member("sent_trailer_") {
+            return Ok(Self::SentTrailer(field(rest)));
+        }
+        if let Some(rest) = member("upstream_trailer_") {
+            return Ok(Self::UpstreamTrailer(field(rest)));
         }
         if let Some(rest) = member("upstream_http_") {
             return Ok(Self::UpstreamHttp(field(rest)));

@@ -7,6 +7,7 @@ use crate::http::error::ChunkError;
 use crate::http::h1::chunked::ChunkedDecoder;
 use crate::http::h1::encode::{self, Sink};
 use crate::http::h1::framing::Kind;
+use crate::http::trailers::Trailers;
 use crate::net::buffers::{Class, Gaps, Segments};
 use crate::net::socket::Behind;
 
@@ -137,26 +138,25 @@ pub(crate) enum RelayError {
     Invalid(ChunkError),
 }
 
-/// Sends a response body to the client, and leaves it to be ended; returns its
-/// payload bytes. The head, not yet sent, leaves with what is already here.
+/// Sends a response body to the client, and leaves it to be ended. The head, not
+/// yet sent, leaves with what is already here.
 ///
 /// # Errors
 /// See [`RelayError`]. Cancelling it leaves the response cut off.
-pub(crate) async fn relay<S: ResponseSink>(
-    framing: Kind,
+pub(super) async fn relay<S: ResponseSink>(
+    incoming: &mut Incoming,
     rx: &mut Rx<'_>,
     sink: &mut S,
     read_timeout: Duration,
     buffering: Option<&Buffering<'_>>,
-) -> Result<u64, RelayError> {
-    let mut incoming = Incoming::new(framing);
+) -> Result<(), RelayError> {
     while !incoming.is_done() {
         if rx.input.plain().is_empty() {
             // Sent on at once: it may be an event that somebody waits for.
             sink.flush().await.map_err(RelayError::Client)?;
             match sink.segment_gaps().filter(|_| rx.is_bare()) {
                 Some(gaps) if incoming.left().is_some() => {
-                    relay_segments(gaps, buffering, rx, sink, &mut incoming, read_timeout).await?;
+                    relay_segments(gaps, buffering, rx, sink, incoming, read_timeout).await?;
                 }
                 _ => incoming.fill(rx, Class::Medium, read_timeout).await?,
             }
@@ -174,7 +174,7 @@ pub(crate) async fn relay<S: ResponseSink>(
             Some(buffering) if part.produced > 0 => {
                 let (buffer, start) = rx.input.detach(part.consumed);
                 let outgoing = Outgoing::Bytes(buffer, start..start + part.produced);
-                buffering.send(outgoing, sink, rx, &mut incoming).await?;
+                buffering.send(outgoing, sink, rx, incoming).await?;
             }
             _ => {
                 let data = rx.input.plain().get(..part.produced).unwrap_or_default();
@@ -183,7 +183,7 @@ pub(crate) async fn relay<S: ResponseSink>(
             }
         }
     }
-    Ok(incoming.received)
+    Ok(())
 }
 
 /// The bulk of a body of known length: received with gaps, encrypted where it
@@ -235,7 +235,9 @@ async fn relay_segments<S: ResponseSink>(
 pub(super) struct Incoming {
     rest: Rest,
     /// Payload bytes.
-    received: u64,
+    pub(super) received: u64,
+    /// Of a body in chunks, when it is done.
+    pub(super) trailers: Trailers,
 }
 
 #[derive(Debug)]
@@ -262,7 +264,11 @@ impl Incoming {
             Kind::Chunked => Rest::Chunked(ChunkedDecoder::new()),
             Kind::UntilClose => Rest::UntilClose,
         };
-        Self { rest, received: 0 }
+        Self {
+            rest,
+            received: 0,
+            trailers: Trailers::default(),
+        }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -308,6 +314,7 @@ impl Incoming {
             Rest::Chunked(decoder) => {
                 let decoded = decoder.decode(input).map_err(RelayError::Invalid)?;
                 if decoded.done {
+                    self.trailers = decoder.take_trailers();
                     self.rest = Rest::Done;
                 }
                 Part {

@@ -246,6 +246,8 @@ pub(crate) struct Answer {
     /// Fields sent and received, where a template asks for them.
     pub(crate) sent_fields: RecordedFields,
     pub(crate) upstream_fields: RecordedFields,
+    pub(crate) sent_trailers: RecordedFields,
+    pub(crate) upstream_trailers: RecordedFields,
     /// The value of the cookie that binds the client to its backend.
     pub(crate) sticky_cookie: Option<Vec<u8>>,
     /// Who is to be told of the answer, where `sticky learn` is said.

@@ -78,6 +78,24 @@ pub(crate) fn put_field(
     sink.field(name, value);
 }
 
+/// Adds a field behind the body, if there can be one, and keeps it where a
+/// template asks for what was sent.
+pub(crate) fn put_trailer(
+    request: &mut Request<'_>,
+    sink: &mut impl ResponseSink,
+    name: &[u8],
+    value: &[u8],
+) {
+    if !sink.takes_trailers() {
+        return;
+    }
+    if request.view.gateway.records_response_fields() {
+        let kept = &mut request.answer.sent_trailers;
+        kept.push((name.into(), value.into()));
+    }
+    sink.trailer(name, value);
+}
+
 /// A number of bytes that a request may have a say in; 0 if it is none.
 pub(crate) fn bytes_of(template: Option<&Template>, request: &Request<'_>) -> u64 {
     template
@@ -320,7 +338,7 @@ pub(crate) fn add_headers_after(
 }
 
 /// `add_trailer`: what is known only when the body has gone out.
-pub(crate) fn add_trailers(request: &Request<'_>, sink: &mut impl ResponseSink) {
+pub(crate) fn add_trailers(request: &mut Request<'_>, sink: &mut impl ResponseSink) {
     let location = request.location;
     if location.delivery.trailers.is_empty() || !sink.takes_trailers() {
         return;
@@ -332,7 +350,7 @@ pub(crate) fn add_trailers(request: &Request<'_>, sink: &mut impl ResponseSink) 
             value.clear();
             expand(&trailer.value, request, &mut value);
             if !value.is_empty() {
-                sink.trailer(&trailer.name, &value);
+                put_trailer(request, sink, &trailer.name, &value);
             }
         }
     }

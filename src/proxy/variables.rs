@@ -151,6 +151,10 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
             out.put(cookie_set(&request.answer.upstream_fields, name.as_bytes()));
         }
         Variable::UpstreamHttp(name) => put_recorded(&request.answer.upstream_fields, name, out),
+        Variable::SentTrailer(name) => put_recorded(&request.answer.sent_trailers, name, out),
+        Variable::UpstreamTrailer(name) => {
+            put_recorded(&request.answer.upstream_trailers, name, out);
+        }
         Variable::ServerAddr => match local_address(request) {
             Some(address) => put_ip(out, address.ip().to_canonical()),
             None => out.put(b"unix:"),

@@ -77,6 +77,7 @@ mod soak;
 mod stapling;
 mod takeover;
 mod tls;
+mod trailers;
 mod upgrade;
 mod upstream_link;
 mod upstreams;

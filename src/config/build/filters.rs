@@ -23,6 +23,7 @@ pub(super) struct FilterSettings {
     body: Option<Template>,
     pass_request_headers: Option<bool>,
     pass_request_body: Option<bool>,
+    pass_trailers: Option<bool>,
     request_buffering: Option<bool>,
     buffering: Option<bool>,
     buffers: Option<Located<Buffers>>,
@@ -63,6 +64,7 @@ impl FilterSettings {
             b"set_body" => set(&mut self.body, d, template(builder, d, 0)?)?,
             b"pass_request_headers" => set(&mut self.pass_request_headers, d, flag(d)?)?,
             b"pass_request_body" => set(&mut self.pass_request_body, d, flag(d)?)?,
+            b"pass_trailers" => set(&mut self.pass_trailers, d, flag(d)?)?,
             b"request_buffering" => set(&mut self.request_buffering, d, flag(d)?)?,
             b"buffering" => set(&mut self.buffering, d, flag(d)?)?,
             b"buffers" => set(&mut self.buffers, d, buffers(d)?)?,
@@ -101,9 +103,9 @@ impl FilterSettings {
     pub(super) fn inherit(&mut self, outer: &Self) {
         super::scope::inherit!(
             self, outer;
-            method, body, pass_request_headers, pass_request_body, request_buffering, buffering,
-            buffers, buffer_size, busy_buffers_size, ignore_client_abort, intercept_errors, limit_rate, hide, pass,
-            ignored, redirects, cookie_domains, cookie_paths, cookie_flags
+            method, body, pass_request_headers, pass_request_body, pass_trailers,
+            request_buffering, buffering, buffers, buffer_size, busy_buffers_size,
+            ignore_client_abort, intercept_errors, limit_rate, hide, pass, ignored, redirects, cookie_domains, cookie_paths, cookie_flags
         );
     }
 
@@ -174,6 +176,7 @@ impl FilterSettings {
             body: self.body.clone(),
             pass_request_headers: self.pass_request_headers.unwrap_or(true),
             pass_request_body: self.pass_request_body.unwrap_or(true),
+            pass_trailers: self.pass_trailers.unwrap_or(false),
             request_buffering: self.request_buffering.unwrap_or(true),
             buffering: ResponseBuffering {
                 on: self.buffering.unwrap_or(true),
@@ -195,6 +198,7 @@ impl FilterSettings {
         const NOT_HIDDEN: &[u8] = b"X-Pad";
         let mut filters = self.build(None);
         filters.request_buffering = false;
+        filters.pass_trailers = true;
         filters.buffering.on = false;
         let hide = self.hide.as_deref().unwrap_or_default();
         if !hide

@@ -345,6 +345,7 @@ pub(super) fn for_relay(
         body: None,
         pass_request_headers: false,
         pass_request_body: false,
+        pass_trailers: false,
         // Somebody else's API does not steer this server.
         ignored: IgnoredFields {
             accel_redirect: true,

@@ -808,6 +808,11 @@ pub(super) const ROWS: &[Row] = &[
         HSL,
         "send the client's fields to the backend",
     ),
+    flag(
+        "proxy_pass_trailers",
+        HSL,
+        "send the client what comes behind a backend's body",
+    ),
     words(
         "proxy_set_body",
         HSL,

@@ -137,7 +137,7 @@ pub(super) const GROUPS: &[Group] = &[
         HSL,
         "\
          \
-         proxy_store_access proxy_allow_upstream proxy_request_dynamic proxy_pass_trailers \
+         proxy_store_access proxy_allow_upstream proxy_request_dynamic \
          proxy_ssl_key_log",
     ),
     group(

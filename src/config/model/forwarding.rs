@@ -19,6 +19,8 @@ pub struct ProxyFilters {
     pub pass_request_headers: bool,
     /// `proxy_pass_request_body`. Default on.
     pub pass_request_body: bool,
+    /// `proxy_pass_trailers`. Default off; trailers of `grpc_pass` always pass.
+    pub pass_trailers: bool,
     /// `proxy_request_buffering`. Default on.
     pub request_buffering: bool,
     /// `proxy_buffering`, `proxy_buffers`, `proxy_buffer_size`.

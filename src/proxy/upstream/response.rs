@@ -15,7 +15,7 @@ use crate::http::head::{FieldId, Method, ResponseHead, Version};
 use crate::http::headers::{ConnectionOptions, is_hop_by_hop};
 use crate::net::buffers::Class;
 use crate::net::now::now;
-use crate::proxy::body::{self, RelayError};
+use crate::proxy::body::{self, Incoming, RelayError};
 use crate::proxy::buffering::Buffering;
 use crate::proxy::exchange::{BodySize, BodySource, ResponseSink};
 use crate::proxy::forward::{Failure, Target};
@@ -115,6 +115,9 @@ pub(super) async fn respond<S: ResponseSink>(
         Version::Http10 => options.keep_alive,
     };
     let persistent = persistent && !is_cut && framing != Kind::UntilClose;
+    if proxy.filters.pass_trailers && framing == Kind::Chunked {
+        sink.expect_trailers();
+    }
     send_response_head(request, proxy, &head, &options, framing, input, sink);
     let buffers = buffers(proxy, &head, input);
     request.worker.keep_fields(std::mem::take(&mut head.fields));
@@ -128,20 +131,24 @@ pub(super) async fn respond<S: ResponseSink>(
     if let Some(rate) = &proxy.filters.limit_rate {
         rx.pace = Pace::new(answers::bytes_of(Some(rate), request), 0);
     }
+    let mut incoming = Incoming::new(framing);
     let when_all_is_here = |rx: &mut Rx<'_>| hold.release(rx, persistent);
     let buffering =
         buffers.map(|limit| Buffering::new(limit, proxy.read_timeout, &when_all_is_here));
     let buffering = buffering.as_ref();
-    let mut relayed = body::relay(framing, rx, sink, proxy.read_timeout, buffering).await;
+    let mut relayed = body::relay(&mut incoming, rx, sink, proxy.read_timeout, buffering).await;
     rx.pace = None;
-    if let Ok(received) = relayed {
-        record(request, |attempt| attempt.received = received);
+    if relayed.is_ok() {
+        record(request, |attempt| attempt.received = incoming.received);
+        if proxy.filters.pass_trailers {
+            pass_trailers(request, proxy, incoming.trailers.iter(), sink);
+        }
         answers::add_trailers(request, sink);
         let finished = match buffering {
             Some(buffering) => buffering.last(sink.finish(), rx).await,
             None => sink.finish().await,
         };
-        relayed = finished.map(|()| received).map_err(RelayError::Client);
+        relayed = finished.map_err(RelayError::Client);
     }
     if let Some(released) = hold.released() {
         record(request, |attempt| {
@@ -149,7 +156,7 @@ pub(super) async fn respond<S: ResponseSink>(
         });
     }
     match relayed {
-        Ok(_) => {}
+        Ok(()) => {}
         Err(RelayError::Client(error)) => return Err(client_failed(request, peer, &error)),
         Err(RelayError::Upstream(error)) => {
             upstream_failed(request, peer, &error, "recv()", "reading upstream");
@@ -170,6 +177,32 @@ pub(super) async fn respond<S: ResponseSink>(
     } else {
         Reuse::No
     }))
+}
+
+/// Keeps what came behind a backend's body where a template asks for it, and
+/// sends it on.
+pub(super) fn pass_trailers<'t, S: ResponseSink>(
+    request: &mut Request<'_>,
+    proxy: &Proxy,
+    trailers: impl Iterator<Item = (&'t [u8], &'t [u8])>,
+    sink: &mut S,
+) {
+    for (name, value) in trailers {
+        if request.view.gateway.records_response_fields() {
+            let kept = &mut request.answer.upstream_trailers;
+            kept.push((name.into(), value.into()));
+        }
+        let id = FieldId::of(name);
+        let hidden = is_hop_by_hop(id)
+            || id == FieldId::ContentLength
+            || proxy
+                .filters
+                .hidden
+                .hides(name, is_hidden_by_default(id, name));
+        if !hidden {
+            answers::put_trailer(request, sink, name, value);
+        }
+    }
 }
 
 pub(super) fn client_failed(

@@ -4,13 +4,12 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::task::Poll;
 
-use crate::config::{Conditions, Proxy, ProxyFamily, UpstreamPeer};
+use crate::config::{Conditions, Proxy, UpstreamPeer};
 use crate::http::h1::encode::is_field_value;
 use crate::http::h1::framing::{self, Kind};
 use crate::http::h2::connection::Why;
-use crate::http::head::{FieldId, Method, ResponseHead};
-use crate::http::headers::{ConnectionOptions, is_hop_by_hop};
-use crate::http::trailers::Trailers;
+use crate::http::head::{Method, ResponseHead};
+use crate::http::headers::ConnectionOptions;
 use crate::net::deadlines::Deadline;
 use crate::proxy::exchange::{Piece, ResponseSink};
 use crate::proxy::h2::lane::AnswerHead;
@@ -22,8 +21,8 @@ use crate::proxy::streams::Lease;
 use crate::proxy::transport::TransportError;
 use crate::proxy::upstream::request::sent_method;
 use crate::proxy::upstream::response::{
-    MAX_INTERIM, client_failed, elsewhere, head_limits, invalid, is_hidden_by_default,
-    passes_early_hints, send_early_hints, send_response_head,
+    MAX_INTERIM, client_failed, elsewhere, head_limits, invalid, pass_trailers, passes_early_hints,
+    send_early_hints, send_response_head,
 };
 use crate::proxy::upstream::{Broken, Cause, record, upstream_failed};
 
@@ -72,7 +71,7 @@ pub(super) async fn respond<S: ResponseSink>(
     }
     let is_cut = matches!(request.final_status(head.status), 204 | 304) && framing != Kind::Empty;
     let framing = if is_cut { Kind::Empty } else { framing };
-    let passes_trailers = proxy.family == ProxyFamily::Grpc && !has_ended;
+    let passes_trailers = proxy.filters.pass_trailers && !has_ended;
     if passes_trailers && framing != Kind::Empty {
         sink.expect_trailers();
     }
@@ -116,7 +115,9 @@ pub(super) async fn respond<S: ResponseSink>(
     }
     record(request, |attempt| attempt.received = received);
     if passes_trailers {
-        send_trailers(proxy, &lane.trailers(), sink);
+        let trailers = lane.trailers();
+        let trailers = trailers.iter().filter(|(_, value)| is_value(value));
+        pass_trailers(request, proxy, trailers, sink);
     }
     answers::add_trailers(request, sink);
     sink.finish()
@@ -238,24 +239,5 @@ impl Relay<'_> {
         sink.write(data).await.map_err(Stopped::Client)?;
         self.slot.release(data.len());
         Ok(())
-    }
-}
-
-fn send_trailers<S: ResponseSink>(proxy: &Proxy, trailers: &Trailers, sink: &mut S) {
-    if !sink.takes_trailers() {
-        return;
-    }
-    for (name, value) in trailers.iter() {
-        let id = FieldId::of(name);
-        let hidden = is_hop_by_hop(id)
-            || id == FieldId::ContentLength
-            || !is_value(value)
-            || proxy
-                .filters
-                .hidden
-                .hides(name, is_hidden_by_default(id, name));
-        if !hidden {
-            sink.trailer(name, value);
-        }
     }
 }
