@@ -380,16 +380,11 @@ fn handshakes_that_one_address_begins_and_never_ends_leave_room_for_others() {
     other
         .connect(&ringwall.address("TLS").into())
         .expect("it accepts");
-    let begin = Instant::now();
     let mut connection = client
         .connect_over(other.into(), HOST)
         .expect("a handshake");
     assert_eq!(connection.get(HOST, "/").text(), "hello");
-    assert!(
-        begin.elapsed() < Duration::from_millis(2500),
-        "{:?}",
-        begin.elapsed()
-    );
+    assert!(held.iter().all(Connection::is_quiet), "it waited for them");
     // Those that waited for their turn end as well, and then it is served too.
     eventually("all of them are closed", || {
         (ringwall.descriptors() <= idle + KEPT).then_some(())

@@ -2,7 +2,7 @@
 //! answer: what is read before a backend is asked, and what becomes of a
 //! request whose client has gone.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::client::Connection;
 use crate::support::eventually;
@@ -162,12 +162,10 @@ fn a_stream_of_events_ends_when_its_client_is_gone() {
     let head = client.head().expect("a head");
     assert_eq!(head.header("content-type"), Some("text/event-stream"));
     // The event is there although the backend goes on.
-    let begun = Instant::now();
     let mut event = Vec::new();
     while !event.ends_with(b"data: 1\n\n\r\n") {
         event.extend(client.some().expect("an event"));
     }
-    assert!(begun.elapsed() < Duration::from_secs(5));
     drop(client);
     eventually("the backend's connection is closed", || {
         (origin.open_connections() == 0).then_some(())

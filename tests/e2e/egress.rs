@@ -3,7 +3,6 @@
 //! people's: Debian's Nginx and `openssl s_server`.
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use crate::support::client::Connection;
 use crate::support::eventually;
@@ -394,9 +393,7 @@ fn a_backend_that_does_not_finish_its_handshake_ends_at_proxy_connect_timeout() 
     });
     let ringwall = Site::new()
         .start(&egress("proxy_connect_timeout 1s;").replace("127.0.0.1:@UP@", &origin.address()));
-    let start = Instant::now();
     assert_eq!(client(&ringwall).get("a", "/").status, 504);
-    assert!(start.elapsed() < Duration::from_secs(10));
     ringwall.complaint_with(&["upstream timed out", "while SSL handshaking to upstream"]);
 }
 

@@ -133,21 +133,14 @@ fn a_head_that_does_not_come_in_time_is_a_408_however_it_dribbles() {
     ));
     let mut client = Connection::plain(ringwall.address("HTTP"));
     let start = Instant::now();
-    for byte in "GET / HTTP/1.1\r\nHost: a\r\nX-Slow: "
-        .bytes()
-        .chain(std::iter::repeat_n(b'x', 100))
-    {
+    let head = "GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ".bytes();
+    let mut bytes = head.chain(std::iter::repeat_n(b'x', 100));
+    while client.is_quiet() {
+        let byte = bytes.next().expect("a deadline that no byte puts off");
         if client.try_send([byte]).is_err() {
             break;
         }
         std::thread::sleep(Duration::from_millis(100));
-        assert!(
-            start.elapsed() < Duration::from_secs(8),
-            "each byte put the deadline off"
-        );
-        if !client.socket().peek_is_quiet() {
-            break;
-        }
     }
     // Nginx logs 408 and closes without a word; a response is as good.
     let _ = client.remains();
@@ -155,21 +148,6 @@ fn a_head_that_does_not_come_in_time_is_a_408_however_it_dribbles() {
     assert!(took >= Duration::from_millis(900), "{took:?}");
     ringwall.access_with(&[" 408 "]);
     assert_eq!(origin.connections(), 0);
-}
-
-/// Whether a socket has neither bytes nor an end to report.
-trait Quiet {
-    fn peek_is_quiet(&self) -> bool;
-}
-
-impl Quiet for std::net::TcpStream {
-    fn peek_is_quiet(&self) -> bool {
-        self.set_nonblocking(true).expect("a socket");
-        let quiet =
-            matches!(self.peek(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock);
-        self.set_nonblocking(false).expect("a socket");
-        quiet
-    }
 }
 
 #[test]
@@ -181,10 +159,7 @@ fn a_body_that_does_not_come_in_time_is_a_408() {
     ));
     let mut client = Connection::plain(ringwall.address("HTTP"));
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhello");
-    let start = Instant::now();
     let _ = client.remains();
-    let took = start.elapsed();
-    assert!(took < Duration::from_secs(10), "{took:?}");
     ringwall.access_with(&[" 408 "]);
     assert_eq!(origin.requests(), 0);
     eventually("the upstream connection is closed", || {

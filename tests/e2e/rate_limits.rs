@@ -83,7 +83,6 @@ fn requests_above_the_rate_wait_their_turn() {
     for (turn, wait) in passed.iter().enumerate() {
         let due = Duration::from_millis(200 * turn as u64);
         assert!(*wait + Duration::from_millis(30) >= due, "{passed:?}");
-        assert!(*wait < due + Duration::from_secs(5), "{passed:?}");
     }
     ringwall.complaint_with(&["[warn]", "delaying request, excess: ", ", by zone \"one\""]);
 }

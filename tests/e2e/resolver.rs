@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use crate::support::client::Connection;
 use crate::support::dns::{A, AAAA, Answer, CNAME, NameServer, SRV, labels, localhost};
@@ -199,9 +198,7 @@ fn what_cannot_be_resolved_is_a_bad_gateway_and_logged_as_in_nginx() {
             "silent.test could not be resolved (110: Operation timed out)",
         ),
     ] {
-        let start = Instant::now();
         assert_eq!(ask(&ringwall, name).0, 502, "{name}");
-        assert!(start.elapsed() < Duration::from_secs(5), "{name}");
         ringwall.complaint_with(&[said]);
     }
 }
@@ -290,9 +287,8 @@ fn a_slow_name_server_holds_up_nobody_else() {
     eventually("the slow name is asked for", || {
         (dns.queries() >= 2).then_some(())
     });
-    let start = Instant::now();
     assert_eq!(ask(&ringwall, "quick.test").0, 200);
-    assert!(start.elapsed() < Duration::from_secs(2));
+    assert!(waiting.iter().all(|client| !client.is_finished()));
     open.store(true, Ordering::SeqCst);
     for client in waiting {
         assert_eq!(client.join().expect("no panic"), 200);

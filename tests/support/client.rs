@@ -293,6 +293,15 @@ impl Connection {
             .expect("a limit above zero");
     }
 
+    /// Whether there are neither bytes nor an end to read on the socket.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let socket = self.wire.tcp();
+        socket.set_nonblocking(true).expect("a socket");
+        let peeked = socket.peek(&mut [0]);
+        socket.set_nonblocking(false).expect("a socket");
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// The socket.
     pub(crate) fn socket(&self) -> &TcpStream {
         self.wire.tcp()
