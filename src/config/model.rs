@@ -46,6 +46,7 @@ pub(crate) use reach::{fixed_folder, fixed_part};
 
 pub use balancing::{
     BalanceMethod, Conditions, NextUpstream, Sticky, StickyCookie, StickyExpires, StickySessions,
+    UpstreamQueue,
 };
 pub use files::*;
 pub use gzip::*;
@@ -872,6 +873,8 @@ pub struct Upstream {
     pub method: BalanceMethod,
     /// `sticky`.
     pub sticky: Option<Box<Sticky>>,
+    /// `queue`.
+    pub queue: Option<UpstreamQueue>,
     /// `zone`: failures and connections are counted by all workers together.
     pub zone: bool,
     /// `keepalive`: idle connections kept per worker; 0 for none. Default 32.
@@ -898,6 +901,7 @@ impl Upstream {
             named: None,
             method: BalanceMethod::RoundRobin,
             sticky: None,
+            queue: None,
             zone: false,
             keepalive: 0,
             keepalive_requests: 1,

@@ -221,6 +221,8 @@ pub enum Variable {
     UpstreamCookie(Box<str>),
     /// `$upstream_response_length`.
     UpstreamResponseLength,
+    /// `$upstream_queue_time`.
+    UpstreamQueueTime,
     /// `$upstream_response_time`.
     UpstreamResponseTime,
     /// `$upstream_ssl_cipher`: OpenSSL's name, for each try.
@@ -239,7 +241,7 @@ pub enum Variable {
     /// `$http2`: `h2` over TLS, `h2c` without, empty otherwise.
     Http2,
     /// What tells of something that does not happen here: `$http3`,
-    /// `$upstream_cache_…`, `$upstream_queue_time`. Empty.
+    /// `$upstream_cache_…`. Empty.
     Absent,
 }
 
@@ -544,6 +546,7 @@ impl Variable {
             "upstream_addr" => Self::UpstreamAddr,
             "upstream_connect_time" => Self::UpstreamConnectTime,
             "upstream_header_time" => Self::UpstreamHeaderTime,
+            "upstream_queue_time" => Self::UpstreamQueueTime,
             "upstream_response_length" => Self::UpstreamResponseLength,
             "upstream_response_time" => Self::UpstreamResponseTime,
             "upstream_ssl_cipher" => Self::UpstreamSslCipher,
@@ -555,8 +558,7 @@ impl Variable {
             | "upstream_cache_age"
             | "upstream_cache_key"
             | "upstream_cache_last_modified"
-            | "upstream_cache_status"
-            | "upstream_queue_time" => Self::Absent,
+            | "upstream_cache_status" => Self::Absent,
             _ => return None,
         })
     }

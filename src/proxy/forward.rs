@@ -2,9 +2,12 @@
 //! happens when it does not work out.
 
 use std::fmt;
+use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::config::{Conditions, Proxy, ProxyHttpVersion, UpstreamAddress, UpstreamPeer};
@@ -12,7 +15,8 @@ use crate::net::deadlines::Deadline;
 use crate::net::now::now;
 use crate::telemetry::error_log::Level;
 
-use super::balance::{AfterFailure, Lease};
+use super::balance::queue::{NotServed, Queue};
+use super::balance::{AfterFailure, Group, Lease, Selection};
 use super::destination::{self, Place};
 use super::exchange::{BodySize, BodySource, ResponseSink};
 use super::input::Input;
@@ -136,11 +140,23 @@ pub(crate) async fn forward<W: Way, B: BodySource, S: ResponseSink>(
     let present = upstream.present();
     let group = &present.group;
     let mut selection = group.select(request, next.tries);
+    let mut queued = None;
     let began = now();
     let in_time = || next.timeout.is_zero() || now().duration_since(began) < next.timeout;
     loop {
-        let Some(lease) = group.choose(&mut selection, request, now()) else {
-            return Err(no_live_upstream(request, upstream));
+        let may_choose = group.queue().is_none_or(Queue::is_empty) || selection.has_begun();
+        let chosen = may_choose.then(|| group.choose(&mut selection, request, now()));
+        let lease = match (chosen.flatten(), group.queue()) {
+            (Some(lease), _) => lease,
+            (None, Some(queue)) if !selection.has_begun() => {
+                let since = now();
+                let waiting = wait_in_queue(queue, group, request, proxy, &mut selection, body);
+                // Boxed: rare, and every other request would have room for it.
+                let lease = Box::pin(waiting).await?;
+                queued = Some(now().duration_since(since));
+                lease
+            }
+            (None, _) => return Err(no_live_upstream(request, upstream)),
         };
         request.answer.sticky_cookie = lease.set_cookie(request);
         request.answer.learner = lease.learner(&selection);
@@ -158,6 +174,7 @@ pub(crate) async fn forward<W: Way, B: BodySource, S: ResponseSink>(
             upstream,
             peer,
             lease: Some(&lease),
+            queued: queued.take(),
             secure: secure.as_ref(),
             local,
             unwelcome,
@@ -202,6 +219,42 @@ pub(super) fn is_repeatable<B: BodySource>(request: &Request<'_>, proxy: &Proxy,
 fn is_repeatable_by_method(request: &Request<'_>, proxy: &Proxy) -> bool {
     let conditions = proxy.next_upstream.conditions;
     sent_method(request, proxy).is_idempotent() || conditions.contains(Conditions::NON_IDEMPOTENT)
+}
+
+/// `queue`: waits for a peer, unless the client goes.
+async fn wait_in_queue<B: BodySource>(
+    queue: &Queue,
+    group: &Rc<Group>,
+    request: &mut Request<'_>,
+    proxy: &Proxy,
+    selection: &mut Selection,
+    body: &mut B,
+) -> Result<Lease, Failure> {
+    let asked: &Request<'_> = request;
+    let mut waiting = pin!(queue.wait(|| {
+        *selection = group.select(asked, proxy.next_upstream.tries);
+        group.choose(selection, asked, now())
+    }));
+    let mut gone = pin!(async {
+        if proxy.filters.ignore_client_abort {
+            pending::<()>().await;
+        }
+        body.abandoned().await;
+    });
+    let waited = poll_fn(|context| match waiting.as_mut().poll(context) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending => gone.as_mut().poll(context).map(|()| None),
+    })
+    .await;
+    let (level, message) = match waited {
+        Some(Ok(lease)) => return Ok(lease),
+        Some(Err(NotServed::Full)) => (Level::Error, "upstream queue is full"),
+        Some(Err(NotServed::TimedOut)) => (Level::Error, "upstream queue timed out"),
+        None => (Level::Info, "client prematurely closed connection"),
+    };
+    let message = format_args!("{message} while connecting to upstream");
+    log::request_error(request, level, message);
+    Err(waited.map_or(Failure::Aborted, |_| Failure::Status(502)))
 }
 
 fn no_live_upstream(request: &mut Request<'_>, upstream: &UpstreamState) -> Failure {
@@ -264,6 +317,7 @@ pub(crate) async fn forward_to<B: BodySource, S: ResponseSink>(
         upstream,
         peer: &peer,
         lease: None,
+        queued: None,
         secure,
         local: link::local_address(request, proxy),
         unwelcome: Conditions::NONE,
@@ -359,6 +413,8 @@ pub(crate) struct Target<'t> {
     pub(super) peer: &'t Rc<UpstreamPeer>,
     /// Its place among the peer's requests, if these are counted.
     pub(super) lease: Option<&'t Lease>,
+    /// How long the request has waited for that.
+    pub(super) queued: Option<Duration>,
     /// `None` without TLS.
     pub(super) secure: Option<&'t Secure<'t>>,
     /// Where to connect from, if that is said.
@@ -366,6 +422,17 @@ pub(crate) struct Target<'t> {
     /// An answer with one of these statuses does not reach the client.
     pub(super) unwelcome: Conditions,
     pub(super) reach: Reach,
+}
+
+impl Target<'_> {
+    /// A try that begins now.
+    pub(super) fn attempt(&self) -> Attempt {
+        let addressee = Addressee::Peer(Rc::clone(self.peer));
+        Attempt {
+            queued: self.queued,
+            ..Attempt::at(self.upstream.id, addressee)
+        }
+    }
 }
 
 /// One peer: over a pooled connection if there is one, and over a fresh one
@@ -393,7 +460,7 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
             });
         }
         let reused = pooled.is_some();
-        let attempt = Attempt::at(upstream.id, Addressee::Peer(Rc::clone(peer)));
+        let attempt = target.attempt();
         let started = attempt.started;
         request.attempts.push(Attempt {
             connected: reused.then_some(Duration::ZERO),

@@ -3,8 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use std::rc::Rc;
-
 use crate::config::Proxy;
 use crate::net::deadlines::Deadline;
 use crate::telemetry::error_log::Level;
@@ -13,7 +11,7 @@ use super::exchange::{BodySource, ResponseSink};
 use super::forward::{Target, Trouble, Way, connect, is_repeatable, reason_of};
 use super::log;
 use super::pool::Connection;
-use super::request::{Addressee, Attempt, Request};
+use super::request::Request;
 use super::streams::{Lease, Pick, for_one_request};
 use super::upstream::h2::{Kept, exchange};
 use super::upstream::record;
@@ -48,12 +46,12 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
     kept: &mut Kept,
     (body, sink): (&mut B, &mut S),
 ) -> Result<(), Trouble> {
-    let &Target { upstream, peer, .. } = target;
+    let peer = target.peer;
     let repeatable = is_repeatable(request, proxy, body);
     let mut asked = 0;
     loop {
         asked += 1;
-        let attempt = Attempt::at(upstream.id, Addressee::Peer(Rc::clone(peer)));
+        let attempt = target.attempt();
         let started = attempt.started;
         request.attempts.push(attempt);
         let lease = find_stream(request, proxy, target).await;

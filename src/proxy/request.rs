@@ -201,6 +201,8 @@ pub(crate) struct Attempt {
     pub(crate) upstream: UpstreamId,
     pub(crate) addressee: Addressee,
     pub(crate) started: Instant,
+    /// How long it waited in the upstream's queue, if it did.
+    pub(crate) queued: Option<Duration>,
     pub(crate) connected: Option<Duration>,
     pub(crate) head_received: Option<Duration>,
     pub(crate) finished: Option<Duration>,
@@ -217,6 +219,7 @@ impl Attempt {
             upstream,
             addressee,
             started: now(),
+            queued: None,
             connected: None,
             head_received: None,
             finished: None,

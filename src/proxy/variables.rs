@@ -288,6 +288,7 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
             put_links(request, out, |link| if link.resumed { "r" } else { "." });
         }
         Variable::UpstreamConnectTime => put_times(request, out, |attempt| attempt.connected),
+        Variable::UpstreamQueueTime => put_times(request, out, |attempt| attempt.queued),
         Variable::UpstreamHeaderTime => put_times(request, out, |attempt| attempt.head_received),
         Variable::UpstreamResponseTime => put_times(request, out, |attempt| attempt.finished),
         Variable::UpstreamResponseLength => {

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier, Mutex};
 
 use socket2::{Domain, Socket, Type};
 
@@ -191,6 +192,68 @@ fn a_backend_gets_no_more_requests_at_a_time_than_max_conns() {
         (Connection::plain(address).get("a", "/").status == 200).then_some(())
     });
     assert_eq!(origin.requests(), 2);
+}
+
+#[test]
+fn requests_that_no_backend_can_take_wait_in_the_queue_in_order() {
+    let (release, told) = channel::<()>();
+    let told = Mutex::new(told);
+    let origin = Origin::http(move |request| {
+        let _ = told.lock().expect("not poisoned").recv();
+        ok(request.target())
+    });
+    let ringwall = Site::new().start(&http(&format!(
+        "log_format q '$request_uri $status queue=$upstream_queue_time';
+         access_log @DIR@/access.log q;
+         upstream one {{ server {} max_conns=1; queue 2 timeout=1h; }}
+         upstream short {{ server {0} max_conns=1; queue 2 timeout=200ms; }}
+         server {{ listen 127.0.0.1:@HTTP@; location / {{ proxy_pass http://one; }}
+         location /short/ {{ proxy_pass http://short; }} location /ours {{ return 200 ours; }} }}",
+        origin.address()
+    )));
+    let address = ringwall.address("HTTP");
+    let ask = |target: &str| {
+        let mut client = Connection::plain(address);
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        client
+    };
+    // Whatever came before this is where it waits.
+    let settle = || assert_eq!(Connection::plain(address).get("a", "/ours").text(), "ours");
+    let mut served = ask("/first");
+    eventually("the first is there", || {
+        (origin.requests() == 1).then_some(())
+    });
+    let gone = ask("/gone");
+    settle();
+    let mut waits = ask("/second");
+    settle();
+    let refused = Connection::plain(address).get("a", "/third");
+    assert_eq!(refused.status, 502, "the queue is full");
+    ringwall.complaint_with(&["upstream queue is full"]);
+    drop(gone);
+    ringwall.access_with(&["/gone 499"]);
+    let mut last = ask("/fourth");
+    settle();
+    for client in [&mut served, &mut waits, &mut last] {
+        release.send(()).expect("the backend waits");
+        assert_eq!(client.response("GET").status, 200);
+    }
+    let asked = origin.all_received_text();
+    let order = ["GET /first", "GET /second", "GET /fourth"].map(|line| asked.find(line));
+    assert!(order.is_sorted() && order[0].is_some(), "{asked}");
+    assert!(!asked.contains("/gone") && !asked.contains("/third"));
+    ringwall.access_with(&["/first 200 queue=-"]);
+    ringwall.access_with(&["/fourth 200 queue=0."]);
+
+    let mut served = ask("/short/first");
+    eventually("it is there", || (origin.requests() == 4).then_some(()));
+    assert_eq!(
+        Connection::plain(address).get("a", "/short/second").status,
+        502
+    );
+    ringwall.complaint_with(&["upstream queue timed out"]);
+    release.send(()).expect("the backend waits");
+    assert_eq!(served.response("GET").status, 200);
 }
 
 #[test]

@@ -12,12 +12,13 @@ use super::resolver::Names;
 use super::url::{self, Target, Url};
 use super::values::{
     invalid_parameter, milliseconds, not_implemented, number, refuse, refuse_directive, set,
+    small_number,
 };
 use super::{Builder, Result};
 use crate::config::error::Error;
 use crate::config::model::{
     BalanceMethod, NamedServer, NamedServers, Position, Upstream, UpstreamAddress, UpstreamId,
-    UpstreamNames, UpstreamPeer,
+    UpstreamNames, UpstreamPeer, UpstreamQueue,
 };
 use crate::config::syntax::Directive;
 use crate::config::units;
@@ -29,6 +30,8 @@ pub(super) const HTTPS_PORT: u16 = 443;
 /// In its place where a URL must say its port.
 pub(super) const NO_PORT: u16 = 0;
 
+/// `timeout` of `queue` where it is not given.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(60);
 /// `keepalive` where it is not given, as in Nginx since 1.29.7.
 const DEFAULT_KEEPALIVE: usize = 32;
 
@@ -121,7 +124,7 @@ pub(super) fn block(builder: &mut Builder<'_>, d: &Directive) -> Result<()> {
     let (mut peers, mut named) = (Vec::new(), Vec::new());
     let mut balancing = Balancing::for_upstream(&name);
     let mut names = Names::default();
-    let mut shared = None;
+    let (mut shared, mut queue) = (None, None);
     for inner in d.children() {
         match &*inner.name.value {
             b"server" => match server(builder, inner, &balancing)? {
@@ -143,6 +146,7 @@ pub(super) fn block(builder: &mut Builder<'_>, d: &Directive) -> Result<()> {
                 };
                 set(&mut keepalive, inner, count)?;
             }
+            b"queue" => set(&mut queue, inner, waiting(inner)?)?,
             b"keepalive_requests" => set(&mut requests, inner, number(inner)?)?,
             b"keepalive_timeout" => set(&mut timeout, inner, milliseconds(inner)?)?,
             b"keepalive_time" => set(&mut time, inner, milliseconds(inner)?)?,
@@ -183,6 +187,7 @@ pub(super) fn block(builder: &mut Builder<'_>, d: &Directive) -> Result<()> {
         named,
         method: balancing.method.unwrap_or_default(),
         sticky: balancing.sticky,
+        queue,
         zone: shared.is_some(),
         keepalive: keepalive.unwrap_or(DEFAULT_KEEPALIVE),
         keepalive_requests: requests.unwrap_or(1000),
@@ -195,6 +200,22 @@ pub(super) fn block(builder: &mut Builder<'_>, d: &Directive) -> Result<()> {
     }
     builder.upstreams.blocks.insert(key, id);
     Ok(())
+}
+
+/// `queue NUMBER [timeout=TIME]`.
+fn waiting(d: &Directive) -> Result<UpstreamQueue> {
+    let mut queue = UpstreamQueue {
+        length: small_number(d)?,
+        timeout: QUEUE_TIMEOUT,
+    };
+    for word in d.args.get(1..).unwrap_or_default() {
+        queue.timeout = match split_parameter(&word.value) {
+            (b"timeout", Some(time)) => units::milliseconds(time),
+            _ => None,
+        }
+        .ok_or_else(|| invalid_parameter(d, &word.value))?;
+    }
+    Ok(queue)
 }
 
 /// `zone NAME [SIZE]`. The size is checked as Nginx does and then of no use:
@@ -363,6 +384,7 @@ pub(super) fn for_target(
         named: None,
         method: BalanceMethod::RoundRobin,
         sticky: None,
+        queue: None,
         zone: false,
         keepalive: DEFAULT_KEEPALIVE,
         keepalive_requests: 1000,
@@ -381,6 +403,7 @@ pub(super) fn without_peers(builder: &mut Builder<'_>, name: &str) -> UpstreamId
         named: None,
         method: BalanceMethod::RoundRobin,
         sticky: None,
+        queue: None,
         zone: false,
         keepalive: RELAY_KEEPALIVE,
         keepalive_requests: 1000,

@@ -1025,6 +1025,12 @@ pub(super) const ROWS: &[Row] = &[
         "a backend; `weight`, `max_conns`, `max_fails`, `fail_timeout`, `slow_start`, `backup`, \
          `down`, `drain`, `route`",
     ),
+    words(
+        "queue",
+        U,
+        (1, 2),
+        "requests that wait where no backend can take them, and `timeout=`; of each worker",
+    ),
     words("keepalive", U, (1, 2), "idle connections kept per worker"),
     words("keepalive_requests", U, ONE, "requests per connection"),
     words(

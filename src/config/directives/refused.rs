@@ -146,11 +146,7 @@ pub(super) const GROUPS: &[Group] = &[
         "\
          least_time state",
     ),
-    group(
-        COMMERCIAL,
-        U,
-        "ntlm queue sticky_cookie_insert upstream_conf",
-    ),
+    group(COMMERCIAL, U, "ntlm sticky_cookie_insert upstream_conf"),
     group(
         COMMERCIAL,
         L,

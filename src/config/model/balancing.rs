@@ -191,6 +191,15 @@ impl BitOr for Conditions {
     }
 }
 
+/// `queue`: requests that wait where no peer can be chosen at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpstreamQueue {
+    /// How many at the most, of each worker.
+    pub length: usize,
+    /// How long each at the most.
+    pub timeout: Duration,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@
 mod hash;
 pub(crate) mod members;
 mod methods;
+pub(crate) mod queue;
 pub(crate) mod sessions;
 pub(crate) mod state;
 mod sticky;
@@ -28,6 +29,7 @@ use crate::net::now::now;
 
 use self::hash::Ring;
 use self::members::Members;
+use self::queue::Queue;
 use self::sessions::Sessions;
 use self::state::{Moment, PeerState};
 use super::request::Request;
@@ -45,6 +47,7 @@ pub(crate) struct Group {
     /// Of `hash … consistent`.
     ring: Option<Ring>,
     sticky: Option<Names>,
+    queue: Option<Queue>,
     turns: RefCell<Box<[Turn]>>,
     /// Of the peers that are no backups: how many, and their weights' sum.
     primaries: usize,
@@ -99,6 +102,11 @@ impl Selection {
     pub(crate) fn may_go_on(&self) -> bool {
         self.tries_left > 0
     }
+
+    /// Whether a peer has been asked.
+    pub(crate) fn has_begun(&self) -> bool {
+        !self.tried.is_empty()
+    }
 }
 
 impl Group {
@@ -131,6 +139,7 @@ impl Group {
             method: upstream.method.clone(),
             ring,
             sticky,
+            queue: upstream.queue.map(Queue::new),
             states: states.collect(),
             turns: RefCell::new(turns),
             primaries: primaries().count(),
@@ -149,6 +158,11 @@ impl Group {
                 *turn = *known;
             }
         }
+    }
+
+    /// Where requests wait that nobody can take, if they do.
+    pub(crate) fn queue(&self) -> Option<&Queue> {
+        self.queue.as_ref()
     }
 
     /// In the order of their indices.
@@ -334,6 +348,9 @@ impl Lease {
             self.state.succeeded(&self.peer, Moment::at(now()));
         }
         self.state.vacate();
+        if let Some(queue) = &self.group.queue {
+            queue.call();
+        }
     }
 
     /// The peer failed. Otherwise it counts as having answered, whatever

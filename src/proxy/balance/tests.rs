@@ -24,6 +24,7 @@ fn upstream(method: BalanceMethod, peers: Vec<UpstreamPeer>) -> Upstream {
         named: None,
         method,
         sticky: None,
+        queue: None,
         zone: false,
         keepalive: 0,
         keepalive_requests: 1,

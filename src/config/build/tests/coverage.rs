@@ -133,6 +133,7 @@ fn example(name: &str) -> Option<&'static str> {
         "least_conn" | "ip_hash" | "random" => "",
         "hash" => "$remote_addr consistent",
         "sticky" => "cookie name path=/",
+        "queue" => "10 timeout=5s",
         "zone" => "name 64k",
         "status" => "! 500-599",
         "header" => "Content-Type ~ json",
