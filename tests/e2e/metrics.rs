@@ -381,8 +381,8 @@ fn operations_and_wake_ups_are_counted_inside_the_sandbox_and_out_of_it() {
     }
 }
 
-#[test]
-fn the_reference_lists_what_a_scrape_has_and_nothing_else() {
+/// One whose scrape has every family.
+fn with_every_family() -> (Ringwall, Origin) {
     let origin = Origin::hello();
     let (site, _) = Site::with_pki();
     let ringwall = site.start(&http(&format!(
@@ -390,6 +390,12 @@ fn the_reference_lists_what_a_scrape_has_and_nothing_else() {
          location / {{ proxy_pass {}; }} }}",
         origin.url()
     )));
+    (ringwall, origin)
+}
+
+#[test]
+fn the_reference_lists_what_a_scrape_has_and_nothing_else() {
+    let (ringwall, _origin) = with_every_family();
     let text = Connection::plain(ringwall.address("METRICS")).get("scrape", "/metrics");
     let text = text.text();
     // # TYPE name kind
@@ -409,13 +415,7 @@ fn the_reference_lists_what_a_scrape_has_and_nothing_else() {
 
 #[test]
 fn the_samples_for_grafana_and_prometheus_name_what_a_scrape_has() {
-    let origin = Origin::hello();
-    let (site, _) = Site::with_pki();
-    let ringwall = site.start(&http(&format!(
-        "{SCRAPE} server {{ listen 127.0.0.1:@TLS@ ssl; {CERTIFICATES} {MUTUAL}\n\
-         location / {{ proxy_pass {}; }} }}",
-        origin.url()
-    )));
+    let (ringwall, _origin) = with_every_family();
     let scrape = Scrape::of(&ringwall);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     for (file, parse) in [
