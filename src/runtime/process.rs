@@ -27,6 +27,7 @@ use super::sandbox;
 use super::snapshot::{Builder, Loaded, Refusal};
 use super::supervisor::{self, RemarkLine, Supervisor};
 use super::upgrade;
+use super::working_directory::WorkingDirectory;
 
 /// Tests a configuration: everything that a start does, short of binding.
 /// Nginx's two lines go to standard error, unless `quiet`.
@@ -112,7 +113,9 @@ fn tested(options: &LoadOptions, quiet: bool) -> Result<Gateway, ExitCode> {
                     LogLevel::Notice
                 },
             );
-            builder.finish(loaded, &LogFiles::new().making_nothing())
+            let gateway = builder.finish(loaded, &LogFiles::new().making_nothing())?;
+            WorkingDirectory::default().enter(&gateway.config.core)?;
+            Ok(gateway)
         });
     match tested {
         Ok(gateway) => {

@@ -188,11 +188,7 @@ impl Supervisor {
     /// # Errors
     /// It cannot be entered; the process is where it was.
     pub(super) fn enter_directory(&mut self, core: &Core) -> Result<(), Refusal> {
-        let wanted = core.working_directory.as_deref();
-        self.folder.enter(wanted).map_err(|(folder, error)| {
-            let (folder, reason) = (folder.display(), describe(&error));
-            Refusal::new(format!("chdir() \"{folder}\" failed ({reason})"))
-        })
+        self.folder.enter(core)
     }
 
     /// The log files that are open.
@@ -427,12 +423,12 @@ impl Supervisor {
         let remarks = loaded.remarks.clone();
         let watch = std::mem::take(&mut loaded.watch);
         let mut gateway = self.builder.finish(loaded, &self.logs)?;
-        self.enter_directory(&gateway.config.core)?;
+        self.folder.enter(&gateway.config.core)?;
         // Before anything is published: threads and rings may not be had.
         if let Err(error) = self.start_workers(workers) {
             let old = self.published.load_full();
             // It was there a moment ago.
-            let _ = self.enter_directory(&old.config.core);
+            let _ = self.folder.enter(&old.config.core);
             let reason = describe(&error);
             let message = format!("not all workers could be started ({reason})");
             return Err(Refusal::new(message));

@@ -1,8 +1,12 @@
 //! `working_directory`: where the process is, and so where its core goes.
 
 use std::env;
-use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::config::Core;
+
+use super::pidfile::describe;
+use super::snapshot::Refusal;
 
 /// Where the process was started, and whether it has gone elsewhere.
 #[derive(Debug)]
@@ -29,20 +33,22 @@ impl WorkingDirectory {
         self.started_in.as_deref()
     }
 
-    /// Goes to this folder, relative to where the process was started, or back
-    /// there.
+    /// Goes where `working_directory` says, relative to where the process was
+    /// started, or back there.
     ///
     /// # Errors
-    /// The folder cannot be entered; with its path.
-    pub(super) fn enter(&mut self, wanted: Option<&Path>) -> Result<(), (PathBuf, io::Error)> {
+    /// The folder cannot be entered; the process is where it was.
+    pub(super) fn enter(&mut self, core: &Core) -> Result<(), Refusal> {
+        let wanted = core.working_directory.as_deref();
         if self.entered.as_deref() == wanted {
             return Ok(());
         }
         let start = self.started_in().unwrap_or(Path::new(""));
         let folder = start.join(wanted.unwrap_or(Path::new("")));
-        if let Err(error) = env::set_current_dir(&folder) {
-            return Err((folder, error));
-        }
+        env::set_current_dir(&folder).map_err(|error| {
+            let (folder, reason) = (folder.display(), describe(&error));
+            Refusal::new(format!("chdir() \"{folder}\" failed ({reason})"))
+        })?;
         self.entered = wanted.map(Path::to_path_buf);
         Ok(())
     }

@@ -356,6 +356,11 @@ fn the_working_directory_is_changed_at_start_at_reload_and_in_a_new_process() {
         !refused.status.success() && said.contains(&reason),
         "{said}"
     );
+    let tested = site.command(&["-t", "-p", "@DIR@"]);
+    assert!(
+        !tested.ok() && tested.stderr.contains(&reason),
+        "{tested:?}"
+    );
 
     let cores = site.file("cores");
     fs::create_dir(&cores).expect("a fresh directory");
