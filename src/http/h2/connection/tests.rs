@@ -671,6 +671,79 @@ fn what_a_client_resets_is_gone_and_what_is_over_is_forgotten() {
 }
 
 #[test]
+fn what_may_come_at_any_time_does_no_harm() {
+    let widen = |stream| frame(kind::WINDOW_UPDATE, 0, stream, &[0, 0, 0, 1]);
+    let priority = |stream| frame(kind::PRIORITY, 0, stream, &[0; 5]);
+    let reset = |stream| frame(kind::RST_STREAM, 0, stream, &[0; 4]);
+    let go_away = frame(kind::GOAWAY, 0, 0, b"\0\0\0\0\0\0\0\0why");
+    for (what, bytes, expected) in [
+        // RFC 9113 §4.1, §5.5
+        ("an unknown kind", frame(0x42, 0xff, 3, b"abc"), vec![]),
+        (
+            "flags of no meaning",
+            frame(kind::PING, 0xfe, 0, &[7; 8]),
+            vec![],
+        ),
+        (
+            "a reserved bit",
+            frame(kind::RST_STREAM, 0, (1 << 31) | 1, &[0; 4]),
+            vec![],
+        ),
+        // §5.1: half-closed by the client, closed by both, idle.
+        ("a window, half-closed", widen(3), vec![Seen::Room(3)]),
+        ("a reset, half-closed", reset(3), vec![Seen::Gone(3)]),
+        ("a priority, half-closed", priority(3), vec![]),
+        ("a window, closed", widen(1), vec![]),
+        ("a reset, closed", reset(1), vec![]),
+        ("a priority, closed", priority(1), vec![]),
+        ("a priority, idle", priority(9), vec![]),
+        // §6.7, §6.8
+        (
+            "an answer to no PING",
+            frame(kind::PING, flag::ACK, 0, &[0; 8]),
+            vec![],
+        ),
+        ("a goodbye", go_away, vec![]),
+    ] {
+        let mut server = Server::greeted();
+        server.see(&[get(1, 1), get(3, 1)].concat()).unwrap();
+        server.respond(1, true).unwrap();
+        assert_eq!(server.see(&bytes).unwrap(), expected, "{what}");
+        let next = server.see(&get(5, 1)).unwrap();
+        assert_eq!(next, [Seen::Request(5, true)], "{what}");
+    }
+    // §6.2: what stands round the fields.
+    let padded = [&[3, 0, 0, 0, 0, 16][..], &block(&GET), &[0; 3]].concat();
+    let flags = flag::PADDED | flag::PRIORITY | flag::END_HEADERS;
+    let seen = Server::greeted().see(&frame(kind::HEADERS, flags, 1, &padded));
+    assert_eq!(seen.unwrap(), [Seen::Request(1, false)]);
+}
+
+#[test]
+fn a_number_that_was_passed_over_is_used_up() {
+    // RFC 9113 §5.1.1: those below are closed.
+    let mut server = Server::greeted();
+    server.see(&get(5, 1)).unwrap();
+    assert_eq!(reason(server.see(&get(3, 1))), Reason::StreamClosed);
+    let mut server = Server::greeted();
+    server.see(&get(5, 1)).unwrap();
+    assert_eq!(server.see(&frame(kind::DATA, 0, 3, b"a")).unwrap(), []);
+    server.assert_reset(3, Reason::StreamClosed, "DATA on what is closed");
+}
+
+#[test]
+fn no_setting_widens_a_window_beyond_all_bounds() {
+    // RFC 9113 §6.9.2
+    let mut server = Server::greeted();
+    server.see(&get(1, 1)).unwrap();
+    let most = MAX_WINDOW - DEFAULT_WINDOW;
+    let update = frame(kind::WINDOW_UPDATE, 0, 1, &most.to_be_bytes());
+    assert_eq!(server.see(&update).unwrap(), [Seen::Room(1)]);
+    let wider = settings(&[(4, DEFAULT_WINDOW + 1)]);
+    assert_eq!(reason(server.see(&wider)), Reason::FlowControlError);
+}
+
+#[test]
 fn a_ping_is_answered_and_settings_are_acknowledged() {
     let mut server = Server::greeted();
     let ping = frame(kind::PING, 0, 0, b"12345678");
