@@ -75,7 +75,7 @@ fn configs_with(resume: bool, ours: bool) -> Configs {
         .with_client_cert_verifier(Arc::clone(&verifier))
         .with_single_cert(chain, key)
         .unwrap();
-    server.enable_secret_extraction = true;
+    ringwall::tls::session::prepare(&mut server);
     server.ticketer = aws_lc_rs::Ticketer::new().unwrap();
 
     let (chain, key) = leaf("client.example");

@@ -13,7 +13,7 @@ pid {run}/proxy.pid;
 error_log {run}/error.log warn;
 
 events {{
-    worker_connections 8192;
+    worker_connections 16384;
 }}
 
 http {{
@@ -115,7 +115,7 @@ RELAY = MAIN + """\
 HAPROXY = """\
 global
     nbthread 1
-    maxconn 8192
+    maxconn 16384
     log stdout format raw local0 info
     tune.ssl.cachesize 40000
     ssl-default-bind-ciphersuites TLS_AES_256_GCM_SHA384
@@ -156,7 +156,7 @@ pid {tmp}/backend.pid;
 error_log {tmp}/backend-error.log warn;
 
 events {{
-    worker_connections 8192;
+    worker_connections 16384;
 }}
 
 http {{

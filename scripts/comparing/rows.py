@@ -62,6 +62,6 @@ ROWS = {
                  peers=("node",), call="/small"),
     "relay-kept": Row("JSON relay, kept connections", 64, "/proxy", way="plain",
                       peers=("node-kept",), call="/small"),
-    "memory": Row("idle mTLS connection", 5000, load=IDLE),
+    "memory": Row("idle mTLS connection", 10000, load=IDLE),
     "h2-memory": Row("idle mTLS connection of HTTP/2", 1000, load=IDLE, way="h2"),
 }

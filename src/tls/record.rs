@@ -17,6 +17,7 @@ use std::ops::Range;
 
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use rustls::{ConnectionTrafficSecrets, ContentType, ProtocolVersion};
+use zeroize::Zeroizing;
 
 /// Bytes that a plaintext needs free in front of it, whatever was negotiated:
 /// the record header, and the explicit nonce of TLS 1.2 with AES-GCM.
@@ -51,7 +52,7 @@ const MAX_EMPTY_RUN: u8 = 32;
 
 const EXPLICIT_NONCE: usize = 8;
 /// Of AES-256 and ChaCha20.
-const MAX_KEY: usize = 32;
+pub(in crate::tls) const MAX_KEY: usize = 32;
 const TAG: usize = 16;
 const TLS12_AAD: usize = 13;
 const VERSION: [u8; 2] = [3, 3];
@@ -119,6 +120,17 @@ impl Sealer {
         secrets: &ConnectionTrafficSecrets,
     ) -> Result<Self, RecordError> {
         Keys::new(version, sequence, secrets).map(|keys| Self { keys })
+    }
+
+    /// The sealer that follows a KeyUpdate: another key of the same kind.
+    pub(in crate::tls) fn renewed(&self, material: &KeyMaterial) -> Result<Self, RecordError> {
+        let keys = self.keys.renewed(material)?;
+        Ok(Self { keys })
+    }
+
+    /// Bytes of the key.
+    pub(in crate::tls) fn key_len(&self) -> usize {
+        self.keys.algorithm.key_len()
     }
 
     /// Bytes that a record has in front of its plaintext: at most
@@ -204,6 +216,17 @@ impl Opener {
     ) -> Result<Self, RecordError> {
         let keys = Keys::new(version, sequence, secrets)?;
         Ok(Self { keys, empty_run: 0 })
+    }
+
+    /// The opener that follows a KeyUpdate: another key of the same kind.
+    pub(in crate::tls) fn renewed(&self, material: &KeyMaterial) -> Result<Self, RecordError> {
+        let keys = self.keys.renewed(material)?;
+        Ok(Self { keys, empty_run: 0 })
+    }
+
+    /// Bytes of the key.
+    pub(in crate::tls) fn key_len(&self) -> usize {
+        self.keys.algorithm.key_len()
     }
 
     /// Bytes that a record has in front of its plaintext.
@@ -314,6 +337,14 @@ impl Protection {
     }
 }
 
+/// What a key is made of: the key, which is as long as its algorithm says, and
+/// the IV.
+#[derive(Default)]
+pub(in crate::tls) struct KeyMaterial {
+    pub(in crate::tls) key: Zeroizing<[u8; MAX_KEY]>,
+    pub(in crate::tls) iv: [u8; NONCE_LEN],
+}
+
 /// One direction's key, and the number of the next record under it.
 ///
 /// aws-lc zeroes the key when it frees it, and rustls the copy that it handed
@@ -368,6 +399,20 @@ impl Keys {
                 .map_err(|_| RecordError::Unsupported)?,
             protection,
             sequence,
+        };
+        keys.key()?;
+        Ok(keys)
+    }
+
+    /// Of the same kind, for records that are numbered anew (RFC 8446 §5.3).
+    fn renewed(&self, material: &KeyMaterial) -> Result<Self, RecordError> {
+        let mut keys = Self {
+            key: None,
+            algorithm: self.algorithm,
+            secret: *material.key,
+            iv: material.iv,
+            protection: self.protection,
+            sequence: 0,
         };
         keys.key()?;
         Ok(keys)

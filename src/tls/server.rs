@@ -29,6 +29,7 @@ use super::client_auth::servers::{ServerAuth, ServerPolicyKey};
 use super::client_auth::{ClientAuth, PolicyKey};
 use super::identity::details::AlternativeNames;
 use super::resumption::{NoRandomness, Scope, ScopedStore, SessionStore, TicketKeys, Ticketer};
+use super::session;
 use super::stapling::{self, Staples};
 use super::upstream::{Links, UpstreamTls};
 use crate::config::{
@@ -196,8 +197,8 @@ pub fn build(tls: &Tls, shared: &Shared, loader: &mut Loader) -> Result<TlsHost,
     config.ignore_client_order = tls.prefer_server_ciphers;
     // Nginx's list, less HTTP/0.9, which is not spoken here.
     config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
-    // The record layer after the handshake is not rustls' (`tls::session`).
-    config.enable_secret_extraction = true;
+    // The record layer after the handshake is not rustls'.
+    session::prepare(&mut config);
     // Early data can be replayed, and comes before the client is verified.
     config.max_early_data_size = 0;
     config.send_half_rtt_data = false;

@@ -5,7 +5,7 @@
 //! Handshake::process ── rustls: handshake, tickets, alerts, key schedule
 //!         │ Established
 //!         ▼
-//! Session::open / seal_in_place ── ours: records; rustls: the next keys
+//! Session::open / seal_in_place ── ours: records, and a server's next keys
 //! ```
 //!
 //! After the handshake only KeyUpdate and alerts need judgement, and they are
@@ -15,23 +15,20 @@ mod client;
 mod error;
 mod handshake;
 mod pump;
+mod secrets;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::ops::Range;
 
-use rustls::kernel::KernelConnection;
-use rustls::server::ServerConnectionData;
-use rustls::{
-    AlertDescription, ConnectionTrafficSecrets, ContentType, ExtractedSecrets, HandshakeType,
-    ProtocolVersion,
-};
+use rustls::{AlertDescription, ContentType, ExtractedSecrets, HandshakeType, ProtocolVersion};
 
 pub use self::client::{ClientEstablished, ClientHandshake, Tickets};
 pub use self::error::SessionError;
 pub use self::handshake::{Established, Handshake, HandshakeError, MAX_INCOMING, Progress};
 pub(crate) use self::handshake::{internal_error, normalised};
+pub use self::secrets::{TrafficSecrets, prepare};
 use crate::tls::record::{HEADER, HEADROOM, Opener, RecordError, Sealer, TAILROOM};
 
 /// KeyUpdates accepted without application data in between. Each costs us two
@@ -68,9 +65,8 @@ pub struct Session {
 
 /// Where the keys that follow a KeyUpdate come from.
 pub enum KeySchedule {
-    /// A TLS 1.3 server's, kept by rustls. Boxed, since only a KeyUpdate needs
-    /// it.
-    Server(Box<KernelConnection<ServerConnectionData>>),
+    /// A TLS 1.3 server's. Boxed, since only a KeyUpdate needs them.
+    Server(Box<TrafficSecrets>),
     /// A TLS 1.3 client's, with the session tickets that it is sent.
     Client(Box<Tickets>),
     /// TLS 1.2 keeps its keys for life.
@@ -227,8 +223,7 @@ impl Session {
         // Never asks the peer for an update: its keys are its own business.
         let message = [HandshakeType::KeyUpdate.into(), 0, 0, 1, 0];
         append_record(&mut self.sealer, out, &message, ContentType::Handshake)?;
-        let (sequence, secrets) = self.schedule.next_tx()?;
-        self.sealer = Sealer::new(self.version, sequence, &secrets)?;
+        self.sealer = self.schedule.next_sealer(&self.sealer)?;
         self.key_update_due = false;
         Ok(())
     }
@@ -399,29 +394,44 @@ impl Session {
             1 => self.key_update_due = true,
             _ => return Err(SessionError::IllegalKeyUpdate),
         }
-        let (sequence, secrets) = self.schedule.next_rx()?;
-        self.opener
-            .replace_keys(Opener::new(self.version, sequence, &secrets)?);
+        let next = self.schedule.next_opener(&self.opener)?;
+        self.opener.replace_keys(next);
         Ok(())
     }
 }
 
 impl KeySchedule {
-    fn next_rx(&mut self) -> Result<(u64, ConnectionTrafficSecrets), SessionError> {
+    fn next_opener(&mut self, last: &Opener) -> Result<Opener, SessionError> {
         match self {
-            Self::Server(kernel) => kernel.update_rx_secret().map_err(SessionError::KeySchedule),
-            Self::Client(tickets) => tickets.next_rx(),
+            Self::Server(secrets) => {
+                let material = secrets.rx.next(last.key_len());
+                Ok(last.renewed(&material.ok_or_else(not_derived)?)?)
+            }
+            Self::Client(tickets) => {
+                let (sequence, secrets) = tickets.next_rx()?;
+                Ok(Opener::new(ProtocolVersion::TLSv1_3, sequence, &secrets)?)
+            }
             Self::None => Err(SessionError::UnexpectedHandshake(HandshakeType::KeyUpdate)),
         }
     }
 
-    fn next_tx(&mut self) -> Result<(u64, ConnectionTrafficSecrets), SessionError> {
+    fn next_sealer(&mut self, last: &Sealer) -> Result<Sealer, SessionError> {
         match self {
-            Self::Server(kernel) => kernel.update_tx_secret().map_err(SessionError::KeySchedule),
-            Self::Client(tickets) => tickets.next_tx(),
+            Self::Server(secrets) => {
+                let material = secrets.tx.next(last.key_len());
+                Ok(last.renewed(&material.ok_or_else(not_derived)?)?)
+            }
+            Self::Client(tickets) => {
+                let (sequence, secrets) = tickets.next_tx()?;
+                Ok(Sealer::new(ProtocolVersion::TLSv1_3, sequence, &secrets)?)
+            }
             Self::None => Err(SessionError::UnexpectedHandshake(HandshakeType::KeyUpdate)),
         }
     }
+}
+
+fn not_derived() -> SessionError {
+    SessionError::KeySchedule(rustls::Error::General("HKDF refused".into()))
 }
 
 impl fmt::Debug for KeySchedule {

@@ -14,6 +14,7 @@ use rustls::{
 };
 
 use super::pump::Pump;
+use super::secrets::{self, TrafficSecrets};
 use super::{KeySchedule, Session};
 use crate::tls::client_hello::{self, Found};
 
@@ -42,6 +43,8 @@ struct Running {
     pump: Pump<UnbufferedServerConnection>,
     server_name: Option<Box<str>>,
     server_name_as_sent: Option<Box<str>>,
+    /// TLS 1.3 alone has them.
+    secrets: Option<TrafficSecrets>,
 }
 
 /// How far a handshake came.
@@ -100,8 +103,8 @@ pub enum HandshakeError {
     UnknownName,
     /// Client or configuration: rustls ended the handshake.
     Tls(rustls::Error),
-    /// ringwall: the configuration lacks `enable_secret_extraction`, or the
-    /// keys cannot be taken over.
+    /// ringwall: the configuration lacks what [`prepare`](super::prepare) sets,
+    /// or the keys cannot be taken over.
     SecretExtraction(rustls::Error),
     /// ringwall: rustls reached a state that this engine never asks for, such
     /// as early data.
@@ -196,7 +199,11 @@ impl Handshake {
             State::Over => return Err(HandshakeError::Over),
         };
         let mut early_plaintext = Vec::new();
-        let (consumed, finished) = running.pump.advance(incoming, out, &mut early_plaintext)?;
+        let Running { pump, secrets, .. } = &mut *running;
+        let advanced = secrets::watched(secrets, || {
+            pump.advance(incoming, out, &mut early_plaintext)
+        });
+        let (consumed, finished) = advanced?;
         let done = if finished {
             Some(running.establish(early_plaintext)?)
         } else {
@@ -241,8 +248,7 @@ fn start(
     };
     if !config.enable_secret_extraction {
         plain_alert(out, AlertDescription::InternalError);
-        let error = rustls::Error::General("enable_secret_extraction is not set".into());
-        return Err(HandshakeError::SecretExtraction(error));
+        return Err(not_prepared());
     }
     let connection = UnbufferedServerConnection::new(config).map_err(|error| {
         plain_alert(out, AlertDescription::InternalError);
@@ -252,7 +258,13 @@ fn start(
         pump: Pump::new(connection),
         server_name: name,
         server_name_as_sent: as_sent,
+        secrets: None,
     })))
+}
+
+fn not_prepared() -> HandshakeError {
+    let error = rustls::Error::General("the configuration is not prepared for it".into());
+    HandshakeError::SecretExtraction(error)
 }
 
 /// A name as server blocks are found by it: in lower case, without a dot at its
@@ -288,6 +300,7 @@ impl Running {
             pump,
             server_name,
             server_name_as_sent,
+            secrets: traffic_secrets,
         } = *self;
         let connection = pump.connection;
         let (Some(version), Some(suite)) = (
@@ -305,11 +318,12 @@ impl Running {
             .negotiated_key_exchange_group()
             .map(|group| group.name());
 
-        let (secrets, kernel) = connection
+        let (secrets, _) = connection
             .dangerous_into_kernel_connection()
             .map_err(HandshakeError::SecretExtraction)?;
-        let schedule = match version {
-            ProtocolVersion::TLSv1_3 => KeySchedule::Server(Box::new(kernel)),
+        let schedule = match (version, traffic_secrets) {
+            (ProtocolVersion::TLSv1_3, Some(secrets)) => KeySchedule::Server(Box::new(secrets)),
+            (ProtocolVersion::TLSv1_3, None) => return Err(not_prepared()),
             _ => KeySchedule::None,
         };
         let session = Session::new(version, &secrets, schedule).map_err(|error| {

@@ -131,7 +131,7 @@ impl Setup {
             builder.with_no_client_auth()
         };
         let mut config = builder.with_single_cert(leaf.chain(), leaf.key()).unwrap();
-        config.enable_secret_extraction = true;
+        prepare(&mut config);
         match self.resume {
             Resume::Never => {
                 config.session_storage = Arc::new(NoServerSessionStorage {});

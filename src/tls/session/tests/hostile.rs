@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use proptest::prelude::*;
-use rustls::{AlertDescription, Error, ExtractedSecrets, HandshakeType};
+use rustls::{AlertDescription, ConnectionTrafficSecrets, Error, ExtractedSecrets, HandshakeType};
 
 use super::*;
 use crate::tls::client_hello;

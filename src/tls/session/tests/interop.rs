@@ -178,7 +178,7 @@ fn a_hello_retry_request_is_survived() {
         .with_no_client_auth()
         .with_single_cert(leaf.chain(), leaf.key())
         .unwrap();
-    server_config.enable_secret_extraction = true;
+    prepare(&mut server_config);
     let mut client = client(Arc::new(config));
     let mut server = Server::new(Arc::new(server_config));
     settle(&mut client, &mut server).unwrap();
