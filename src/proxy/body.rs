@@ -1,6 +1,7 @@
 //! Bodies on their way through, in either direction: streamed, with
 //! back-pressure, in bounded memory.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use crate::http::error::ChunkError;
@@ -167,7 +168,7 @@ pub(super) async fn relay<S: ResponseSink>(
             Some(buffering) if incoming.is_done() => {
                 let (buffer, start) = rx.input.detach(part.consumed);
                 let data = buffer.get(start..start + part.produced);
-                let writing = sink.write(data.unwrap_or_default());
+                let writing = pin!(sink.write(data.unwrap_or_default()));
                 let written = buffering.last(writing, rx).await;
                 written.map_err(RelayError::Client)?;
             }

@@ -100,9 +100,13 @@ impl<'b> Buffering<'b> {
         Ok(segments)
     }
 
-    /// Drives to its end what sends the last that has come.
-    pub(super) async fn last<T>(&self, sending: impl Future<Output = T>, rx: &mut Rx<'_>) -> T {
-        let mut sending = pin!(sending);
+    /// Drives to its end what sends the last that has come. Pinned by the caller:
+    /// each small response comes by here, and would be moved first.
+    pub(super) async fn last<T>(
+        &self,
+        mut sending: Pin<&mut impl Future<Output = T>>,
+        rx: &mut Rx<'_>,
+    ) -> T {
         poll_fn(|context| {
             let sent = sending.as_mut().poll(context);
             if sent.is_pending() {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
+use std::pin::pin;
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -145,7 +146,7 @@ pub(super) async fn respond<S: ResponseSink>(
         }
         answers::add_trailers(request, sink);
         let finished = match buffering {
-            Some(buffering) => buffering.last(sink.finish(), rx).await,
+            Some(buffering) => buffering.last(pin!(sink.finish()), rx).await,
             None => sink.finish().await,
         };
         relayed = finished.map_err(RelayError::Client);
