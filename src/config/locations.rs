@@ -134,7 +134,10 @@ impl Locations {
 
     /// The proxied location whose path is this one and a slash.
     fn find_with_slash(&self, path: &[u8]) -> Option<&Arc<Location>> {
-        let against = |name: &[u8]| name.iter().cmp(path.iter().chain(b"/"));
+        let against = |name: &[u8]| match name.split_at_checked(path.len()) {
+            Some((start, end)) => start.cmp(path).then_with(|| end.cmp(b"/")),
+            None => name.cmp(path),
+        };
         let exact = self.exact.binary_search_by(|(name, _)| against(name));
         let exact = exact.ok().and_then(|index| self.exact.get(index));
         let prefix = self.prefixes.binary_search_by(|(name, _, _)| against(name));
