@@ -425,6 +425,9 @@ pub(super) fn with_fd<R>(owner: &impl AsRawFd, call: impl FnOnce(BorrowedFd<'_>)
     call(unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) })
 }
 
+/// The last descriptor that every process has; -1 is none at all.
+pub(super) const STANDARD: RawFd = 2;
+
 /// Takes a descriptor that this process was started with, if it is one: what
 /// was opened since is closed on exec, and what was started with is not, until
 /// it has been taken.
@@ -433,7 +436,6 @@ pub(super) fn with_fd<R>(owner: &impl AsRawFd, call: impl FnOnce(BorrowedFd<'_>)
     reason = "the starting process passes descriptors as numbers"
 )]
 pub(super) fn take_inherited(number: RawFd) -> Option<OwnedFd> {
-    const STANDARD: RawFd = 2;
     if number <= STANDARD {
         return None;
     }

@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags};
 use socket2::{Domain, SockAddr, SockRef, Type};
 
 use super::addr::ClientAddr;
-use super::buffers::with_fd;
+use super::buffers::{STANDARD, with_fd};
 use super::deadlines::Deadline;
 use super::now;
 use super::operations::{Operation, completed};
@@ -158,6 +158,9 @@ pub fn take_inherited(number: RawFd) -> Option<OwnedFd> {
 
 /// Where the socket listens that has this number, for [`take_inherited`] later.
 pub fn address_of_inherited(number: RawFd) -> Option<BindAddress> {
+    if number <= STANDARD {
+        return None;
+    }
     with_fd(&number, |fd| listens_at(&SockRef::from(&fd)).ok())
 }
 
@@ -290,5 +293,17 @@ impl std::fmt::Debug for Stop {
 impl std::fmt::Debug for StopHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("StopHandle")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_descriptor_listens_nowhere() {
+        for number in [RawFd::MIN, -1, 0, RawFd::MAX] {
+            assert_eq!(address_of_inherited(number), None, "{number}");
+        }
     }
 }

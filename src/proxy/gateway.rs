@@ -236,8 +236,9 @@ impl Gateway {
         self.forwards_chains
     }
 
-    /// Whether any template names `$sent_http_…` or `$upstream_http_…`, so
-    /// that fields must be kept until the request is logged.
+    /// Whether any template names fields of an answer (`$sent_http_…`,
+    /// `$upstream_trailer_…` and the like), so that they must be kept until the
+    /// request is logged.
     pub(crate) fn records_response_fields(&self) -> bool {
         self.config.records_response_fields
     }

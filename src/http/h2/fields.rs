@@ -86,6 +86,9 @@ impl Draft {
             [b':', ..] => None,
             _ => {
                 self.fault = fault(name, value);
+                if self.fault.is_some() {
+                    return;
+                }
                 let id = FieldId::of(name);
                 let name = append(&mut self.text, name);
                 let value = append(&mut self.text, value);
@@ -592,7 +595,10 @@ mod tests {
             connect(&[(":path", "/")]),
             connect(&[(":protocol", "websocket"), (":scheme", "https")]),
         ] {
-            assert!(drafted(&fields).is_malformed(), "{fields:?}");
+            let draft = drafted(&fields);
+            assert!(draft.is_malformed(), "{fields:?}");
+            // The logs are told of it.
+            assert!(!draft.text.iter().any(is_line_end), "{fields:?}");
         }
         assert!(!drafted(&get(&[("te", "trailers")])).is_malformed());
         assert!(!drafted(&connect(&[])).is_malformed());
