@@ -28,6 +28,9 @@ pub(crate) enum BodySize {
     Unknown,
 }
 
+/// Interim responses (1xx) that a backend may send before the final one.
+pub(crate) const MAX_INTERIM: usize = 16;
+
 /// A part of a body, lent together with its buffer.
 #[derive(Debug)]
 pub(crate) struct Piece {

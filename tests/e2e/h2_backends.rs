@@ -444,6 +444,24 @@ fn a_backend_that_stays_silent_is_504_and_gets_no_more_streams() {
 }
 
 #[test]
+fn a_backend_that_takes_no_more_of_a_body_and_stays_silent_is_504() {
+    let origin = Origin::script(|peer| {
+        let mut frames = Frames::greet(peer, &[(INITIAL_WINDOW_SIZE, 10)])?;
+        // With the answer to this one our settings are known.
+        let (stream, _) = frames.request()?;
+        frames.ok(stream, "hello")?;
+        loop {
+            frames.next()?;
+        }
+    });
+    let ringwall = proxy_to(&origin, "proxy_send_timeout 1s; proxy_read_timeout 1s;");
+    let address = ringwall.address("HTTP");
+    assert_eq!(get(address, "/").text(), "hello");
+    assert_eq!(post(address, &"x".repeat(1000)).status, 504);
+    ringwall.complaint_with(&["upstream timed out", "while reading response header"]);
+}
+
+#[test]
 fn a_connection_serves_as_many_requests_as_it_may() {
     let goodbyes = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&goodbyes);

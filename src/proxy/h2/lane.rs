@@ -9,7 +9,7 @@ use crate::http::h2::connection::{Gone, Why};
 use crate::http::head::ResponseHead;
 use crate::http::trailers::Trailers;
 use crate::net::buffers::{Buffer, Class};
-use crate::proxy::exchange::Piece;
+use crate::proxy::exchange::{MAX_INTERIM, Piece};
 use crate::tls::record::{HEADROOM, TAILROOM};
 
 /// A stream's end of the connection.
@@ -17,7 +17,8 @@ use crate::tls::record::{HEADROOM, TAILROOM};
 pub(in crate::proxy) struct Lane {
     /// The stream's task.
     waker: RefCell<Option<Waker>>,
-    /// Heads received and not taken, of answers; `None` is one that is too large.
+    /// Heads received and not taken, of answers, one more than [`MAX_INTERIM`] at
+    /// the most; `None` is one that is too large.
     heads: RefCell<VecDeque<Option<AnswerHead>>>,
     /// Received and not taken.
     pieces: RefCell<VecDeque<Piece>>,
@@ -56,9 +57,14 @@ impl Lane {
         }
     }
 
-    /// The head of an answer has come; of the last, if `ends`.
+    /// The head of an answer has come; of the last, if `ends`. No window bounds
+    /// the interim ones: more are not kept than whoever takes them puts up with.
     pub(super) fn answer(&self, head: Option<AnswerHead>, ends: bool) {
-        self.heads.borrow_mut().push_back(head);
+        let mut heads = self.heads.borrow_mut();
+        if heads.len() <= MAX_INTERIM {
+            heads.push_back(head);
+        }
+        drop(heads);
         self.has_ended.set(ends);
         self.wake();
     }

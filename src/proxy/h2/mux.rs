@@ -358,6 +358,17 @@ impl Mux {
         Poll::Pending
     }
 
+    /// The stream waits for its turn no longer, though it is not over.
+    pub(super) fn leave_line(&self, stream: u32, lane: &Lane) {
+        let state = &mut *self.state.borrow_mut();
+        state.line.retain(|other| *other != stream);
+        lane.is_queued.set(false);
+        if state.turn == Some(stream) {
+            state.turn = None;
+        }
+        state.next_turn();
+    }
+
     /// Sends a part of a body as one frame; when [`Mux::poll_turn`] has said how
     /// much at the most.
     ///

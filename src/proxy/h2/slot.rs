@@ -56,6 +56,11 @@ impl Slot {
         self.mux.poll_turn(self.stream, &self.lane, context)
     }
 
+    /// See [`Mux::leave_line`].
+    pub(in crate::proxy) fn leave_line(&self) {
+        self.mux.leave_line(self.stream, &self.lane);
+    }
+
     /// See [`Mux::send_data`].
     pub(in crate::proxy) fn send_data(&self, data: &[u8], ends: bool) -> Result<(), Gone> {
         self.mux.send_data(self.stream, data, ends)

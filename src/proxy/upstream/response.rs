@@ -18,7 +18,7 @@ use crate::net::buffers::Class;
 use crate::net::now::now;
 use crate::proxy::body::{self, Incoming, RelayError};
 use crate::proxy::buffering::Buffering;
-use crate::proxy::exchange::{BodySize, BodySource, ResponseSink};
+use crate::proxy::exchange::{BodySize, BodySource, MAX_INTERIM, ResponseSink};
 use crate::proxy::forward::{Failure, Target};
 use crate::proxy::pace::Pace;
 use crate::proxy::recover::InternalRedirect;
@@ -64,9 +64,6 @@ fn buffers(proxy: &Proxy, head: &ResponseHead, bytes: &[u8]) -> Option<usize> {
     }
     on.then_some(filters.buffering.buffers)
 }
-
-/// Interim responses (1xx) that a backend may send before the final one.
-pub(super) const MAX_INTERIM: usize = 16;
 
 /// What the backend answered with.
 pub(super) enum Answered {

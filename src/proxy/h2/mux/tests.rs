@@ -6,6 +6,8 @@ use super::super::outgoing::plain;
 use super::*;
 use crate::http::h2::frame::{HEADER, Head, frame, kind};
 use crate::http::h2::meter::PREFACE;
+use crate::http::head::ResponseHead;
+use crate::proxy::exchange::MAX_INTERIM;
 use crate::tls::record::{HEADROOM, TAILROOM};
 
 const LIMITS: Limits = Limits {
@@ -145,6 +147,34 @@ fn a_turn_that_is_not_used_is_passed_on() {
     mux.finish(lanes[1].0, &lanes[1].1, false);
     assert_eq!(sent(&mux), [(kind::RST_STREAM, 3, 4)]);
     assert_eq!(turn(&mux, &lanes[2]).unwrap().connection, 100);
+}
+
+#[test]
+fn who_waits_no_longer_is_not_waited_for() {
+    let (mux, lanes) = mux(4, WHOLE);
+    mux.send_data(1, &[0; 65_535], false).unwrap();
+    assert!(lanes[1..].iter().all(|lane| turn(&mux, lane).is_none()));
+    sent(&mux);
+    feed(&mux, &widen(0, 100));
+    // One whose turn it is, and one that is in line.
+    for (stream, lane) in &lanes[1..3] {
+        mux.leave_line(*stream, lane);
+    }
+    assert_eq!(turn(&mux, &lanes[3]).unwrap().connection, 100);
+    mux.send_data(7, &[0; 60], false).unwrap();
+    // They may come back.
+    assert_eq!(turn(&mux, &lanes[1]).unwrap().connection, 40);
+}
+
+#[test]
+fn a_backend_that_never_comes_to_its_answer_is_not_remembered_for_all_it_says() {
+    let lane = Lane::default();
+    for _ in 0..1000 {
+        lane.answer(Some((ResponseHead::default(), Box::default())), false);
+    }
+    let context = Context::from_waker(Waker::noop());
+    let taken = (0..).take_while(|_| lane.poll_head(&context).is_ready());
+    assert_eq!(taken.count(), MAX_INTERIM + 1);
 }
 
 #[test]

@@ -104,7 +104,8 @@ pub(in crate::proxy) async fn exchange<B: BodySource, S: ResponseSink>(
     let trailers = TrailerFilter::of(request, proxy);
     let has_head = Cell::new(false);
     let silence = Deadline::new();
-    // As in Nginx the backend's time begins when it has all of the request.
+    // As in Nginx the backend's time begins when it has all of the request, or
+    // will take no more of it.
     silence.arm(if ends_with_head {
         proxy.read_timeout
     } else {
@@ -117,13 +118,14 @@ pub(in crate::proxy) async fn exchange<B: BodySource, S: ResponseSink>(
                 timeout: proxy.send_timeout,
                 deadline: Deadline::new(),
             };
-            match replaced {
-                Some(body) => upload.send(&body, true).await?,
-                None => upload.body(body, kept, &trailers).await?,
-            }
+            let sent = match replaced {
+                Some(body) => upload.send(&body, true).await,
+                None => upload.body(body, kept, &trailers).await,
+            };
             if !has_head.get() {
                 silence.arm(proxy.read_timeout);
             }
+            sent?;
         }
         if filters.ignore_client_abort {
             pending::<()>().await;
@@ -214,7 +216,11 @@ impl Upload<'_> {
         self.deadline.arm(self.timeout);
         let turn = poll_fn(|context| self.slot.poll_turn(context));
         match self.deadline.run(turn).await {
-            Err(_) => Err(UploadError::Upstream(TransportError::TimedOut)),
+            Err(_) => {
+                // The stream stays for its answer, and must not be waited for.
+                self.slot.leave_line();
+                Err(UploadError::Upstream(TransportError::TimedOut))
+            }
             Ok(room) => room.map_err(closed),
         }
     }

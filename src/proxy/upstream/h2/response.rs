@@ -11,7 +11,7 @@ use crate::http::h2::connection::Why;
 use crate::http::head::{Method, ResponseHead};
 use crate::http::headers::ConnectionOptions;
 use crate::net::deadlines::Deadline;
-use crate::proxy::exchange::{Piece, ResponseSink};
+use crate::proxy::exchange::{MAX_INTERIM, Piece, ResponseSink};
 use crate::proxy::h2::lane::AnswerHead;
 use crate::proxy::h2::slot::Slot;
 use crate::proxy::pace::Pace;
@@ -21,7 +21,7 @@ use crate::proxy::streams::Lease;
 use crate::proxy::transport::TransportError;
 use crate::proxy::upstream::request::sent_method;
 use crate::proxy::upstream::response::{
-    MAX_INTERIM, client_failed, elsewhere, head_limits, invalid, pass_trailers, passes_early_hints,
+    client_failed, elsewhere, head_limits, invalid, pass_trailers, passes_early_hints,
     send_early_hints, send_response_head,
 };
 use crate::proxy::upstream::{Broken, Cause, record, upstream_failed};
