@@ -107,6 +107,8 @@ pub(crate) async fn forward<W: Way, B: BodySource, S: ResponseSink>(
 ) -> Result<(), Failure> {
     // What an earlier `proxy_pass` of this request led to is no more.
     request.destination = None;
+    request.answer.upstream_fields.clear();
+    record(request, |attempt| attempt.is_left = true);
     let place = match (&proxy.url, proxy.upstream) {
         // Boxed: rare, and every other request would have room for it.
         (Some(url), _) => Box::pin(destination::find(request, proxy.family, url)).await?,

@@ -210,6 +210,8 @@ pub(crate) struct Attempt {
     pub(crate) received: u64,
     /// Over TLS, what was agreed on.
     pub(crate) tls: Option<LinkFacts>,
+    /// Whether an internal redirect has led to another `proxy_pass` since.
+    pub(crate) is_left: bool,
 }
 
 impl Attempt {
@@ -226,6 +228,7 @@ impl Attempt {
             status: None,
             received: 0,
             tls: None,
+            is_left: false,
         }
     }
 }

@@ -278,10 +278,13 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
                 Addressee::Nobody(upstream) => out.put(upstream.name.as_bytes()),
             })
         }
-        Variable::UpstreamStatus => put_attempts(request, out, |attempt, out| {
-            // A try that brought no response counts as a bad gateway.
-            decimal(out, attempt.status.unwrap_or(502).into());
-        }),
+        Variable::UpstreamStatus => {
+            put_attempts(request, out, |attempt, out| match attempt.status {
+                Some(status) => decimal(out, status.into()),
+                // Whose client has gone.
+                None => out.put(b"-"),
+            });
+        }
         Variable::UpstreamSslCipher => put_links(request, out, |link| link.cipher),
         Variable::UpstreamSslProtocol => put_links(request, out, |link| link.protocol),
         Variable::UpstreamSslSessionReused => {
@@ -655,14 +658,18 @@ fn put_recorded(fields: &RecordedFields, name: &str, out: &mut impl Sink) {
     }
 }
 
-/// One value for each try, separated by commas as Nginx does; `-` where a try
+/// One value for each try, separated as Nginx does: by a comma, and by a colon
+/// where an internal redirect has led to another `proxy_pass`; `-` where a try
 /// has none.
 fn put_attempts<S: Sink>(request: &Request<'_>, out: &mut S, value: impl Fn(&Attempt, &mut S)) {
-    for (index, attempt) in request.attempts.iter().enumerate() {
-        if index > 0 {
+    let mut attempts = request.attempts.iter().peekable();
+    while let Some(attempt) = attempts.next() {
+        value(attempt, out);
+        if attempt.is_left {
+            out.put(b" : ");
+        } else if attempts.peek().is_some() {
             out.put(b", ");
         }
-        value(attempt, out);
     }
 }
 

@@ -120,7 +120,9 @@ fn a_request_whose_client_is_gone_ends_with_499() {
         peer.hang()
     });
     let ringwall = start(&format!(
-        "SERVER location / {{ proxy_pass {}; proxy_read_timeout 1h; }} }}",
+        "log_format tries '$request_uri $upstream_addr $upstream_status';
+         access_log @DIR@/access.log combined; access_log @DIR@/tries.log tries;
+         SERVER location / {{ proxy_pass {}; proxy_read_timeout 1h; }} }}",
         origin.url()
     ));
     let requests = [
@@ -140,6 +142,10 @@ fn a_request_whose_client_is_gone_ends_with_499() {
     }
     ringwall.access_with(&["\"GET /get HTTP/1.1\" 499 0 "]);
     ringwall.access_with(&["\"POST /post HTTP/1.1\" 499 0 "]);
+    let tries = format!("/get {0} -\n/post {0} -\n", origin.address());
+    eventually("the tries are logged", || {
+        (ringwall.site.read("tries.log") == tries).then_some(())
+    });
     ringwall.complaint_with(&[
         "[info]",
         "client prematurely closed connection, so upstream connection is closed too",

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::client::{Connection, Response};
 use crate::support::origin::Origin;
-use crate::support::patterned;
 use crate::support::ringwall::{Ringwall, Site, http};
+use crate::support::{eventually, patterned};
 
 fn start(locations: &str) -> Ringwall {
     Site::new().start(&http(&format!(
@@ -374,6 +374,48 @@ fn a_backends_errors_can_have_pages() {
     assert_eq!(said("/500"), (500, "theirs".to_owned(), basic.clone()));
     assert_eq!(said("/200"), (200, "theirs".to_owned(), basic.clone()));
     assert_eq!(said("/off/404"), (404, "theirs".to_owned(), basic));
+}
+
+#[test]
+fn a_location_that_takes_over_knows_what_the_backend_said() {
+    let first = Origin::http(|request| {
+        let said = match request.target() {
+            "/moved" => "302 Found\r\nLocation: /elsewhere",
+            "/error" => "503 No",
+            _ => "200 OK\r\nX-Accel-Redirect: /taken/over",
+        };
+        format!("HTTP/1.1 {said}\r\nSet-Cookie: a=1\r\nX-By: first\r\nContent-Length: 0\r\n\r\n")
+            .into_bytes()
+    });
+    let second = with_fields("X-By: second\r\n");
+    let ringwall = Site::new().start(&http(&format!(
+        "log_format tries '$upstream_addr|$upstream_status|$upstream_http_x_by';\n\
+         access_log @DIR@/tries.log tries;\n\
+         upstream both {{ server 127.0.0.1:@DOWN@; server {}; }}\n\
+         server {{ listen 127.0.0.1:@HTTP@; proxy_intercept_errors on;\n\
+         error_page 302 = @moved; error_page 503 = @gone;\n\
+         location / {{ proxy_pass http://both; }}\n\
+         location @moved {{ set $saved $upstream_http_location; proxy_pass {}$saved; }}\n\
+         location @gone {{ return 200 $upstream_http_x_by; }}\n\
+         location /taken {{ internal; set $cookie $upstream_cookie_a;\n\
+         proxy_pass {}/$cookie$upstream_http_x_by; }} }}",
+        first.address(),
+        second.url(),
+        second.url(),
+    )));
+    let (down, one, two) = (ringwall.address("DOWN"), first.address(), second.address());
+    assert_eq!(get(&ringwall, "/moved").text(), "GET /elsewhere HTTP/1.1");
+    assert_eq!(get(&ringwall, "/error").text(), "first");
+    // As in Nginx nothing is known of the first any more once another is asked.
+    assert_eq!(get(&ringwall, "/accel").text(), "GET /1 HTTP/1.1");
+    let expected = format!(
+        "{down}, {one} : {two}|502, 302 : 200|second\n\
+         {one}|503|first\n\
+         {one} : {two}|200 : 200|second\n"
+    );
+    eventually("the lines are written", || {
+        (ringwall.site.read("tries.log") == expected).then_some(())
+    });
 }
 
 #[test]

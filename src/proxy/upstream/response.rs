@@ -102,6 +102,7 @@ pub(super) async fn respond<S: ResponseSink>(
         Err(error) => return Err(invalid(request, peer, &error)),
     };
     if let Some(failure) = elsewhere(request, proxy, &head, input) {
+        keep_fields(request, &head, input);
         return Err(Broken::Elsewhere(failure));
     }
     // An error page under a status that has no body: what there is stays behind.
@@ -280,6 +281,17 @@ pub(super) fn elsewhere(
     Some(Failure::Status(status))
 }
 
+/// Keeps a backend's fields where a template asks for them: also those of an
+/// answer that another location takes the place of, which may name them.
+pub(super) fn keep_fields(request: &mut Request<'_>, head: &ResponseHead, bytes: &[u8]) {
+    if request.view.gateway.records_response_fields() {
+        let fields = head.fields.iter();
+        let fields =
+            fields.map(|field| (field.name.of(bytes).into(), field.value.of(bytes).into()));
+        request.answer.upstream_fields.extend(fields);
+    }
+}
+
 /// `early_hints`.
 pub(super) fn passes_early_hints(request: &Request<'_>) -> bool {
     let mut words = request.location.delivery.early_hints.iter();
@@ -453,14 +465,10 @@ fn send_fields<S: ResponseSink>(
         let after = request.location.delivery.limit_rate_after.as_ref();
         sink.limit_rate(rate, answers::bytes_of(after, request));
     }
-    let records = request.view.gateway.records_response_fields();
+    keep_fields(request, head, bytes);
     let mut replaceable = SmallVec::<[(&[u8], &[u8]); 2]>::new();
     for field in &head.fields {
         let (name, value) = (field.name.of(bytes), field.value.of(bytes));
-        if records {
-            let fields = &mut request.answer.upstream_fields;
-            fields.push((name.into(), value.into()));
-        }
         let switches = status == 101 && field.id == FieldId::Upgrade;
         if field.id == FieldId::ContentLength
             || (is_hop_by_hop(field.id) && !switches)

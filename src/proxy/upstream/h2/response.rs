@@ -21,7 +21,7 @@ use crate::proxy::streams::Lease;
 use crate::proxy::transport::TransportError;
 use crate::proxy::upstream::request::sent_method;
 use crate::proxy::upstream::response::{
-    client_failed, elsewhere, head_limits, invalid, pass_trailers, passes_early_hints,
+    client_failed, elsewhere, head_limits, invalid, keep_fields, pass_trailers, passes_early_hints,
     send_early_hints, send_response_head,
 };
 use crate::proxy::upstream::{Broken, Cause, record, upstream_failed};
@@ -67,6 +67,7 @@ pub(super) async fn respond<S: ResponseSink>(
         framing => framing,
     };
     if let Some(failure) = elsewhere(request, proxy, &head, &bytes) {
+        keep_fields(request, &head, &bytes);
         return Err(Broken::Elsewhere(failure));
     }
     let is_cut = matches!(request.final_status(head.status), 204 | 304) && framing != Kind::Empty;
