@@ -135,6 +135,8 @@ fn return_answers_by_itself() {
         "default_type text/html;\n\
          location /text { return 200 \"to $remote_addr at $request_uri\"; }\n\
          location /code { return 403; }\n\
+         location /empty { return 200; }\n\
+         location /page { return 403 \"\"; }\n\
          location /move { return 301 https://$host$request_uri; }\n\
          location /close { return 444; }\n\
          location /none { return 204; }",
@@ -143,9 +145,14 @@ fn return_answers_by_itself() {
     let response = client.get("a", "/text?x");
     assert_eq!(response.text(), "to 127.0.0.1 at /text?x");
     assert_eq!(response.header("content-type"), Some("text/html"));
-    let response = client.get("a", "/code");
-    assert_eq!(response.status, 403);
-    assert!(response.text().contains("403 Forbidden"));
+    for path in ["/code", "/page"] {
+        let response = client.get("a", path);
+        assert_eq!(response.status, 403);
+        assert!(response.text().contains("403 Forbidden"), "{path}");
+    }
+    let response = client.get("a", "/empty");
+    assert_eq!((response.status, response.text().as_str()), (200, ""));
+    assert_eq!(response.header("content-type"), Some("text/html"));
     let response = client.get("a.example", "/move?x=y");
     assert_eq!(response.status, 301);
     assert_eq!(

@@ -525,6 +525,10 @@ pub(super) fn parse_return(builder: &Builder<'_>, d: &Directive) -> Result<Retur
         Some(url) if matches!(status, 301 | 302 | 303 | 307 | 308) => {
             Some(redirect_target(builder, d, url)?)
         }
+        // As in Nginx: an error without text has its page, and success without one
+        // an empty text.
+        Some(b"") if status >= 400 => None,
+        None if (200..300).contains(&status) => Some(builder.template(b"", &d.position)?),
         Some(text) => Some(builder.template(text, &d.position)?),
         None => None,
     };
