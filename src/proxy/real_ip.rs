@@ -59,8 +59,12 @@ fn find(request: &Request<'_>, settings: &RealIp) -> Option<ClientAddr> {
             (moved != Moved::No).then_some(walk.client)
         }
         RealIpHeader::Field(name) => {
+            let limits = request.limits();
             let mut fields = request.head.fields.iter();
-            let field = fields.find(|field| field.name.of(bytes).eq_ignore_ascii_case(name))?;
+            let field = fields.find(|field| {
+                let given = field.name.of(bytes);
+                given.eq_ignore_ascii_case(name) && limits.takes_field(given)
+            })?;
             let moved = walk.field(field.value.of(bytes));
             (moved != Moved::No).then_some(walk.client)
         }

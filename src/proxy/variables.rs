@@ -312,11 +312,11 @@ fn write_field(request: &Request<'_>, name: &[u8], out: &mut impl Sink) {
         b", "
     };
     let bytes = request.head_bytes();
-    let named = request
-        .head
-        .fields
-        .iter()
-        .filter(|field| same_field_name(field.name.of(bytes), name));
+    let limits = request.limits();
+    let named = request.head.fields.iter().filter(|field| {
+        let given = field.name.of(bytes);
+        same_field_name(given, name) && limits.takes_field(given)
+    });
     for (index, field) in named.enumerate() {
         if index > 0 {
             out.put(separator);

@@ -380,3 +380,55 @@ fn a_response_never_goes_to_another_client() {
         }
     });
 }
+
+#[test]
+fn fields_with_names_that_nginx_calls_invalid_are_as_if_not_sent_until_they_are_let_in() {
+    let origin = Origin::hello();
+    let seen = "location /seen { return 200 \"[$http_x_under] [$http_x_forwarded_for]\"; }";
+    let asked = |directives: &str| {
+        let ringwall = Site::new().start(&http(&format!(
+            "server {{ listen 127.0.0.1:@HTTP@; {directives} {seen}\n\
+             location / {{ proxy_pass {}; }} }}",
+            origin.url()
+        )));
+        let fields = "Host: a\r\nX_Under: one\r\nX.Dot: two\r\n\
+                      X-Forwarded-For: 192.0.2.1\r\nX_Forwarded_For: 192.0.2.66\r\n\r\n";
+        let before = origin.all_received().len();
+        assert_eq!(
+            exchange(&ringwall, &format!("GET / HTTP/1.1\r\n{fields}")),
+            200
+        );
+        let passed = folded(&origin.all_received()[before..]);
+        let mut client = Connection::plain(ringwall.address("HTTP"));
+        client.send(format!("GET /seen HTTP/1.1\r\n{fields}"));
+        let seen = client.response("GET").text();
+        let names = ["x_under", "x.dot", "x_forwarded_for"];
+        (seen, names.map(|name| values(&passed, name).join(",")))
+    };
+    let passed = |fields: [&str; 3]| fields.map(str::to_owned);
+    let both = "[one] [192.0.2.1, 192.0.2.66]".to_owned();
+    let (seen, fields) = asked("");
+    assert_eq!(seen, "[] [192.0.2.1]");
+    assert_eq!(fields, passed(["", "", "192.0.2.1"]));
+    let (seen, fields) = asked("underscores_in_headers on;");
+    assert_eq!(seen, both);
+    assert_eq!(fields, passed(["one", "", "192.0.2.1,192.0.2.66"]));
+    let (seen, fields) = asked("ignore_invalid_headers off;");
+    assert_eq!(seen, both);
+    assert_eq!(fields, passed(["one", "two", "192.0.2.1,192.0.2.66"]));
+}
+
+#[test]
+fn a_name_that_is_no_token_is_refused_whatever_is_let_in() {
+    let origin = Origin::hello();
+    let ringwall = Site::new().start(&http(&format!(
+        "server {{ listen 127.0.0.1:@HTTP@; ignore_invalid_headers off;\n\
+         location / {{ proxy_pass {}; }} }}",
+        origin.url()
+    )));
+    for name in ["X(Y", "X Y", "X@Y", "X\u{e9}Y", "X\tY"] {
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{name}: one\r\n\r\n");
+        assert_eq!(exchange(&ringwall, &request), 400, "{name}");
+    }
+    assert!(origin.all_received().is_empty());
+}

@@ -6,7 +6,7 @@ use crate::config::{Part, Proxy, ProxyHttpVersion, SetHeader, Template};
 use crate::http::h1::chunked::is_token;
 use crate::http::h1::encode::{self, Sink};
 use crate::http::head::{FieldId, Method, Version};
-use crate::http::headers::{ConnectionOptions, is_hop_by_hop, is_ordinary_name, same_field_name};
+use crate::http::headers::{ConnectionOptions, is_hop_by_hop, same_field_name};
 use crate::http::uri::escape_uri;
 use crate::proxy::exchange::BodySize;
 use crate::proxy::output::Output;
@@ -135,7 +135,7 @@ pub(super) fn write_fields(
                 field.id,
                 FieldId::ContentLength | FieldId::Expect | FieldId::Host
             )
-            && is_ordinary_name(name, limits.underscores_in_headers)
+            && limits.takes_field(name)
             && !is_set()
             && !request.view.gateway.asserts(name)
             && !options.names(name, |_| false);

@@ -1,7 +1,7 @@
 //! Which of the fields behind a request's body a backend gets.
 
-use crate::config::Proxy;
-use crate::http::headers::{ConnectionOptions, is_ordinary_name, same_field_name};
+use crate::config::{ConnectionLimits, Proxy};
+use crate::http::headers::{ConnectionOptions, same_field_name};
 use crate::http::trailers::{Trailers, is_never_trailer};
 use crate::proxy::request::Request;
 use crate::proxy::worker::View;
@@ -12,7 +12,7 @@ pub(super) struct TrailerFilter<'r> {
     proxy: &'r Proxy,
     /// What Connection names.
     hop_by_hop: Vec<Box<[u8]>>,
-    underscores: bool,
+    limits: &'r ConnectionLimits,
 }
 
 impl<'r> TrailerFilter<'r> {
@@ -22,7 +22,7 @@ impl<'r> TrailerFilter<'r> {
             view: request.view,
             proxy,
             hop_by_hop: options.members().map(Box::from).collect(),
-            underscores: request.limits().underscores_in_headers,
+            limits: request.limits(),
         }
     }
 
@@ -39,7 +39,7 @@ impl<'r> TrailerFilter<'r> {
         let is_same = |other: &[u8]| same_field_name(other, name);
         self.proxy.filters.pass_request_headers
             && !is_never_trailer(name)
-            && is_ordinary_name(name, self.underscores)
+            && self.limits.takes_field(name)
             && !self.proxy.set_headers.iter().any(|set| is_same(&set.name))
             && !self.hop_by_hop.iter().any(|named| is_same(named))
             && !self.view.gateway.asserts(name)
