@@ -30,6 +30,8 @@ pub enum Assignable {
     User(VariableId),
     /// `$args`.
     Args,
+    /// `$limit_rate`.
+    LimitRate,
 }
 
 /// `rewrite`.

@@ -414,6 +414,12 @@ impl Variable {
         )
     }
 
+    /// Whether Nginx has a variable of this name, in lower case, and ringwall
+    /// has not.
+    pub(super) fn is_not_implemented(name: &str) -> bool {
+        NOT_IMPLEMENTED.contains(&name)
+    }
+
     /// The variable of a name, which Nginx takes in any case.
     fn named(name: &str, defined: &HashMap<Box<str>, VariableId>) -> Result<Self, CompileError> {
         let name = name.to_ascii_lowercase();
@@ -425,7 +431,7 @@ impl Variable {
         if let Some(&id) = defined.get(name.as_str()) {
             return Ok(Self::User(id));
         }
-        if NOT_IMPLEMENTED.contains(&name.as_str()) || name.starts_with("trailer_") {
+        if Self::is_not_implemented(&name) || name.starts_with("trailer_") {
             return Err(CompileError::NotImplemented(name));
         }
         let field = |rest: &str| rest.replace('_', "-").into();

@@ -153,6 +153,9 @@ pub(crate) struct Target {
     pub(crate) is_barred: bool,
     /// `X-Accel-Redirect`: where a backend wants the answer to come from.
     pub(crate) accel: Option<InternalRedirect>,
+    /// Bytes per second, by `set $limit_rate` or `X-Accel-Limit-Rate`; it goes
+    /// before what locations say. 0 for no limit.
+    pub(crate) limit_rate: Option<u64>,
 }
 
 impl Default for Target {
@@ -170,6 +173,7 @@ impl Default for Target {
             is_error_page: false,
             is_barred: false,
             accel: None,
+            limit_rate: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::config::{
     Assignable, Condition, FileTest, Otherwise, Part, Return, Rewrite, RootKind, Step, Template,
-    Then, TryFiles, Variable,
+    Then, TryFiles, Variable, units,
 };
 use crate::http::h1::encode::Sink;
 use crate::http::uri::escape_argument;
@@ -51,6 +51,20 @@ pub(crate) async fn run<'a>(
             Step::Set(Assignable::Args, value) => {
                 request.target.args = Some(expand_to_vec(value, request));
                 request.target.is_as_sent = false;
+            }
+            Step::Set(Assignable::LimitRate, value) => {
+                let value = expand_to_vec(value, request);
+                match units::offset(&value) {
+                    Some(rate) => request.target.limit_rate = Some(rate),
+                    None => log::request_error(
+                        request,
+                        Level::Error,
+                        format_args!(
+                            "invalid $limit_rate \"{}\"",
+                            String::from_utf8_lossy(&value)
+                        ),
+                    ),
+                }
             }
             Step::Break => return Ok(Outcome::Stay),
             Step::Return(answer) => return Ok(Outcome::Return(answer)),

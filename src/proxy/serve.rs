@@ -357,12 +357,12 @@ fn announce(request: &Request<'_>, sink: &mut impl ResponseSink) {
     if !delivery.chunked_transfer_encoding {
         sink.refuse_chunks();
     }
-    if let Some(rate) = &delivery.limit_rate {
-        sink.limit_rate(
-            respond::bytes_of(Some(rate), request),
-            respond::bytes_of(delivery.limit_rate_after.as_ref(), request),
-        );
-    }
+    // Also where there is none: another location may have set one.
+    let rate = request.target.limit_rate;
+    sink.limit_rate(
+        rate.unwrap_or_else(|| respond::bytes_of(delivery.limit_rate.as_ref(), request)),
+        respond::bytes_of(delivery.limit_rate_after.as_ref(), request),
+    );
     if !request.may_be_followed() {
         sink.close_after();
     } else if let Some(timeout) = request.location.keepalive_header {

@@ -543,6 +543,8 @@ fn a_limited_rate_is_kept_to() {
     let origin = Origin::http(move |request| {
         let extra = if request.target() == "/accel" {
             "X-Accel-Limit-Rate: 40000\r\n"
+        } else if request.target() == "/led" {
+            "X-Accel-Limit-Rate: 40000\r\nX-Accel-Redirect: /free\r\n"
         } else {
             ""
         };
@@ -558,19 +560,34 @@ fn a_limited_rate_is_kept_to() {
          location /client {{ proxy_pass {url}; limit_rate $arg_rate; }}
          location /after {{ proxy_pass {url}; limit_rate 40000; limit_rate_after 1m; }}
          location /backend {{ proxy_pass {url}; proxy_limit_rate 40000; }}
-         location /accel {{ proxy_pass {url}; }}"
+         location /accel {{ proxy_pass {url}; }}
+         location /led {{ proxy_pass {url}; }}
+         location /set {{ set $limit_rate $arg_rate; proxy_pass {url}; limit_rate 1g; }}"
     ));
     let took = |target: &str| {
         let begun = Instant::now();
         assert!(get(&ringwall, target).body == body, "{target}");
         begun.elapsed()
     };
-    for target in ["/client?rate=40000", "/backend", "/accel"] {
+    for target in [
+        "/client?rate=40000",
+        "/backend",
+        "/accel",
+        "/led",
+        "/set?rate=40000",
+    ] {
         let time = took(target);
         // A quarter of a second's worth may go first, and what the last read brought.
         assert!(time > Duration::from_millis(900), "{target}: {time:?}");
     }
-    for target in ["/free", "/after", "/client?rate=", "/client?rate=0"] {
+    for target in [
+        "/free",
+        "/after",
+        "/client?rate=",
+        "/client?rate=0",
+        "/set?rate=0",
+        "/set?rate=fast",
+    ] {
         // A limited one that began before is overtaken.
         let mut limited = Connection::plain(ringwall.address("HTTP"));
         limited.send("GET /backend HTTP/1.1\r\nHost: test.example\r\n\r\n");

@@ -26,10 +26,19 @@ pub(super) fn step(builder: &mut Builder<'_>, d: &Directive) -> Result<Option<St
     }))
 }
 
+/// The variable, if it is of Nginx's own and `set` changes it.
+pub(super) fn assignable(name: &str) -> Option<Assignable> {
+    match name {
+        "args" => Some(Assignable::Args),
+        "limit_rate" => Some(Assignable::LimitRate),
+        _ => None,
+    }
+}
+
 fn set(builder: &mut Builder<'_>, d: &Directive) -> Result<Step> {
     let value = builder.template(d.arg(1), &d.position)?;
-    if variable_name(d, 0)? == "args" {
-        return Ok(Step::Set(Assignable::Args, value));
+    if let Some(own) = assignable(&variable_name(d, 0)?) {
+        return Ok(Step::Set(own, value));
     }
     let id = defined(builder, d, 0)?;
     builder.variables.assign(id, value.variables());

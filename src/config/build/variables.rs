@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use super::location::Head;
 use super::values::refuse;
-use super::{Builder, Result};
+use super::{Builder, Result, rewrite};
 use crate::config::address_rules::Network;
 use crate::config::regexes::{self, Pattern};
 use crate::config::syntax::Directive;
@@ -93,7 +93,7 @@ pub(super) fn learn(builder: &mut Builder<'_>, directives: &[Directive]) -> Resu
             }
             b"set" | b"auth_request_set" => {
                 let name = variable_name(d, 0)?;
-                if name != "args" {
+                if rewrite::assignable(&name).is_none() {
                     define(builder, d, &name)?;
                 }
             }
@@ -133,6 +133,10 @@ fn learn_groups(builder: &mut Builder<'_>, pattern: &[u8]) {
 fn define(builder: &mut Builder<'_>, d: &Directive, name: &str) -> Result<VariableId> {
     if Variable::fixed(name).is_some() {
         return Err(refuse(d, format!("the duplicate \"{name}\" variable")));
+    }
+    if Variable::is_not_implemented(name) {
+        let message = format!("the \"{name}\" variable is Nginx's own and cannot be set here");
+        return Err(refuse(d, message));
     }
     Ok(builder.variables.define(name))
 }

@@ -101,6 +101,7 @@ pub(super) async fn respond<S: ResponseSink>(
         Ok(framing) => framing.kind(),
         Err(error) => return Err(invalid(request, peer, &error)),
     };
+    note_limit_rate(request, proxy, &head, input);
     if let Some(failure) = elsewhere(request, proxy, &head, input) {
         keep_fields(request, &head, input);
         return Err(Broken::Elsewhere(failure));
@@ -220,6 +221,22 @@ pub(super) fn client_failed(
         format_args!("{message} while sending response to client"),
     );
     Broken::Client(None)
+}
+
+/// Takes note of `X-Accel-Limit-Rate`, which holds wherever the answer comes
+/// from in the end.
+pub(super) fn note_limit_rate(
+    request: &mut Request<'_>,
+    proxy: &Proxy,
+    head: &ResponseHead,
+    bytes: &[u8],
+) {
+    let rate = head.find(bytes, b"X-Accel-Limit-Rate").next();
+    if let Some(rate) = rate.filter(|_| !proxy.filters.ignored.accel_limit_rate)
+        && let Some(rate) = units::number(rate)
+    {
+        request.target.limit_rate = Some(rate);
+    }
 }
 
 /// Whether something else is to answer than this response: the location that
@@ -458,10 +475,7 @@ fn send_fields<S: ResponseSink>(
         answers::put_date(request, sink);
     }
     answers::put_challenges(request, sink);
-    let rate = head.find(bytes, b"X-Accel-Limit-Rate").next();
-    if let Some(rate) = rate.filter(|_| !filters.ignored.accel_limit_rate)
-        && let Some(rate) = units::number(rate)
-    {
+    if let Some(rate) = request.target.limit_rate {
         let after = request.location.delivery.limit_rate_after.as_ref();
         sink.limit_rate(rate, answers::bytes_of(after, request));
     }

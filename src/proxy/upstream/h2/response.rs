@@ -21,8 +21,8 @@ use crate::proxy::streams::Lease;
 use crate::proxy::transport::TransportError;
 use crate::proxy::upstream::request::sent_method;
 use crate::proxy::upstream::response::{
-    client_failed, elsewhere, head_limits, invalid, keep_fields, pass_trailers, passes_early_hints,
-    send_early_hints, send_response_head,
+    client_failed, elsewhere, head_limits, invalid, keep_fields, note_limit_rate, pass_trailers,
+    passes_early_hints, send_early_hints, send_response_head,
 };
 use crate::proxy::upstream::{Broken, Cause, record, upstream_failed};
 
@@ -66,6 +66,7 @@ pub(super) async fn respond<S: ResponseSink>(
         Kind::UntilClose if has_ended => Kind::Length(0),
         framing => framing,
     };
+    note_limit_rate(request, proxy, &head, &bytes);
     if let Some(failure) = elsewhere(request, proxy, &head, &bytes) {
         keep_fields(request, &head, &bytes);
         return Err(Broken::Elsewhere(failure));
