@@ -459,7 +459,7 @@ impl HttpConnection {
                 // Boxed, as the alert is: rare, and every request's own box would
                 // have room for them.
                 let _ = Box::pin(respond::error(&mut request, status, &mut sink)).await;
-                request.answer.body_bytes = sink.body_bytes();
+                request.answer.note_sent(&sink);
                 Next::Close(Linger::after_request(&request.location.parting, true))
             }
         };

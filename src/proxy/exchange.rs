@@ -28,6 +28,19 @@ pub(crate) enum BodySize {
     Unknown,
 }
 
+/// The fields that a sink adds to those it is given, for the log.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct OwnFields {
+    /// Content-Length.
+    pub(crate) length: Option<u64>,
+    /// Connection; empty where there is none.
+    pub(crate) connection: &'static str,
+    /// Transfer-Encoding says `chunked`.
+    pub(crate) is_chunked: bool,
+    /// Content-Encoding says `gzip`.
+    pub(crate) is_compressed: bool,
+}
+
 /// Interim responses (1xx) that a backend may send before the final one.
 pub(crate) const MAX_INTERIM: usize = 16;
 
@@ -239,4 +252,9 @@ pub(crate) trait ResponseSink {
 
     /// Body bytes handed over so far, framing included.
     fn body_bytes(&self) -> u64;
+
+    /// What the head says that no [`ResponseSink::field`] has added.
+    fn own_fields(&self) -> OwnFields {
+        OwnFields::default()
+    }
 }

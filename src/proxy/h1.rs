@@ -12,7 +12,7 @@ use crate::net::deadlines;
 use crate::net::socket::Behind;
 
 use super::ahead::Ahead;
-use super::exchange::{BodyError, BodySize, BodySource, Piece, ResponseSink};
+use super::exchange::{BodyError, BodySize, BodySource, OwnFields, Piece, ResponseSink};
 use super::output::Output;
 use super::pace::Pace;
 use super::transport::{Rx, TransportError, Tx};
@@ -390,6 +390,7 @@ pub(crate) struct H1Sink<'t> {
     state: SinkState,
     committed: bool,
     body_bytes: u64,
+    own_fields: OwnFields,
 }
 
 /// What of the request decides how the answer is framed.
@@ -426,6 +427,7 @@ impl<'t> H1Sink<'t> {
             state: SinkState::Waiting,
             committed: false,
             body_bytes: 0,
+            own_fields: OwnFields::default(),
         }
     }
 
@@ -472,14 +474,17 @@ impl ResponseSink for H1Sink<'_> {
             BodySize::Known(_) if self.expects_trailers && chunks => BodySize::Unknown,
             size => size,
         };
+        let mut own_fields = OwnFields::default();
         self.state = match size {
             BodySize::None => SinkState::Length(0),
             BodySize::Announced(length) => {
                 encode::field_decimal(&mut self.out, b"Content-Length", length);
+                own_fields.length = Some(length);
                 SinkState::Length(0)
             }
             BodySize::Known(length) => {
                 encode::field_decimal(&mut self.out, b"Content-Length", length);
+                own_fields.length = Some(length);
                 SinkState::Length(length)
             }
             BodySize::Unknown if self.request.method == Method::Head => SinkState::Length(0),
@@ -489,15 +494,18 @@ impl ResponseSink for H1Sink<'_> {
             }
             BodySize::Unknown => {
                 encode::field(&mut self.out, b"Transfer-Encoding", b"chunked");
+                own_fields.is_chunked = true;
                 SinkState::Chunked
             }
         };
-        let connection: &[u8] = if self.keep_alive {
-            b"keep-alive"
+        own_fields.connection = if self.keep_alive {
+            "keep-alive"
         } else {
-            b"close"
+            "close"
         };
+        let connection = own_fields.connection.as_bytes();
         encode::field(&mut self.out, b"Connection", connection);
+        self.own_fields = own_fields;
         if let Some(seconds) = self.keep_alive_header.filter(|_| self.keep_alive) {
             self.out.put(b"Keep-Alive: timeout=");
             encode::decimal(&mut self.out, seconds);
@@ -593,6 +601,7 @@ impl ResponseSink for H1Sink<'_> {
     fn switch_protocols(&mut self) {
         self.keep_alive = false;
         self.out.put(b"Connection: upgrade\r\n\r\n");
+        self.own_fields.connection = "upgrade";
         self.state = SinkState::UntilClose;
     }
 
@@ -610,6 +619,7 @@ impl ResponseSink for H1Sink<'_> {
             self.out.clear();
             self.state = SinkState::Waiting;
             self.body_bytes = 0;
+            self.own_fields = OwnFields::default();
         }
     }
 
@@ -657,6 +667,10 @@ impl ResponseSink for H1Sink<'_> {
 
     fn body_bytes(&self) -> u64 {
         self.body_bytes
+    }
+
+    fn own_fields(&self) -> OwnFields {
+        self.own_fields
     }
 }
 

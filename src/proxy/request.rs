@@ -23,6 +23,7 @@ use crate::tls::upstream::UpstreamTls;
 
 use super::balance::Learner;
 use super::destination::Destination;
+use super::exchange::{OwnFields, ResponseSink};
 use super::limits::Limited;
 use super::pool::LinkFacts;
 use super::recover::InternalRedirect;
@@ -246,6 +247,7 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     /// Behind the head, chunk framing included.
     pub(crate) body_bytes: u64,
+    pub(crate) own_fields: OwnFields,
     /// On the wire.
     pub(crate) bytes: u64,
     pub(crate) complete: bool,
@@ -262,6 +264,14 @@ pub(crate) struct Answer {
     pub(crate) sticky_cookie: Option<Vec<u8>>,
     /// Who is to be told of the answer, where `sticky learn` is said.
     pub(crate) learner: Option<Box<Learner>>,
+}
+
+impl Answer {
+    /// Keeps for the log what the sink knows when all has been handed over.
+    pub(crate) fn note_sent(&mut self, sink: &impl ResponseSink) {
+        self.body_bytes = sink.body_bytes();
+        self.own_fields = sink.own_fields();
+    }
 }
 
 impl<'a> Request<'a> {

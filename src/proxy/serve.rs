@@ -91,7 +91,7 @@ pub(crate) async fn serve<'a, B: BodySource, S: ResponseSink>(
         };
         break sent.map_err(|_| Failure::Aborted);
     };
-    request.answer.body_bytes = sink.body_bytes();
+    request.answer.note_sent(sink);
     match outcome {
         Ok(()) => {
             request.answer.complete = true;

@@ -146,7 +146,7 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         Variable::RequestTime => put_seconds(out, now().duration_since(request.received)),
         Variable::RequestUri => out.put(head.target.of(bytes)),
         Variable::Scheme => out.put(request.scheme().as_bytes()),
-        Variable::SentHttp(name) => put_recorded(&request.answer.sent_fields, name, out),
+        Variable::SentHttp(name) => put_sent(request, name, out),
         Variable::UpstreamCookie(name) => {
             out.put(cookie_set(&request.answer.upstream_fields, name.as_bytes()));
         }
@@ -642,6 +642,23 @@ fn put_invalid_referer(request: &Request<'_>, out: &mut impl Sink) {
     let referer = request.head.find(request.head_bytes(), b"Referer").next();
     if !referers.accept(referer, is_ours) {
         out.put(b"1");
+    }
+}
+
+/// `$sent_http_NAME`. What the sink has added itself is known once all has been
+/// sent.
+fn put_sent(request: &Request<'_>, name: &str, out: &mut impl Sink) {
+    let own = &request.answer.own_fields;
+    match name {
+        "content-length" => {
+            if let Some(length) = own.length {
+                decimal(out, length);
+            }
+        }
+        "connection" => out.put(own.connection.as_bytes()),
+        "transfer-encoding" if own.is_chunked => out.put(b"chunked"),
+        "content-encoding" if own.is_compressed => out.put(b"gzip"),
+        name => put_recorded(&request.answer.sent_fields, name, out),
     }
 }
 

@@ -128,6 +128,34 @@ fn the_answer_to_head_says_what_get_would_and_has_no_body() {
 }
 
 #[test]
+fn the_log_has_the_fields_that_frame_and_code_a_response() {
+    let site = site(&[("a.html", TEXT)]);
+    let ringwall = site.start(&http(
+        "log_format sent '$request_method $sent_http_content_length $sent_http_connection \
+         $sent_http_transfer_encoding $sent_http_content_encoding';\n\
+         access_log @DIR@/sent.log sent;\n\
+         types { text/html html; }\n\
+         server { listen 127.0.0.1:@HTTP@; root @DIR@/www; gzip on; }",
+    ));
+    let length = TEXT.len();
+    ask(&ringwall, "/a.html", "");
+    ask(&ringwall, "/a.html", "Connection: close\r\n");
+    ask(&ringwall, "/a.html", ACCEPT);
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    client.send(format!("HEAD /a.html HTTP/1.1\r\nHost: a\r\n{ACCEPT}\r\n"));
+    client.response("HEAD");
+    let expected = format!(
+        "GET {length} keep-alive - -\n\
+         GET {length} close - -\n\
+         GET - keep-alive chunked gzip\n\
+         HEAD - keep-alive - gzip\n"
+    );
+    eventually("the lines are written", || {
+        (ringwall.site.read("sent.log") == expected).then_some(())
+    });
+}
+
+#[test]
 fn some_clients_and_proxies_are_left_out() {
     let ringwall = serve(
         site(&[("a.html", TEXT)]),

@@ -7,7 +7,7 @@ use crate::http::date::parse_date;
 use crate::http::headers::list_members;
 use crate::net::buffers::{Gaps, Segments};
 use crate::net::socket::Behind;
-use crate::proxy::exchange::{BodySize, ResponseSink};
+use crate::proxy::exchange::{BodySize, OwnFields, ResponseSink};
 use crate::proxy::transport::TransportError;
 
 use super::coder::{Coder, Step};
@@ -18,6 +18,8 @@ use super::{Client, Plan};
 pub(crate) struct Filtered<'s, S> {
     inner: &'s mut S,
     gzip: Option<Box<Gzipping>>,
+    /// Whether Content-Encoding says so, also in the answer to HEAD.
+    is_compressed: bool,
 }
 
 #[derive(Debug)]
@@ -50,7 +52,11 @@ struct Seen {
 
 impl<'s, S: ResponseSink> Filtered<'s, S> {
     pub(crate) fn new(inner: &'s mut S) -> Self {
-        Self { inner, gzip: None }
+        Self {
+            inner,
+            gzip: None,
+            is_compressed: false,
+        }
     }
 
     /// Puts bytes through the compressor and what comes out into the sink.
@@ -168,6 +174,7 @@ impl<S: ResponseSink> ResponseSink for Filtered<'_, S> {
 
     fn start(&mut self, status: u16, send_timeout: Duration) {
         self.gzip = None;
+        self.is_compressed = false;
         self.inner.start(status, send_timeout);
     }
 
@@ -213,6 +220,7 @@ impl<S: ResponseSink> ResponseSink for Filtered<'_, S> {
             _ => None,
         };
         self.inner.field(b"Content-Encoding", b"gzip");
+        self.is_compressed = true;
         match &gzip.plan.gzip.coding {
             // The answer to HEAD says what that to GET would, and has no body.
             Some(coding) if !gzip.plan.is_head => {
@@ -297,6 +305,7 @@ impl<S: ResponseSink> ResponseSink for Filtered<'_, S> {
 
     fn discard(&mut self) {
         self.gzip = None;
+        self.is_compressed = false;
         self.inner.discard();
     }
 
@@ -310,5 +319,12 @@ impl<S: ResponseSink> ResponseSink for Filtered<'_, S> {
 
     fn body_bytes(&self) -> u64 {
         self.inner.body_bytes()
+    }
+
+    fn own_fields(&self) -> OwnFields {
+        OwnFields {
+            is_compressed: self.is_compressed,
+            ..self.inner.own_fields()
+        }
     }
 }

@@ -18,7 +18,7 @@ use crate::http::head::FieldId;
 use crate::net::buffers::{Gaps, SEGMENTS_EACH, Segments};
 use crate::net::deadlines::Deadline;
 use crate::net::socket::Behind;
-use crate::proxy::exchange::{BodySize, ResponseSink};
+use crate::proxy::exchange::{BodySize, OwnFields, ResponseSink};
 use crate::proxy::output::Output;
 use crate::proxy::pace::Pace;
 use crate::proxy::transport::TransportError;
@@ -49,6 +49,8 @@ pub(super) struct H2Sink<'s> {
     /// What of an announced length has not been handed over.
     owed: Option<u64>,
     body_bytes: u64,
+    /// What the Content-Length says.
+    length: Option<u64>,
     /// Names and values, before compression.
     field_bytes: u64,
 }
@@ -163,6 +165,7 @@ impl<'s> H2Sink<'s> {
             committed: false,
             owed: None,
             body_bytes: 0,
+            length: None,
             field_bytes: 0,
         }
     }
@@ -311,7 +314,9 @@ impl ResponseSink for H2Sink<'_> {
     }
 
     fn end_head(&mut self, size: BodySize) {
+        self.length = None;
         if let BodySize::Known(length) | BodySize::Announced(length) = size {
+            self.length = Some(length);
             let mut digits = itoa::Buffer::new();
             self.head
                 .add(b"content-length", digits.format(length).as_bytes());
@@ -447,6 +452,7 @@ impl ResponseSink for H2Sink<'_> {
             self.head = Fields::default();
             self.state = State::Waiting;
             self.trailers = Fields::default();
+            self.length = None;
         }
     }
 
@@ -485,5 +491,12 @@ impl ResponseSink for H2Sink<'_> {
 
     fn body_bytes(&self) -> u64 {
         self.body_bytes
+    }
+
+    fn own_fields(&self) -> OwnFields {
+        OwnFields {
+            length: self.length,
+            ..OwnFields::default()
+        }
     }
 }

@@ -10,7 +10,6 @@ use crate::http::error::{FramingError, HeadError, Refusal};
 use crate::http::h1::framing::{BodyFraming, Kind};
 use crate::http::head::{FieldId, Method, RequestHead};
 use crate::net::buffers::Buffer;
-use crate::proxy::exchange::ResponseSink;
 use crate::proxy::log;
 use crate::proxy::measure;
 use crate::proxy::request::{ClientConnection, Request};
@@ -121,7 +120,7 @@ async fn answer(arrival: Arrival, buffer: Buffer, slot: Slot) {
         Some((status, message)) => {
             log_refusal(&request, &message);
             let sent = respond::error(&mut request, status, &mut sink).await;
-            request.answer.body_bytes = sink.body_bytes();
+            request.answer.note_sent(&sink);
             request.answer.complete = sent.is_ok();
             sent.map_or(Served::CutOff, |()| Served::Done)
         }
