@@ -15,6 +15,8 @@ use smallvec::SmallVec;
 
 use super::variables::VariableId;
 
+mod pcre;
+
 /// Steps of the backtracking engine for one search: some 2 ms. PCRE grants fifty
 /// times that; but a look-ahead at every byte of an 8 KiB URI needs less than
 /// this, and what needs more is a way to stall a worker.
@@ -24,6 +26,9 @@ const BACKTRACK_LIMIT: usize = 200_000;
 #[derive(Clone)]
 pub struct Pattern {
     engine: Engine,
+    /// For subjects that end with a line feed, if the pattern has a `$`: in PCRE
+    /// that matches before it too, which the linear engine cannot express.
+    before_line_feed: Option<Engine>,
     /// Group numbers and what they are assigned to.
     named: Arc<[(usize, VariableId)]>,
 }
@@ -81,21 +86,26 @@ impl Pattern {
         any_case: bool,
         variable: impl Fn(&str) -> Option<VariableId>,
     ) -> Result<Self, String> {
-        let engine = Engine::compile(pattern, any_case)?;
+        let (engine, before_line_feed) = Engine::compile(pattern, any_case)?;
         let named = engine
             .group_names()
             .into_iter()
             .filter_map(|(group, name)| Some((group, variable(&name)?)))
             .collect();
-        Ok(Self { engine, named })
+        Ok(Self {
+            engine,
+            before_line_feed,
+            named,
+        })
     }
 
     /// Whether the subject has a match.
     ///
     /// # Errors
-    /// [`TooManySteps`], of patterns with look-around or back-references.
+    /// [`TooManySteps`], of patterns with look-around or back-references, and of
+    /// those with a `$` where the subject ends with a line feed.
     pub fn is_match(&self, subject: &[u8]) -> Result<bool, TooManySteps> {
-        match &self.engine {
+        match self.engine_for(subject) {
             Engine::Linear(regex) => Ok(regex.is_match(subject)),
             Engine::Backtracking(regex) => {
                 regex.is_match(&latin1(subject)).map_err(|_| TooManySteps)
@@ -108,7 +118,7 @@ impl Pattern {
     /// # Errors
     /// As [`Self::is_match`].
     pub fn groups(&self, subject: &[u8]) -> Result<Option<Groups>, TooManySteps> {
-        match &self.engine {
+        match self.engine_for(subject) {
             Engine::Linear(regex) => Ok(regex.captures(subject).map(|captures| {
                 let ranges = captures.iter().map(|group| Some(group?.range()));
                 Groups(ranges.collect())
@@ -128,6 +138,13 @@ impl Pattern {
         }
     }
 
+    fn engine_for(&self, subject: &[u8]) -> &Engine {
+        match &self.before_line_feed {
+            Some(engine) if subject.ends_with(b"\n") => engine,
+            _ => &self.engine,
+        }
+    }
+
     /// The named groups: number and variable.
     pub fn named(&self) -> &[(usize, VariableId)] {
         &self.named
@@ -135,36 +152,52 @@ impl Pattern {
 }
 
 impl Engine {
-    fn compile(pattern: &[u8], any_case: bool) -> Result<Self, String> {
+    /// The engine, and the one for subjects that end with a line feed if that is
+    /// another.
+    fn compile(pattern: &[u8], any_case: bool) -> Result<(Self, Option<Self>), String> {
         let shown = String::from_utf8_lossy(pattern);
-        let text = std::str::from_utf8(pattern)
-            .map_err(|_| format!("regular expression \"{shown}\" is not UTF-8"))?;
-        let linear = RegexBuilder::new(text)
+        if std::str::from_utf8(pattern).is_err() {
+            return Err(format!("regular expression \"{shown}\" is not UTF-8"));
+        }
+        let translation = pcre::translate(pattern)
+            .map_err(|reason| format!("regular expression \"{shown}\": {reason}"))?;
+        let engine = if translation.possessive {
+            Self::backtracking(&translation.pattern, any_case)
+        } else {
+            Self::linear(&translation.pattern, any_case).or_else(|refusal| {
+                Self::backtracking(&translation.pattern, any_case).map_err(|_| refusal)
+            })
+        };
+        let exact = translation.before_line_feed;
+        let exact = exact.map(|exact| Self::backtracking(&exact, any_case));
+        let both = engine.and_then(|engine| Ok((engine, exact.transpose()?)));
+        both.map_err(|reason| {
+            let reason = reason.lines().last().unwrap_or_default().trim();
+            let reason = reason.strip_prefix("error: ").unwrap_or(reason);
+            format!("regular expression \"{shown}\" is not supported: {reason}")
+        })
+    }
+
+    fn linear(pattern: &[u8], any_case: bool) -> Result<Self, String> {
+        RegexBuilder::new(&String::from_utf8_lossy(pattern))
             .case_insensitive(any_case)
             // Classes such as \w are ASCII in PCRE's byte mode; a literal
             // outside ASCII can only be written with Unicode on.
             .unicode(!pattern.is_ascii())
-            .build();
-        let refusal = match linear {
-            Ok(regex) => return Ok(Self::Linear(regex)),
-            Err(error) => error.to_string(),
-        };
+            .build()
+            .map(Self::Linear)
+            .map_err(|error| error.to_string())
+    }
+
+    fn backtracking(pattern: &[u8], any_case: bool) -> Result<Self, String> {
         // Bytes as the characters of the same numbers, in pattern and subject,
         // so that a subject need not be UTF-8.
-        let backtracking = fancy_regex::RegexBuilder::new(&latin1(pattern))
+        fancy_regex::RegexBuilder::new(&latin1(pattern))
             .case_insensitive(any_case)
             .backtrack_limit(BACKTRACK_LIMIT)
-            .build();
-        match backtracking {
-            Ok(regex) => Ok(Self::Backtracking(Arc::new(regex))),
-            Err(_) => {
-                let reason = refusal.lines().last().unwrap_or_default().trim();
-                let reason = reason.strip_prefix("error: ").unwrap_or(reason);
-                Err(format!(
-                    "regular expression \"{shown}\" is not supported: {reason}"
-                ))
-            }
-        }
+            .build()
+            .map(|regex| Self::Backtracking(Arc::new(regex)))
+            .map_err(|error| error.to_string())
     }
 
     /// In lower case, as variables are looked up.
@@ -190,7 +223,7 @@ impl Engine {
 /// which is reported where it is used.
 pub(crate) fn group_names(pattern: &[u8]) -> Vec<String> {
     let engine = Engine::compile(pattern, false);
-    let names = engine.map(|engine| engine.group_names());
+    let names = engine.map(|(engine, _)| engine.group_names());
     names.into_iter().flatten().map(|(_, name)| name).collect()
 }
 
@@ -255,7 +288,93 @@ mod tests {
         assert_eq!(regex.groups(&subject), Err(TooManySteps));
     }
 
+    #[test]
+    fn a_dollar_matches_before_a_final_line_feed_and_no_other() {
+        for pattern in [r"x$", r"x\Z", r"(?!y)x$", r"\x78$"] {
+            let regex = compile(pattern.as_bytes(), false).unwrap();
+            for (subject, matches) in [
+                (&b"/x"[..], true),
+                (b"/x\n", true),
+                (b"/x\n\n", false),
+                (b"/x\n/", false),
+                (b"/x\n/\n", false),
+                (b"/x\n/x\n", true),
+                (b"/\xff/x\n", true),
+                (b"\n", false),
+            ] {
+                assert_eq!(
+                    regex.is_match(subject),
+                    Ok(matches),
+                    "{pattern} {subject:?}"
+                );
+            }
+        }
+        let regex = compile(br"^/foo(/.*|$)([^/]*)", false).unwrap();
+        let subject = b"/foo\n";
+        let groups = regex.groups(subject).unwrap().unwrap();
+        assert_eq!(groups.of(subject, 1), Some(&b""[..]));
+        assert_eq!(groups.of(subject, 2), Some(&b"\n"[..]));
+        let lines = compile(br"(?m)x$", false).unwrap();
+        assert_eq!(lines.is_match(b"x\ny"), Ok(true));
+    }
+
+    #[test]
+    fn both_engines_read_a_pattern_as_pcre_does() {
+        for (pattern, matched, unmatched) in [
+            ("^[a&&b]$", "&", "c"),
+            ("^[a~~b]$", "~", "c"),
+            ("^[+--]$", ",", "."),
+            ("^[a[b]$", "[", "]"),
+            ("^[[:digit:]]$", "1", "["),
+            (r"^\h$", "\t", "a"),
+            (r"^\H$", "a", " "),
+            (r"^[\h]$", " ", "h"),
+            (r"^[^\H]$", " ", "a"),
+            (r"^\v$", "\r", "v"),
+            (r"^\R$", "\r\n", "R"),
+            (r"^\<$", "<", ""),
+            (r"^[\b]$", "\x08", "b"),
+            ("^a++$", "aa", "ab"),
+            ("^b?a++b", "aab", "b"),
+            ("^a{1,}+b", "aab", "b"),
+            ("^(?x)[ ]$", " ", ""),
+        ] {
+            for look in ["", "(?=)"] {
+                let regex = compile(format!("{look}{pattern}").as_bytes(), false).unwrap();
+                for (subject, matches) in [(matched, true), (unmatched, false)] {
+                    let found = regex.is_match(subject.as_bytes());
+                    assert_eq!(found, Ok(matches), "{look}{pattern} {subject:?}");
+                }
+            }
+        }
+        assert_eq!(compile(b"a++a", false).unwrap().is_match(b"aaa"), Ok(false));
+        let error = compile(br"\Qa\E", false).unwrap_err();
+        assert!(error.contains(r"\Q is not supported"), "{error}");
+    }
+
     proptest! {
+        #[test]
+        fn a_dollar_changes_nothing_where_no_line_feed_ends_the_subject(
+            parts in proptest::collection::vec(
+                prop::sample::select(vec![
+                    "/", "a", "(a+)", "(?<n>[^/]*)", "(?:b|(/))?", r"\.", "[a-b.]*", r"(\d|$)", r"\w{1,2}",
+                ]),
+                0..5,
+            ),
+            subject in "[/ab.1\n]{0,8}/",
+        ) {
+            prop_assume!(parts.iter().filter(|part| part.contains("<n>")).count() < 2);
+            let regex = compile(format!("{}$", parts.concat()).as_bytes(), false).unwrap();
+            let exact = Pattern {
+                engine: regex.before_line_feed.clone().unwrap(),
+                ..regex.clone()
+            };
+            prop_assert!(matches!(regex.engine, Engine::Linear(_)));
+            let subject = subject.as_bytes();
+            prop_assert_eq!(regex.is_match(subject), exact.is_match(subject));
+            prop_assert_eq!(regex.groups(subject), exact.groups(subject));
+        }
+
         #[test]
         fn both_engines_find_the_same_groups(subject in proptest::collection::vec(any::<u8>(), 0..40)) {
             let linear = compile(br"/([^/]*)/?(x)?", false).unwrap();

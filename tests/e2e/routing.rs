@@ -104,6 +104,25 @@ fn locations_are_chosen_as_nginx_chooses_them() {
 }
 
 #[test]
+fn a_dollar_denies_before_a_final_line_feed_too() {
+    let ringwall = server(
+        "location / { return 200 open; }\n\
+         location ~ x$ { deny all; }",
+    );
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    for (target, status) in [
+        ("/x", 403),
+        ("/x%0a", 403),
+        ("/x%0A?a", 403),
+        ("/x%0a%0a", 200),
+        ("/x%0a/", 200),
+        ("/y%0a", 200),
+    ] {
+        assert_eq!(client.get("a", target).status, status, "{target}");
+    }
+}
+
+#[test]
 fn the_server_block_is_chosen_by_host() {
     let ringwall = Site::new().start(&http(
         "server { listen 127.0.0.1:@HTTP@; server_name first.example; return 200 first; }\n\
