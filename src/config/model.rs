@@ -25,7 +25,6 @@ use super::script::{ErrorPage, Step, TryFiles};
 use super::server_names::ServerNames;
 use super::template::Template;
 use super::variables::{UserVariable, VariableId};
-use crate::http::headers::is_ordinary_name;
 pub use egress::*;
 pub use forwarding::*;
 
@@ -348,15 +347,6 @@ pub struct ConnectionLimits {
     pub merge_slashes: bool,
     /// What is said about HTTP/2.
     pub http2: Http2,
-}
-
-impl ConnectionLimits {
-    /// Whether a client's field of this name, a token, is taken note of; the
-    /// others are as if they had not been sent.
-    #[must_use]
-    pub fn takes_field(&self, name: &[u8]) -> bool {
-        !self.ignore_invalid_headers || is_ordinary_name(name, self.underscores_in_headers)
-    }
 }
 
 /// HTTP/2 on a server's connections.

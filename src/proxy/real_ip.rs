@@ -7,7 +7,7 @@ use crate::config::{Location, RealIp, RealIpHeader};
 use crate::http::head::FieldId;
 use crate::net::addr::ClientAddr;
 
-use super::request::Request;
+use super::request::{Request, takes_field};
 
 /// Puts the client that a trusted proxy names in the place of the proxy, for
 /// this request. Once it has been replaced, that stands.
@@ -63,7 +63,7 @@ fn find(request: &Request<'_>, settings: &RealIp) -> Option<ClientAddr> {
             let mut fields = request.head.fields.iter();
             let field = fields.find(|field| {
                 let given = field.name.of(bytes);
-                given.eq_ignore_ascii_case(name) && limits.takes_field(given)
+                given.eq_ignore_ascii_case(name) && takes_field(limits, given)
             })?;
             let moved = walk.field(field.value.of(bytes));
             (moved != Moved::No).then_some(walk.client)

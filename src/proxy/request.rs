@@ -13,6 +13,7 @@ use crate::config::{
     Upstream, UpstreamId, UpstreamPeer, VariableId,
 };
 use crate::http::head::{Method, RequestHead};
+use crate::http::headers::is_ordinary_name;
 use crate::net::addr::ClientAddr;
 use crate::net::buffers::Buffer;
 use crate::net::now::now;
@@ -454,4 +455,11 @@ impl<'a> Request<'a> {
             && !self.worker.is_draining()
             && now().duration_since(self.connection.opened) < self.location.delivery.keepalive_time
     }
+}
+
+/// Whether a client's field of this name, a token, is taken note of; the others
+/// are as if they had not been sent (`ignore_invalid_headers`,
+/// `underscores_in_headers`).
+pub(crate) fn takes_field(limits: &ConnectionLimits, name: &[u8]) -> bool {
+    !limits.ignore_invalid_headers || is_ordinary_name(name, limits.underscores_in_headers)
 }

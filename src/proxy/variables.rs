@@ -19,7 +19,7 @@ use crate::telemetry::error_log::Level;
 
 use super::log;
 use super::pool::LinkFacts;
-use super::request::{Addressee, Attempt, Captured, RecordedFields, Request};
+use super::request::{Addressee, Attempt, Captured, RecordedFields, Request, takes_field};
 
 /// How deep variables may be made of variables.
 const MAX_DEPTH: u8 = 32;
@@ -315,7 +315,7 @@ fn write_field(request: &Request<'_>, name: &[u8], out: &mut impl Sink) {
     let limits = request.limits();
     let named = request.head.fields.iter().filter(|field| {
         let given = field.name.of(bytes);
-        same_field_name(given, name) && limits.takes_field(given)
+        same_field_name(given, name) && takes_field(limits, given)
     });
     for (index, field) in named.enumerate() {
         if index > 0 {

@@ -10,7 +10,7 @@ use crate::http::headers::{ConnectionOptions, is_hop_by_hop, same_field_name};
 use crate::http::uri::escape_uri;
 use crate::proxy::exchange::BodySize;
 use crate::proxy::output::Output;
-use crate::proxy::request::Request;
+use crate::proxy::request::{Request, takes_field};
 use crate::proxy::variables::{expand, expand_to_vec};
 
 /// Writes the request's head as an HTTP/1.x backend gets it.
@@ -135,7 +135,7 @@ pub(super) fn write_fields(
                 field.id,
                 FieldId::ContentLength | FieldId::Expect | FieldId::Host
             )
-            && limits.takes_field(name)
+            && takes_field(limits, name)
             && !is_set()
             && !request.view.gateway.asserts(name)
             && !options.names(name, |_| false);

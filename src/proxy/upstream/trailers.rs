@@ -3,7 +3,7 @@
 use crate::config::{ConnectionLimits, Proxy};
 use crate::http::headers::{ConnectionOptions, same_field_name};
 use crate::http::trailers::{Trailers, is_never_trailer};
-use crate::proxy::request::Request;
+use crate::proxy::request::{Request, takes_field};
 use crate::proxy::worker::View;
 
 /// What is known before the body of whatever may come behind it.
@@ -39,7 +39,7 @@ impl<'r> TrailerFilter<'r> {
         let is_same = |other: &[u8]| same_field_name(other, name);
         self.proxy.filters.pass_request_headers
             && !is_never_trailer(name)
-            && self.limits.takes_field(name)
+            && takes_field(self.limits, name)
             && !self.proxy.set_headers.iter().any(|set| is_same(&set.name))
             && !self.hop_by_hop.iter().any(|named| is_same(named))
             && !self.view.gateway.asserts(name)
