@@ -103,6 +103,9 @@ pub struct Config {
     /// Whether any value names a field of a response, so that the fields must be
     /// kept until the request is logged.
     pub records_response_fields: bool,
+    /// Whether any value names `$request_body`, so that short bodies must be
+    /// kept until the request is logged.
+    pub records_request_body: bool,
     /// Every `server` block, in file order; the index is its [`ServerId`].
     pub servers: Vec<Arc<Server>>,
     /// Every `upstream` block and every address that `proxy_pass` names

@@ -116,6 +116,9 @@ pub enum Variable {
     RemoteUser,
     /// `$request`: the request line as received.
     Request,
+    /// `$request_body`: where a backend is to get it and the whole of it is in
+    /// memory.
+    RequestBody,
     /// `$request_completion`: `OK` or empty.
     RequestCompletion,
     /// `$request_filename`.
@@ -256,6 +259,8 @@ pub enum CompileError {
     Unknown(String),
     /// A variable of Nginx's that has no meaning here yet.
     NotImplemented(String),
+    /// One that never will have, and why.
+    Refused(&'static str, &'static str),
 }
 
 impl fmt::Display for CompileError {
@@ -268,6 +273,9 @@ impl fmt::Display for CompileError {
             Self::Unknown(name) => write!(f, "unknown \"{name}\" variable"),
             Self::NotImplemented(name) => {
                 write!(f, "\"{name}\" variable is not implemented in this version")
+            }
+            Self::Refused(name, reason) => {
+                write!(f, "\"{name}\" variable is not supported: {reason}")
             }
         }
     }
@@ -417,7 +425,7 @@ impl Variable {
     /// Whether Nginx has a variable of this name, in lower case, and ringwall
     /// has not.
     pub(super) fn is_not_implemented(name: &str) -> bool {
-        NOT_IMPLEMENTED.contains(&name)
+        NOT_IMPLEMENTED.contains(&name) || refusal(name).is_some()
     }
 
     /// The variable of a name, which Nginx takes in any case.
@@ -430,6 +438,9 @@ impl Variable {
         // defined anew.
         if let Some(&id) = defined.get(name.as_str()) {
             return Ok(Self::User(id));
+        }
+        if let Some((name, reason)) = refusal(&name) {
+            return Err(CompileError::Refused(name, reason));
         }
         if Self::is_not_implemented(&name) || name.starts_with("trailer_") {
             return Err(CompileError::NotImplemented(name));
@@ -508,6 +519,7 @@ impl Variable {
             "remote_user" => Self::RemoteUser,
             "request" => Self::Request,
             "request_filename" => Self::RequestFilename,
+            "request_body" => Self::RequestBody,
             "request_completion" => Self::RequestCompletion,
             "request_id" => Self::RequestId,
             "request_length" => Self::RequestLength,
@@ -570,6 +582,17 @@ impl Variable {
     }
 }
 
+/// The entry of [`REFUSED`] for a name in lower case.
+fn refusal(name: &str) -> Option<(&'static str, &'static str)> {
+    REFUSED.iter().copied().find(|(known, _)| *known == name)
+}
+
+/// Variables of Nginx's that would always mislead here, and why.
+const REFUSED: &[(&str, &str)] = &[(
+    "request_body_file",
+    "request bodies are not written to files",
+)];
+
 /// Nginx's other variables, so that a message can tell them from a slip of the
 /// pen.
 const NOT_IMPLEMENTED: &[&str] = &[
@@ -588,8 +611,6 @@ const NOT_IMPLEMENTED: &[&str] = &[
     "proxy_internal_body_length",
     "proxy_internal_chunked",
     "realpath_root",
-    "request_body",
-    "request_body_file",
     "request_port",
     "secure_link",
     "secure_link_expires",
@@ -676,6 +697,11 @@ mod tests {
             (
                 "$realpath_root",
                 "\"realpath_root\" variable is not implemented in this version",
+            ),
+            (
+                "$request_body_file",
+                "\"request_body_file\" variable is not supported: request bodies are not written to \
+                 files",
             ),
             (
                 "$ssl_sigalg",

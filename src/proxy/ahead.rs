@@ -53,6 +53,11 @@ impl Ahead {
         self.is_whole
     }
 
+    /// The body, if all of it is here.
+    pub(super) fn whole(&self) -> Option<&[u8]> {
+        self.is_whole.then_some(&*self.bytes)
+    }
+
     /// All of the body can still be given on.
     pub(super) fn is_intact(&self) -> bool {
         self.is_whole || self.given == 0

@@ -84,6 +84,7 @@ struct Outer<'a> {
     location: &'a Location,
     target: Target,
     captured: Captured<'a>,
+    body: Option<Box<[u8]>>,
     attempts: SmallVec<[Attempt; 2]>,
     answer: Answer,
 }
@@ -105,6 +106,7 @@ impl<'a> Outer<'a> {
             location: request.location,
             target: std::mem::replace(&mut request.target, target),
             captured: std::mem::take(&mut request.captured),
+            body: request.body.take(),
             attempts: std::mem::take(&mut request.attempts),
             answer: std::mem::take(&mut request.answer),
         }
@@ -115,6 +117,7 @@ impl<'a> Outer<'a> {
         request.location = self.location;
         request.target = self.target;
         request.captured = self.captured;
+        request.body = self.body;
         request.attempts = self.attempts;
         request.answer = self.answer;
     }

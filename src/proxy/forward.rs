@@ -15,6 +15,7 @@ use crate::net::deadlines::Deadline;
 use crate::net::now::now;
 use crate::telemetry::error_log::Level;
 
+use super::ahead::Ahead;
 use super::balance::queue::{NotServed, Queue};
 use super::balance::{AfterFailure, Group, Lease, Selection};
 use super::destination::{self, Place};
@@ -119,7 +120,7 @@ pub(crate) async fn forward<W: Way, B: BodySource, S: ResponseSink>(
         (None, None) => return Err(Failure::Status(502)),
     };
     let upstream = &*place;
-    if proxy.filters.request_buffering && sent_size(proxy, body) != BodySize::None {
+    if is_read_ahead(request, proxy, body) {
         read_ahead(request, proxy, body, sink).await?;
     }
     if sent_size(proxy, body) == BodySize::Unknown && proxy.http_version == ProxyHttpVersion::Http10
@@ -272,10 +273,21 @@ fn no_live_upstream(request: &mut Request<'_>, upstream: &UpstreamState) -> Fail
     Failure::Status(502)
 }
 
+/// Whether the body is read before a backend is chosen. As in Nginx one that no
+/// backend gets is so whatever is said, if somebody looks at it.
+fn is_read_ahead(request: &Request<'_>, proxy: &Proxy, body: &impl BodySource) -> bool {
+    match sent_size(proxy, body) {
+        BodySize::None => {
+            request.view.gateway.records_request_body() && body.size() != BodySize::None
+        }
+        _ => proxy.filters.request_buffering,
+    }
+}
+
 /// `proxy_request_buffering`: no backend waits for what fits the buffer. Nginx
 /// has a file for the rest; here it is streamed, because a file would block.
 async fn read_ahead<B: BodySource, S: ResponseSink>(
-    request: &Request<'_>,
+    request: &mut Request<'_>,
     proxy: &Proxy,
     body: &mut B,
     sink: &mut S,
@@ -283,11 +295,23 @@ async fn read_ahead<B: BodySource, S: ResponseSink>(
     let expected = expect_body(body, sink).await;
     expected.map_err(|_| Failure::Aborted)?;
     let limit = request.location.delivery.client_body_buffer_size;
-    let keep = is_repeatable_by_method(request, proxy);
+    // Nginx takes somewhat more in one piece where it knows how much there is.
+    let limit = match body.size() {
+        BodySize::Known(length) if length < limit.saturating_add(limit / 4) as u64 => {
+            length as usize
+        }
+        _ => limit,
+    };
+    let records = request.view.gateway.records_request_body();
+    let keep = records || is_repeatable_by_method(request, proxy);
     body.read_ahead(limit, keep).await.map_err(|error| {
         body_failed(request, &error);
         Failure::unless_committed(sink, error.status())
-    })
+    })?;
+    if records && request.body.is_none() {
+        request.body = body.ahead().and_then(Ahead::whole).map(Box::from);
+    }
+    Ok(())
 }
 
 /// Over which connections a request may go.

@@ -242,6 +242,11 @@ impl Gateway {
     pub(crate) fn records_response_fields(&self) -> bool {
         self.config.records_response_fields
     }
+
+    /// Whether any template names `$request_body`.
+    pub(crate) fn records_request_body(&self) -> bool {
+        self.config.records_request_body
+    }
 }
 
 /// Every location of every server, with what is nested in it and what takes its

@@ -112,6 +112,9 @@ pub(crate) struct Request<'a> {
     pub(crate) received: Instant,
     /// Head and body, bytes.
     pub(crate) length: u64,
+    /// All of the body, where a template asks for it and it has been read into
+    /// memory.
+    pub(crate) body: Option<Box<[u8]>>,
     /// Where variables in `proxy_pass` have led. Boxed: rare.
     pub(crate) destination: Option<Box<Destination>>,
     /// What backends are shown, where variables have named it.
@@ -300,6 +303,7 @@ impl<'a> Request<'a> {
             depth: Cell::default(),
             received,
             length,
+            body: None,
             destination: None,
             upstream_certificate: None,
             attempts: SmallVec::default(),

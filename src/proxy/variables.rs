@@ -137,6 +137,7 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
             }
         }
         Variable::Request => out.put(head.line.of(bytes)),
+        Variable::RequestBody => out.put(request.body.as_deref().unwrap_or_default()),
         Variable::RequestCompletion => out.put(if request.answer.complete { b"OK" } else { b"" }),
         Variable::RequestId => out.put(request.id.get_or_init(random_id)),
         Variable::RequestLength => decimal(out, request.length),

@@ -81,4 +81,5 @@ mod trailers;
 mod upgrade;
 mod upstream_link;
 mod upstreams;
+mod variables;
 mod verification;

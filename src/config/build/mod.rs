@@ -90,6 +90,7 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         records_client_hello: Cell::new(false),
         records_session_id: Cell::new(false),
         records_response_fields: Cell::new(false),
+        records_request_body: Cell::new(false),
         reach: RefCell::default(),
         upstreams: upstream::Upstreams::default(),
         proxy_tls: Vec::new(),
@@ -107,6 +108,7 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         records_client_hello: builder.records_client_hello.get(),
         records_session_id: builder.records_session_id.get(),
         records_response_fields: builder.records_response_fields.get(),
+        records_request_body: builder.records_request_body.get(),
         reach: builder.reach.take(),
         upstream_names: builder.upstreams.take_names(),
         upstreams: builder.upstreams.into_all(),
@@ -144,6 +146,8 @@ struct Builder<'a> {
     records_session_id: Cell<bool>,
     /// Whether one names a field of a response.
     records_response_fields: Cell<bool>,
+    /// Whether one names `$request_body`.
+    records_request_body: Cell<bool>,
     /// What is opened while requests are served.
     reach: RefCell<Reach>,
     upstreams: upstream::Upstreams,
@@ -183,6 +187,9 @@ impl Builder<'_> {
         }
         if template.variables().any(Variable::is_of_response_fields) {
             self.records_response_fields.set(true);
+        }
+        if template.variables().any(|v| *v == Variable::RequestBody) {
+            self.records_request_body.set(true);
         }
         Ok(template)
     }

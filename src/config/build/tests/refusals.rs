@@ -240,8 +240,8 @@ fn refusals_inside_a_server_are_worded_as_in_nginx() {
         ),
         ("proxy_redirect a;", "invalid parameter \"a\""),
         (
-            "set $request_body x;",
-            "the \"request_body\" variable is Nginx's own and cannot be set here",
+            "set $realpath_root x;",
+            "the \"realpath_root\" variable is Nginx's own and cannot be set here",
         ),
         ("limit_rate fast;", "\"limit_rate\" directive invalid value"),
         ("proxy_cookie_flags a b;", "invalid parameter \"b\""),
