@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendFlags};
 
-use super::buffers::{Buffer, Segments, with_fd};
+use super::buffers::{Buffer, Class, Segments, with_fd};
 use super::now;
 use super::operations::{Operation, completed};
 use super::turns::{self, Ticket};
@@ -286,6 +286,30 @@ impl Receiver {
         }
     }
 
+    /// Waits until something has come, and drops it unread. Whether more may
+    /// come: the peer has not closed its side.
+    ///
+    /// No buffer is held meanwhile, and TCP drops bytes without copying them
+    /// (`MSG_TRUNC`, tcp(7)), so this does not stand in line with bulk: those who
+    /// send for nothing would have the longest rows, and stay while they wait.
+    ///
+    /// # Errors
+    /// Whatever the kernel reports. Dropping the future does nothing.
+    pub async fn discard(&mut self) -> io::Result<bool> {
+        self.readable().await?;
+        let mut buffer = Buffer::take(Class::Large);
+        while let Some(dropped) = self.attempt(|fd| {
+            let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+            let (_, length) = rustix::net::recv(fd, &mut *buffer, flags)?;
+            Ok(length)
+        }) {
+            if dropped? == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// One system call, unless it is time to wait; `None` if that is so, or if
     /// there is nothing to receive.
     fn attempt(
@@ -438,7 +462,6 @@ mod tests {
 
     use monoio::{IoUringDriver, RuntimeBuilder};
 
-    use super::super::buffers::Class;
     use super::super::spawn::spawn;
     use super::*;
 
@@ -497,6 +520,32 @@ mod tests {
             while done.get() < TRANSFERS {
                 super::super::spawn::sleep(std::time::Duration::from_millis(1)).await;
             }
+        });
+    }
+
+    async fn discards_what_comes_until_the_end(socket: impl Into<Socket>, mut peer: impl Write) {
+        let mut receiver = socket.into().receiver;
+        peer.write_all(&[b'x'; 1000]).unwrap();
+        assert!(receiver.discard().await.unwrap());
+        peer.write_all(b"y").unwrap();
+        let (result, buffer) = receiver.receive(Buffer::take(Class::Small), 0..9).await;
+        assert_eq!((result.unwrap(), buffer[0]), (1, b'y'));
+        peer.write_all(b"z").unwrap();
+        drop(peer);
+        while receiver.discard().await.unwrap() {}
+    }
+
+    #[test]
+    fn what_is_discarded_is_gone_whatever_the_socket_and_the_end_is_told() {
+        let mut runtime = RuntimeBuilder::<IoUringDriver>::new().build().unwrap();
+        runtime.block_on(async {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (accepted, _) = listener.accept().unwrap();
+            let ours = TcpStream::from_std(accepted).unwrap();
+            discards_what_comes_until_the_end(ours, peer).await;
+            let (ours, peer) = std::os::unix::net::UnixStream::pair().unwrap();
+            discards_what_comes_until_the_end(UnixStream::from_std(ours).unwrap(), peer).await;
         });
     }
 

@@ -154,7 +154,7 @@ pub(crate) async fn accept(
                     chosen.set(server);
                     internal_error(&mut out);
                     let _ = send(&mut socket, &deadline, &mut out).await;
-                    lingering_close(socket, &deadline, buffer).await;
+                    lingering_close(socket, &deadline).await;
                     let message = format!("{message} while SSL handshaking");
                     return Err(reject(Level::Error, message, Obstacle::Protocol));
                 }
@@ -227,7 +227,7 @@ pub(crate) async fn accept(
             }
             Err(error) => {
                 let (level, message) = describe(&error, refusal.as_ref(), sent_name.as_deref());
-                lingering_close(socket, &deadline, buffer).await;
+                lingering_close(socket, &deadline).await;
                 return Err(Rejected {
                     refusal: certificate_refusal(&error, refusal.as_ref()),
                     ..reject(level, message, obstacle(&error, refusal.as_ref()))
@@ -431,15 +431,13 @@ pub(super) async fn send(
 
 /// Lets the alert arrive: closing with unread input would reset the
 /// connection and destroy it.
-async fn lingering_close(mut socket: Socket, deadline: &Deadline, mut buffer: Buffer) {
+async fn lingering_close(mut socket: Socket, deadline: &Deadline) {
     socket.sender.finish();
     deadline.arm(ALERT_LINGER);
     for _ in 0..ALERT_LINGER_READS {
-        let range = 0..buffer.len();
-        match deadline.run(socket.receiver.receive(buffer, range)).await {
-            Ok((Ok(1..), back)) => buffer = back,
-            _ => return,
-        }
+        let Ok(Ok(true)) = deadline.run(socket.receiver.discard()).await else {
+            return;
+        };
     }
 }
 

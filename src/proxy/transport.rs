@@ -197,27 +197,18 @@ impl Transport {
             return;
         }
         self.sender.finish();
+        // Nothing of it will be used, and many may linger at a time.
+        self.input = Input::default();
         let begun = Instant::now();
-        let mut buffer = Buffer::take(Class::Medium);
         loop {
             let left = linger.in_all.saturating_sub(begun.elapsed());
             if left.is_zero() {
                 return;
             }
             self.rx_deadline.arm(left.min(linger.between));
-            let range = 0..buffer.len();
-            let Ok((result, back)) = self
-                .rx_deadline
-                .run(self.receiver.receive(buffer, range))
-                .await
-            else {
+            let Ok(Ok(true)) = self.rx_deadline.run(self.receiver.discard()).await else {
                 return;
             };
-            match result {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
-            }
-            buffer = back;
         }
     }
 }
