@@ -15,18 +15,21 @@ const LARGE: usize = 8 << 20;
 /// Memory for a few hundred clients who send and read little.
 const MOST_KIB: u64 = 32 << 10;
 
-/// A server at `@HTTP@` before a backend: `/large` is large, `/own` is ours.
+/// A server at `@HTTP@` before a backend: `/large` is large, `/count` says how
+/// long the request's body is, `/own` is ours.
 fn target(more: &str) -> (Ringwall, Origin) {
     let large = patterned(LARGE);
     let origin = Origin::script(move |peer| {
         loop {
             let request = peer.request()?;
-            if request.target() == "/large" {
-                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n");
-                peer.send(head.as_bytes())?;
-                peer.send(&large)?;
-            } else {
-                peer.send(&ok("hello"))?;
+            match request.target() {
+                "/large" => {
+                    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n");
+                    peer.send(head.as_bytes())?;
+                    peer.send(&large)?;
+                }
+                "/count" => peer.send(&ok(&request.body.len().to_string()))?,
+                _ => peer.send(&ok("hello"))?,
             }
         }
     });
@@ -195,6 +198,103 @@ fn a_flood_of_pipelined_requests_keeps_nobody_else_waiting() {
             assert_eq!(client.try_response("GET").map(|r| r.status).ok(), Some(200));
         }
     });
+}
+
+const CHUNKED_TO_COUNT: &str =
+    "POST /count HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+#[test]
+fn a_flood_of_one_byte_chunks_keeps_nobody_else_waiting() {
+    const CLIENTS: usize = 4;
+    const PIECES: usize = 50;
+    const CHUNKS: usize = 10_000;
+    let (mut ringwall, _origin) = target("client_max_body_size 8m; keepalive_timeout 1s;");
+    let address = ringwall.address("HTTP");
+    let piece = "1\r\nx\r\n".repeat(CHUNKS);
+    // Two million chunks a round, six bytes for each of the body.
+    undisturbed(&mut ringwall, MOST_KIB, || {
+        let mut clients: Vec<_> = (0..CLIENTS).map(|_| Connection::plain(address)).collect();
+        for client in &mut clients {
+            client.send(CHUNKED_TO_COUNT);
+        }
+        for _ in 0..PIECES {
+            for client in &mut clients {
+                client.send(&piece);
+            }
+        }
+        for client in &mut clients {
+            client.send("0\r\n\r\n");
+            let counted = client.response("POST").text();
+            assert_eq!(counted, (PIECES * CHUNKS).to_string());
+        }
+    });
+}
+
+#[test]
+fn a_flood_of_chunk_extensions_is_refused_and_keeps_nobody_else_waiting() {
+    let (mut ringwall, origin) = target("");
+    let address = ringwall.address("HTTP");
+    // Each within what one chunk may have, a thousand bytes for each byte of the
+    // body, and together more than a body may have.
+    let chunk = format!("1;{}\r\nx\r\n", "e".repeat(1000));
+    let body = chunk.repeat(500);
+    undisturbed(&mut ringwall, MOST_KIB, || {
+        let mut clients: Vec<_> = (0..20).map(|_| Connection::plain(address)).collect();
+        for client in &mut clients {
+            client.send(CHUNKED_TO_COUNT);
+            // It does not read all of this.
+            let _ = client.try_send(&body);
+        }
+        for mut client in clients {
+            assert_eq!(client.response("POST").status, 400);
+        }
+    });
+    let received = origin.all_received_text();
+    assert!(!received.contains("POST /count"), "none of it is passed on");
+}
+
+#[test]
+fn a_flood_of_fields_is_refused_and_keeps_nobody_else_waiting() {
+    const HELD: usize = 200;
+    const REFUSED: usize = 20;
+    let (mut ringwall, origin) = target("client_header_timeout 3s; keepalive_timeout 1s;");
+    let address = ringwall.address("HTTP");
+    let opening = "GET / HTTP/1.1\r\nHost: a\r\n";
+    // What four buffers of 8 KiB take, and the end never comes.
+    let unfinished = format!(
+        "{opening}{}",
+        format!("x: {}\r\n", "y".repeat(1000)).repeat(30)
+    );
+    let many_small = format!("{opening}{}\r\n", "x:y\r\n".repeat(20_000));
+    let few_large = format!(
+        "{opening}{}\r\n",
+        format!("x: {}\r\n", "y".repeat(8000)).repeat(20)
+    );
+    let one_endless = format!("{opening}x: {}", "y".repeat(200_000));
+    let mut held: Vec<Connection> = Vec::new();
+    undisturbed(&mut ringwall, MOST_KIB, || {
+        if held.is_empty() {
+            held.extend((0..HELD).map(|_| Connection::plain(address)));
+            for client in &mut held {
+                client.send(&unfinished);
+            }
+        }
+        for head in [&many_small, &few_large, &one_endless] {
+            let mut clients: Vec<_> = (0..REFUSED).map(|_| Connection::plain(address)).collect();
+            for client in &mut clients {
+                // It does not read all of this.
+                let _ = client.try_send(head);
+            }
+            for mut client in clients {
+                assert_eq!(client.response("GET").status, 400);
+            }
+        }
+    });
+    drop(held);
+    assert!(
+        !origin.all_received_text().contains("x: "),
+        "none of it is passed on"
+    );
 }
 
 /// Runs `slowhttptest` (Debian) for a few seconds, which looks itself whether
