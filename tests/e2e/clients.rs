@@ -2,7 +2,7 @@
 //! again on its next connection, over both versions of TLS.
 
 use crate::support::java;
-use crate::support::pki::Pki;
+use crate::support::pki::{OpenSsl, Pki};
 use crate::support::ringwall::{CERTIFICATES, HOST, MUTUAL, Ringwall, Site, http};
 use crate::support::tools;
 
@@ -162,7 +162,7 @@ function call(agent) {
 #[test]
 fn javas_http_client_resumes_with_a_pkcs12_keystore() {
     let mut ringwall = server();
-    java::store(ringwall.site.path(), "client");
+    OpenSsl::in_dir(ringwall.site.path()).store("client");
     let source = ringwall.site.write(
         "Client.java",
         &java::with_stores(

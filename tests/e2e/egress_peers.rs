@@ -8,7 +8,7 @@ use crate::support::client::{Connection, TlsClient};
 use crate::support::eventually;
 use crate::support::java;
 use crate::support::origin::{Origin, ok};
-use crate::support::pki::{Authority, Pki};
+use crate::support::pki::{Authority, OpenSsl, Pki};
 use crate::support::ringwall::{HOST, Ringwall, Site, http, is_listening};
 use crate::support::tools::{self, Background};
 
@@ -114,7 +114,7 @@ fn a_backend_that_is_slow_to_answer_ends_at_proxy_read_timeout() {
 #[test]
 fn a_java_server_that_demands_a_certificate_is_served() {
     let (mut site, _pki) = Site::with_pki();
-    java::store(site.path(), "server");
+    OpenSsl::in_dir(site.path()).store("server");
     let source = site.write(
         "Server.java",
         &java::with_stores(
@@ -263,7 +263,7 @@ class Caller {
 fn a_java_caller_with_a_pkcs12_store_reaches_an_api_through_the_relay() {
     let (mut site, _pki) = Site::with_pki();
     let _node = node(&mut site);
-    java::store(site.path(), "client");
+    OpenSsl::in_dir(site.path()).store("client");
     let configuration = http(&format!(
         "server {{ listen 127.0.0.1:@TLS@ ssl; server_name test.example;
          ssl_certificate @DIR@/server.crt; ssl_certificate_key @DIR@/server.key;

@@ -5,7 +5,7 @@ use ringwall::http::h2::hpack::{self, Decoder, Encoder};
 
 use crate::support::java;
 use crate::support::origin::{Origin, Request, ok};
-use crate::support::pki::Pki;
+use crate::support::pki::{OpenSsl, Pki};
 use crate::support::ringwall::{CERTIFICATES, HOST, MUTUAL, Ringwall, Site, http};
 use crate::support::tools::{self, Outcome};
 
@@ -319,7 +319,7 @@ function call(method, body) {
 #[test]
 fn java_connects_over_http2() {
     let (mut ringwall, _origin) = proxy();
-    java::store(ringwall.site.path(), "client");
+    OpenSsl::in_dir(ringwall.site.path()).store("client");
     let source = ringwall.site.write(
         "Client.java",
         &java::with_stores(

@@ -2,7 +2,7 @@
 
 use crate::support::java;
 use crate::support::origin::{Origin, Request, ok};
-use crate::support::pki::Pki;
+use crate::support::pki::{OpenSsl, Pki};
 use crate::support::ringwall::{HOST, Ringwall, Site, mutual_proxy};
 use crate::support::tools::{self, Outcome};
 
@@ -202,7 +202,7 @@ function call(method, body) {
 #[test]
 fn java_connects_with_a_pkcs12_keystore() {
     let (mut ringwall, _origin) = proxy();
-    java::store(ringwall.site.path(), "client");
+    OpenSsl::in_dir(ringwall.site.path()).store("client");
     let source = ringwall.site.write(
         "Client.java",
         &java::with_stores(

@@ -13,6 +13,7 @@ mod auth_request;
 mod authorization;
 mod balancing;
 mod bodies;
+mod browsers;
 mod buffering;
 mod callers;
 mod certificate_error_pages;

@@ -1,10 +1,6 @@
 //! What Java programs share that talk mutual TLS as their users' do: with a
 //! PKCS#12 store of their own and the test CA's certificate.
 
-use std::path::Path;
-
-use super::pki::OpenSsl;
-
 /// `Stores.context(protocol, store)` shows the store's certificate and trusts
 /// `ca.crt`; without a store it shows none. The password is `secret`.
 const STORES: &str = r#"
@@ -36,11 +32,4 @@ class Stores {
 /// A source file whose first class may use `Stores`.
 pub(crate) fn with_stores(source: &str) -> String {
     format!("{source}{STORES}")
-}
-
-/// Makes `NAME.p12` of `NAME.crt` and `NAME.key`.
-pub(crate) fn store(dir: &Path, name: &str) {
-    OpenSsl::in_dir(dir).run(&format!(
-        "pkcs12 -export -in {name}.crt -inkey {name}.key -out {name}.p12 -passout pass:secret"
-    ));
 }

@@ -5,6 +5,7 @@
 //! Nothing here sleeps in the hope that something has happened by then: waiting
 //! is [`eventually`], which polls until a deadline and says what it waited for.
 
+pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod dns;
 pub(crate) mod frames;

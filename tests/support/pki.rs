@@ -272,4 +272,12 @@ impl OpenSsl {
              -out {stem}.crt -days 365"
         ));
     }
+
+    /// Makes the store `STEM.p12` of `STEM.crt` and `STEM.key`. Its password is
+    /// `secret`.
+    pub(crate) fn store(&self, stem: &str) {
+        self.run(&format!(
+            "pkcs12 -export -in {stem}.crt -inkey {stem}.key -out {stem}.p12 -passout pass:secret"
+        ));
+    }
 }
