@@ -43,6 +43,8 @@ pub enum Variable {
     Connection,
     /// `$connection_requests`.
     ConnectionRequests,
+    /// `$connection_time`: seconds with milliseconds.
+    ConnectionTime,
     /// `$connections_active`: of the process, as `stub_status` has them.
     ConnectionsActive,
     /// `$connections_reading`.
@@ -72,6 +74,8 @@ pub enum Variable {
     Https,
     /// `$is_args`: `?` or empty.
     IsArgs,
+    /// `$is_request_port`: `:` where there is a `$request_port`, or empty.
+    IsRequestPort,
     /// `$limit_conn_status`: `PASSED`, `REJECTED` or `REJECTED_DRY_RUN`.
     LimitConnStatus,
     /// `$limit_req_status`: `PASSED`, `DELAYED`, `REJECTED`, and the latter two
@@ -129,6 +133,8 @@ pub enum Variable {
     RequestLength,
     /// `$request_method`.
     RequestMethod,
+    /// `$request_port`: of the request line, else of Host.
+    RequestPort,
     /// `$request_time`: seconds with milliseconds.
     RequestTime,
     /// `$request_uri`: target with arguments, as received.
@@ -212,6 +218,10 @@ pub enum Variable {
     TimeLocal,
     /// `$upstream_addr`.
     UpstreamAddr,
+    /// `$upstream_bytes_received`: heads and bodies, without what TLS adds.
+    UpstreamBytesReceived,
+    /// `$upstream_bytes_sent`.
+    UpstreamBytesSent,
     /// `$upstream_connect_time`.
     UpstreamConnectTime,
     /// `$upstream_header_time`.
@@ -244,7 +254,7 @@ pub enum Variable {
     /// `$http2`: `h2` over TLS, `h2c` without, empty otherwise.
     Http2,
     /// What tells of something that does not happen here: `$http3`,
-    /// `$upstream_cache_…`. Empty.
+    /// `$upstream_cache_…`, `$ssl_ech_…`. Empty.
     Absent,
 }
 
@@ -486,6 +496,7 @@ impl Variable {
             "bytes_sent" => Self::BytesSent,
             "connection" => Self::Connection,
             "connection_requests" => Self::ConnectionRequests,
+            "connection_time" => Self::ConnectionTime,
             "connections_active" => Self::ConnectionsActive,
             "connections_reading" => Self::ConnectionsReading,
             "connections_waiting" => Self::ConnectionsWaiting,
@@ -497,6 +508,7 @@ impl Variable {
             "host" => Self::Host,
             "hostname" => Self::Hostname,
             "https" => Self::Https,
+            "is_request_port" => Self::IsRequestPort,
             "is_args" => Self::IsArgs,
             "limit_conn_status" => Self::LimitConnStatus,
             "limit_req_status" => Self::LimitReqStatus,
@@ -524,6 +536,7 @@ impl Variable {
             "request_id" => Self::RequestId,
             "request_length" => Self::RequestLength,
             "request_method" => Self::RequestMethod,
+            "request_port" => Self::RequestPort,
             "request_time" => Self::RequestTime,
             "request_uri" => Self::RequestUri,
             "scheme" => Self::Scheme,
@@ -562,6 +575,8 @@ impl Variable {
             "time_iso8601" => Self::TimeIso8601,
             "time_local" => Self::TimeLocal,
             "upstream_addr" => Self::UpstreamAddr,
+            "upstream_bytes_received" => Self::UpstreamBytesReceived,
+            "upstream_bytes_sent" => Self::UpstreamBytesSent,
             "upstream_connect_time" => Self::UpstreamConnectTime,
             "upstream_header_time" => Self::UpstreamHeaderTime,
             "upstream_queue_time" => Self::UpstreamQueueTime,
@@ -573,6 +588,8 @@ impl Variable {
             "upstream_status" => Self::UpstreamStatus,
             "http2" => Self::Http2,
             "http3"
+            | "ssl_ech_outer_server_name"
+            | "ssl_ech_status"
             | "upstream_cache_age"
             | "upstream_cache_key"
             | "upstream_cache_last_modified"
@@ -588,36 +605,40 @@ fn refusal(name: &str) -> Option<(&'static str, &'static str)> {
 }
 
 /// Variables of Nginx's that would always mislead here, and why.
-const REFUSED: &[(&str, &str)] = &[(
-    "request_body_file",
-    "request bodies are not written to files",
-)];
+const REFUSED: &[(&str, &str)] = &[
+    (
+        "realpath_root",
+        "it names folders to FastCGI, and no request looks for them",
+    ),
+    (
+        "request_body_file",
+        "request bodies are not written to files",
+    ),
+    (
+        "upstream_last_server_name",
+        "it is part of Nginx's commercial subscription",
+    ),
+];
 
 /// Nginx's other variables, so that a message can tell them from a slip of the
 /// pen.
 const NOT_IMPLEMENTED: &[&str] = &[
     "ancient_browser",
-    "connection_time",
     "date_gmt",
     "date_local",
     "fastcgi_path_info",
     "fastcgi_script_name",
     "gzip_ratio",
     "invalid_referer",
-    "is_request_port",
     "limit_rate",
     "modern_browser",
     "msie",
     "proxy_internal_body_length",
     "proxy_internal_chunked",
-    "realpath_root",
-    "request_port",
     "secure_link",
     "secure_link_expires",
     "slice_range",
     "ssl_cipher_list",
-    "ssl_ech_outer_server_name",
-    "ssl_ech_status",
     "ssl_sigalg",
     "ssl_client_sigalg",
     "tcpinfo_rcv_space",
@@ -627,9 +648,6 @@ const NOT_IMPLEMENTED: &[&str] = &[
     "uid_got",
     "uid_reset",
     "uid_set",
-    "upstream_bytes_received",
-    "upstream_bytes_sent",
-    "upstream_last_server_name",
 ];
 
 #[cfg(test)]
@@ -694,10 +712,6 @@ mod tests {
             ),
             ("$0", "unknown \"0\" variable"),
             ("$http_", "unknown \"http_\" variable"),
-            (
-                "$realpath_root",
-                "\"realpath_root\" variable is not implemented in this version",
-            ),
             (
                 "$request_body_file",
                 "\"request_body_file\" variable is not supported: request bodies are not written to \

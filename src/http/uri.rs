@@ -171,14 +171,33 @@ fn escape(out: &mut Vec<u8>, bytes: &[u8], is_plain: impl Fn(u8) -> bool) {
 /// redirects, log lines and upstream requests.
 #[must_use]
 pub fn host_name(authority: &[u8]) -> Option<&[u8]> {
-    let (host, port) = match authority {
+    let (host, port) = split_port(authority)?;
+    match port {
+        [] => Some(host),
+        [b':', digits @ ..] if is_port(digits) => Some(host),
+        _ => None,
+    }
+}
+
+/// The port of such a field; `None` where it names none, or 0.
+#[must_use]
+pub fn port(authority: &[u8]) -> Option<u16> {
+    let (_, port) = split_port(authority)?;
+    let digits = port.strip_prefix(b":").filter(|digits| is_port(digits))?;
+    let port = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(port).filter(|port| *port > 0)
+}
+
+/// The host, and what is behind it.
+fn split_port(authority: &[u8]) -> Option<(&[u8], &[u8])> {
+    match authority {
         [b'[', ..] => {
             let end = memchr::memchr(b']', authority)? + 1;
             let literal = authority.get(1..end - 1)?;
             if literal.is_empty() || !literal.iter().all(|b| is_literal_byte(*b)) {
                 return None;
             }
-            (authority.get(..end)?, authority.get(end..)?)
+            Some((authority.get(..end)?, authority.get(end..)?))
         }
         _ => {
             let end = memchr::memchr(b':', authority).unwrap_or(authority.len());
@@ -197,13 +216,8 @@ pub fn host_name(authority: &[u8]) -> Option<&[u8]> {
             if host.is_empty() || after_dot {
                 return None;
             }
-            (host, authority.get(end..)?)
+            Some((host, authority.get(end..)?))
         }
-    };
-    match port {
-        [] => Some(host),
-        [b':', digits @ ..] if is_port(digits) => Some(host),
-        _ => None,
     }
 }
 
@@ -344,6 +358,21 @@ mod tests {
                 host.map(str::as_bytes),
                 "{authority:?}"
             );
+        }
+    }
+
+    #[test]
+    fn ports_are_numbers_above_0() {
+        for (authority, expected) in [
+            ("a.example:8443", Some(8443)),
+            ("[::1]:080", Some(80)),
+            ("a", None),
+            ("a:", None),
+            ("a:0", None),
+            ("a:65536", None),
+            ("::1", None),
+        ] {
+            assert_eq!(port(authority.as_bytes()), expected, "{authority:?}");
         }
     }
 

@@ -235,8 +235,6 @@ async fn relay_segments<S: ResponseSink>(
 #[derive(Debug)]
 pub(super) struct Incoming {
     rest: Rest,
-    /// Payload bytes.
-    pub(super) received: u64,
     /// Of a body in chunks, when it is done.
     pub(super) trailers: Trailers,
 }
@@ -267,7 +265,6 @@ impl Incoming {
         };
         Self {
             rest,
-            received: 0,
             trailers: Trailers::default(),
         }
     }
@@ -286,7 +283,6 @@ impl Incoming {
 
     /// Counts bytes of a body of known length.
     fn take(&mut self, bytes: usize) {
-        self.received += bytes as u64;
         if let Rest::Length(left) = &mut self.rest {
             *left = left.saturating_sub(bytes as u64);
             if *left == 0 {
@@ -328,7 +324,6 @@ impl Incoming {
                 consumed: input.len(),
             },
         };
-        self.received += part.produced as u64;
         Ok(part)
     }
 

@@ -268,6 +268,7 @@ fn no_live_upstream(request: &mut Request<'_>, upstream: &UpstreamState) -> Fail
     );
     request.attempts.push(Attempt {
         status: Some(502),
+        finished: Some(Duration::ZERO),
         ..Attempt::at(upstream.id, Addressee::Nobody(Arc::clone(&upstream.config)))
     });
     Failure::Status(502)
@@ -497,12 +498,8 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
             Some(connection) => connection,
             None => {
                 let connected = connect(request, proxy, target).await;
-                let facts = connected.as_ref().ok();
-                let facts = facts.and_then(|connection| connection.card.facts);
-                record(request, |attempt| {
-                    attempt.connected = Some(now().duration_since(started));
-                    attempt.tls = facts;
-                });
+                let facts = connected.as_ref().map(|connection| connection.card.facts);
+                record(request, |attempt| attempt.note_connected(facts.ok(), now()));
                 let connected = connected
                     .map_err(|status| Trouble::of_peer(request, status, reason_of(status), false));
                 Box::new(connected?)
@@ -513,6 +510,7 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
         let now = now();
         record(request, |attempt| {
             attempt.finished.get_or_insert(now - started);
+            attempt.traffic = connection.transport.take_traffic();
         });
         let broken = match result {
             Ok(Reuse::Yes) => {

@@ -122,7 +122,10 @@ pub(crate) fn answered(request: &Request<'_>) {
     if let Some(server) = request.view.metrics.servers.get(request.server.id) {
         server.answered(answer.status, duration, request.length, answer.bytes);
     }
-    for (index, attempt) in request.attempts.iter().enumerate() {
+    // An internal redirect asks anew.
+    let mut is_first = true;
+    for attempt in &request.attempts {
+        let is_retry = !std::mem::replace(&mut is_first, attempt.is_left);
         let Some(upstream) = request.view.upstream(attempt.upstream) else {
             continue;
         };
@@ -130,7 +133,7 @@ pub(crate) fn answered(request: &Request<'_>) {
             continue;
         }
         let metrics = &upstream.metrics;
-        if index > 0 {
+        if is_retry {
             metrics.retries.increment();
         }
         // A connection from the pool takes no time at all.

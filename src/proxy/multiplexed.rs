@@ -1,7 +1,7 @@
 //! One peer over HTTP/2: a stream on a connection that others may share, and
 //! another one where nothing of the request was done on the first.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config::Proxy;
 use crate::net::deadlines::Deadline;
@@ -57,13 +57,8 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
         let lease = find_stream(request, proxy, target).await;
         record(request, |attempt| {
             let is_reused = lease.as_ref().is_ok_and(Lease::is_reused);
-            let connected = if is_reused {
-                Duration::ZERO
-            } else {
-                started.elapsed()
-            };
-            attempt.connected = Some(connected);
-            attempt.tls = lease.as_ref().ok().and_then(Lease::facts);
+            let now = if is_reused { started } else { Instant::now() };
+            attempt.note_connected(lease.as_ref().ok().map(Lease::facts), now);
         });
         let lease =
             lease.map_err(|status| Trouble::of_peer(request, status, reason_of(status), false))?;

@@ -28,6 +28,7 @@ use super::exchange::{OwnFields, ResponseSink};
 use super::limits::Limited;
 use super::pool::LinkFacts;
 use super::recover::InternalRedirect;
+use super::transport::Traffic;
 use super::worker::{View, Worker};
 
 /// A client connection, as its requests see it. Streams have a copy each.
@@ -216,7 +217,10 @@ pub(crate) struct Attempt {
     pub(crate) head_received: Option<Duration>,
     pub(crate) finished: Option<Duration>,
     pub(crate) status: Option<u16>,
+    /// Of the response, behind its head.
     pub(crate) received: u64,
+    /// All that was said, heads as well.
+    pub(crate) traffic: Traffic,
     /// Over TLS, what was agreed on.
     pub(crate) tls: Option<LinkFacts>,
     /// Whether an internal redirect has led to another `proxy_pass` since.
@@ -236,8 +240,19 @@ impl Attempt {
             finished: None,
             status: None,
             received: 0,
+            traffic: Traffic::default(),
             tls: None,
             is_left: false,
+        }
+    }
+
+    /// A connection has been made, with this agreed on over TLS, or it has not,
+    /// which ends the try.
+    pub(crate) fn note_connected(&mut self, link: Option<Option<LinkFacts>>, now: Instant) {
+        let time = Some(now.duration_since(self.started));
+        match link {
+            Some(facts) => (self.connected, self.tls) = (time, facts),
+            None => self.finished = time,
         }
     }
 }

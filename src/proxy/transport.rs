@@ -35,7 +35,15 @@ pub(crate) struct Transport {
     rx_deadline: Deadline,
     tx_deadline: Deadline,
     sent: u64,
+    traffic: Cell<Traffic>,
     timed_out: Cell<bool>,
+}
+
+/// Payload in both directions, bytes: what TLS adds does not count.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Traffic {
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
 }
 
 /// The receiving side of a [`Transport`].
@@ -44,6 +52,7 @@ pub(crate) struct Rx<'a> {
     session: Option<&'a Rc<RefCell<Session>>>,
     pub(crate) input: &'a mut Input,
     deadline: &'a Deadline,
+    traffic: &'a Cell<Traffic>,
     timed_out: &'a Cell<bool>,
     /// `proxy_limit_rate`.
     pub(crate) pace: Option<Box<Pace>>,
@@ -54,6 +63,7 @@ pub(crate) struct Tx<'a> {
     sender: &'a mut Sender,
     session: Option<&'a RefCell<Session>>,
     deadline: &'a Deadline,
+    traffic: &'a Cell<Traffic>,
     timed_out: &'a Cell<bool>,
     sent: &'a mut u64,
 }
@@ -105,6 +115,7 @@ impl Transport {
             rx_deadline: Deadline::new(),
             tx_deadline: Deadline::new(),
             sent: 0,
+            traffic: Cell::default(),
             timed_out: Cell::new(false),
         }
     }
@@ -116,6 +127,7 @@ impl Transport {
             session: self.session.as_ref(),
             input: &mut self.input,
             deadline: &self.rx_deadline,
+            traffic: &self.traffic,
             timed_out: &self.timed_out,
             pace: None,
         };
@@ -123,6 +135,7 @@ impl Transport {
             sender: &mut self.sender,
             session,
             deadline: &self.tx_deadline,
+            traffic: &self.traffic,
             timed_out: &self.timed_out,
             sent: &mut self.sent,
         };
@@ -140,6 +153,11 @@ impl Transport {
     /// Bytes sent on the wire since the last call.
     pub(crate) fn take_sent(&mut self) -> u64 {
         std::mem::take(&mut self.sent)
+    }
+
+    /// What was carried since the last call.
+    pub(crate) fn take_traffic(&self) -> Traffic {
+        self.traffic.take()
     }
 
     /// Whether the peer ever took, or left, the time that a transfer may take;
@@ -362,7 +380,20 @@ impl<'a> Rx<'a> {
                 }
             }
         }
-        Ok(self.input.plain.len() - before)
+        let received = self.input.plain.len() - before;
+        self.count(received);
+        Ok(received)
+    }
+
+    fn count(&self, received: usize) {
+        let mut traffic = self.traffic.get();
+        traffic.received += received as u64;
+        self.traffic.set(traffic);
+    }
+
+    /// What this side and the other have carried.
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.traffic.get()
     }
 
     /// Receives payload straight into `segments`, for a peer without TLS
@@ -381,6 +412,7 @@ impl<'a> Rx<'a> {
             .await;
         let (result, segments) = received.map_err(|_| TransportError::TimedOut)?;
         let read = result.map_err(TransportError::Io)?;
+        self.count(read);
         Ok((read, segments))
     }
 
@@ -447,6 +479,12 @@ impl<'a> Rx<'a> {
 }
 
 impl Tx<'_> {
+    fn count(&self, sent: usize) {
+        let mut traffic = self.traffic.get();
+        traffic.sent += sent as u64;
+        self.traffic.set(traffic);
+    }
+
     /// Sends `buffer[plain]` within `timeout`, as TLS records where there is
     /// TLS: sealed in place if it is one record's worth with room around it,
     /// by way of another buffer otherwise.
@@ -456,6 +494,7 @@ impl Tx<'_> {
         plain: Range<usize>,
         timeout: Duration,
     ) -> Result<Buffer, TransportError> {
+        self.count(plain.len());
         let Some(session) = self.session else {
             return self.send_range(buffer, plain, timeout).await;
         };
@@ -494,6 +533,7 @@ impl Tx<'_> {
         behind: Behind,
         timeout: Duration,
     ) -> Result<Segments, TransportError> {
+        self.count(filled);
         self.flush_session(timeout).await?;
         let mut all: Option<Range<usize>> = None;
         for index in 0..SEGMENTS_EACH {

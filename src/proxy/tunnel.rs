@@ -5,7 +5,6 @@
 //! whoever reads slowly slows the other end and not the proxy. While nothing
 //! moves a tunnel holds the two smallest buffers there are.
 
-use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -65,8 +64,8 @@ pub(super) struct Limits {
     pub(super) send: Duration,
 }
 
-/// Carries bytes both ways until both sides have ended theirs; `received`
-/// counts the backend's. Either side may go on after the other has ended.
+/// Carries bytes both ways until both sides have ended theirs. Either side may
+/// go on after the other has ended.
 ///
 /// # Errors
 /// See [`TunnelError`]. Cancelling it breaks the tunnel off.
@@ -74,14 +73,13 @@ pub(super) async fn tunnel<B: BodySource, S: ResponseSink>(
     client: (&mut B, &mut S),
     upstream: (&mut Rx<'_>, &mut Tx<'_>),
     limits: Limits,
-    received: &Cell<u64>,
 ) -> Result<(), TunnelError> {
     let (source, sink) = client;
     let (rx, tx) = upstream;
     let idle = Deadline::new();
     idle.arm(limits.idle);
     let up = upwards(source, tx, limits, &idle);
-    let down = downwards(rx, sink, limits, &idle, received);
+    let down = downwards(rx, sink, limits, &idle);
     idle.run(both(pin!(up), pin!(down)))
         .await
         .unwrap_or(Err(TunnelError::FromUpstream(TransportError::TimedOut)))
@@ -109,7 +107,6 @@ async fn downwards<S: ResponseSink>(
     sink: &mut S,
     limits: Limits,
     idle: &Deadline,
-    received: &Cell<u64>,
 ) -> Result<(), TunnelError> {
     let mut want = Class::Small;
     loop {
@@ -118,7 +115,6 @@ async fn downwards<S: ResponseSink>(
         sink.write(data).await.map_err(TunnelError::ToClient)?;
         rx.input.consume(length);
         sink.flush().await.map_err(TunnelError::ToClient)?;
-        received.set(received.get() + length as u64);
         idle.arm(limits.idle);
         // Only the tunnel's own limit holds for the wait.
         match rx.fill(want, Duration::MAX).await {

@@ -11,7 +11,7 @@ use crate::config::{
 use crate::http::h1::encode::{Sink, decimal};
 use crate::http::head::{FieldId, Version};
 use crate::http::headers::same_field_name;
-use crate::http::uri::host_name;
+use crate::http::uri::{self, host_name};
 use crate::net::addr::ClientAddr;
 use crate::net::now::now;
 
@@ -71,6 +71,9 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         Variable::BytesSent => decimal(out, request.answer.bytes),
         Variable::Connection => decimal(out, request.connection.serial),
         Variable::ConnectionRequests => decimal(out, request.connection.requests + 1),
+        Variable::ConnectionTime => {
+            put_seconds(out, now().duration_since(request.connection.opened));
+        }
         Variable::ConnectionsActive => decimal(out, status().active),
         Variable::ConnectionsReading => decimal(out, status().reading),
         Variable::ConnectionsWaiting => decimal(out, status().waiting),
@@ -83,6 +86,10 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         Variable::Hostname => out.put(request.view.gateway.hostname.as_bytes()),
         Variable::Http(name) => write_field(request, name.as_bytes(), out),
         Variable::Https => out.put(if tls.is_some() { b"on" } else { b"" }),
+        Variable::IsRequestPort => {
+            let port = uri::port(request.authority());
+            out.put(port.map_or(b"", |_| b":"));
+        }
         Variable::IsArgs => out.put(if request.query().is_empty() {
             b""
         } else {
@@ -144,6 +151,11 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         // Of a subrequest: that of the request itself.
         Variable::RequestMethod if request.target.is_subrequest => out.put(head.method.of(bytes)),
         Variable::RequestMethod => out.put(request.method_name()),
+        Variable::RequestPort => {
+            if let Some(port) = uri::port(request.authority()) {
+                decimal(out, port.into());
+            }
+        }
         Variable::RequestTime => put_seconds(out, now().duration_since(request.received)),
         Variable::RequestUri => out.put(head.target.of(bytes)),
         Variable::Scheme => out.put(request.scheme().as_bytes()),
@@ -295,6 +307,16 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         Variable::UpstreamQueueTime => put_times(request, out, |attempt| attempt.queued),
         Variable::UpstreamHeaderTime => put_times(request, out, |attempt| attempt.head_received),
         Variable::UpstreamResponseTime => put_times(request, out, |attempt| attempt.finished),
+        Variable::UpstreamBytesReceived => {
+            put_attempts(request, out, |attempt, out| {
+                decimal(out, attempt.traffic.received)
+            });
+        }
+        Variable::UpstreamBytesSent => {
+            put_attempts(request, out, |attempt, out| {
+                decimal(out, attempt.traffic.sent)
+            });
+        }
         Variable::UpstreamResponseLength => {
             put_attempts(request, out, |attempt, out| decimal(out, attempt.received))
         }

@@ -183,6 +183,29 @@ fn a_backend_that_fails_is_counted_and_shown_as_down() {
 }
 
 #[test]
+fn an_error_page_of_a_backend_is_no_retry() {
+    let origin = Origin::hello();
+    let ringwall = Site::new().start(&http(&format!(
+        "{SCRAPE} upstream pages {{ server {}; }}\n\
+         server {{ listen 127.0.0.1:@HTTP@; error_page 502 = @page;\n\
+         location / {{ proxy_pass http://127.0.0.1:@DEAD@; }}\n\
+         location @page {{ proxy_pass http://pages; }} }}",
+        origin.address()
+    )));
+    let mut connection = Connection::plain(ringwall.address("HTTP"));
+    assert_eq!(connection.get(HOST, "/").status, 200);
+    let pages = ["upstream=\"pages\""];
+    becomes(
+        &ringwall,
+        "ringwall_upstream_connections_used_total",
+        &pages,
+        1.0,
+    );
+    let retries = Scrape::of(&ringwall).sum("ringwall_upstream_retries_total", &[]);
+    assert_eq!(retries, 0.0);
+}
+
+#[test]
 fn the_expiry_of_every_certificate_is_shown() {
     let (site, pki) = Site::with_pki();
     fs::write(site.file("ca.crl"), pki.ca.crl(&[], 5)).expect("writable");

@@ -86,10 +86,15 @@ pub(super) async fn respond<S: ResponseSink>(
     let peer = target.peer;
     let mut head = ResponseHead::default();
     receive_head(request, proxy, peer, &hold.all_sent, rx, sink, &mut head).await?;
+    let traffic = rx.traffic();
     record(request, |attempt| {
         attempt.head_received = Some(now().duration_since(attempt.started));
         attempt.status = Some(head.status);
+        attempt.traffic = traffic;
     });
+    // Interim ones as well.
+    let behind_head = rx.input.plain().len().saturating_sub(head.len) as u64;
+    let heads = traffic.received.saturating_sub(behind_head);
     if head.status == 101 {
         return Ok(Answered::Switching(head));
     }
@@ -138,8 +143,9 @@ pub(super) async fn respond<S: ResponseSink>(
     let buffering = buffering.as_ref();
     let mut relayed = body::relay(&mut incoming, rx, sink, proxy.read_timeout, buffering).await;
     rx.pace = None;
+    let received = rx.traffic().received.saturating_sub(heads);
+    record(request, |attempt| attempt.received = received);
     if relayed.is_ok() {
-        record(request, |attempt| attempt.received = incoming.received);
         if proxy.filters.pass_trailers {
             pass_trailers(request, proxy, incoming.trailers.iter(), sink);
         }
@@ -567,9 +573,7 @@ pub(super) async fn switch<B: BodySource, S: ResponseSink>(
         idle: proxy.read_timeout,
         send: proxy.send_timeout,
     };
-    let received = Cell::new(0);
-    let result = tunnel::tunnel((body, sink), (rx, tx), limits, &received).await;
-    record(request, |attempt| attempt.received = received.get());
+    let result = tunnel::tunnel((body, sink), (rx, tx), limits).await;
     result.map(|()| Reuse::No).map_err(|error| {
         let level = if error.is_clients() {
             Level::Info

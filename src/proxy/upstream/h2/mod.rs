@@ -24,7 +24,7 @@ use crate::proxy::variables::expand_to_vec;
 use crate::telemetry::error_log::Level;
 
 use super::trailers::TrailerFilter;
-use super::{Broken, Cause, alongside, body_failed, client_gone, expect_body};
+use super::{Broken, Cause, alongside, body_failed, client_gone, expect_body, record};
 use crate::proxy::log;
 
 /// What has been read of a request's body, so that it can be sent again where
@@ -98,8 +98,13 @@ pub(in crate::proxy) async fn exchange<B: BodySource, S: ResponseSink>(
     if replaced.is_none() && !ends_with_head {
         expect_body(body, sink).await?;
     }
+    let sent = Cell::new(0);
     let slot = lease
-        .begin(ends_with_head, |encoder, block| head.write(encoder, block))
+        .begin(ends_with_head, |encoder, block| {
+            let before = block.len();
+            head.write(encoder, block);
+            sent.set(block.len() - before);
+        })
         .map_err(|Gone| Failed::to_begin(lease).before_head(request, peer))?;
     let trailers = TrailerFilter::of(request, proxy);
     let has_head = Cell::new(false);
@@ -115,17 +120,18 @@ pub(in crate::proxy) async fn exchange<B: BodySource, S: ResponseSink>(
         if !ends_with_head {
             let upload = Upload {
                 slot: &slot,
+                sent: &sent,
                 timeout: proxy.send_timeout,
                 deadline: Deadline::new(),
             };
-            let sent = match replaced {
+            let uploaded = match replaced {
                 Some(body) => upload.send(&body, true).await,
                 None => upload.body(body, kept, &trailers).await,
             };
             if !has_head.get() {
                 silence.arm(proxy.read_timeout);
             }
-            sent?;
+            uploaded?;
         }
         if filters.ignore_client_abort {
             pending::<()>().await;
@@ -141,6 +147,7 @@ pub(in crate::proxy) async fn exchange<B: BodySource, S: ResponseSink>(
     };
     let response = response::respond(request, proxy, peer, unwelcome, waiting, sink);
     let outcome = alongside(pin!(response), pin!(client)).await;
+    record(request, |attempt| attempt.traffic.sent = sent.get() as u64);
     match outcome {
         Ok(answered) => answered,
         Err(None) => Err(client_gone(request, peer)),
@@ -159,6 +166,8 @@ fn has_trailers(body: &impl BodySource) -> bool {
 /// The sending side of a stream.
 struct Upload<'s> {
     slot: &'s Slot,
+    /// Bytes of fields and body so far.
+    sent: &'s Cell<usize>,
     /// Between two pieces that the backend takes.
     timeout: Duration,
     deadline: Deadline,
@@ -206,6 +215,7 @@ impl Upload<'_> {
             let (now, later) = data.split_at_checked(most).unwrap_or((data, &[]));
             let ends = is_last && later.is_empty();
             self.slot.send_data(now, ends).map_err(closed)?;
+            self.sent.set(self.sent.get() + now.len());
             data = later;
         }
         Ok(())

@@ -53,6 +53,7 @@ pub(super) async fn respond<S: ResponseSink>(
     record(request, |attempt| {
         attempt.head_received = Some(attempt.started.elapsed());
         attempt.status = Some(head.status);
+        attempt.traffic.received = bytes.len() as u64;
     });
     if unwelcome.has_status(head.status) {
         return Err(Broken::Unwelcome(head.status));
@@ -99,6 +100,10 @@ pub(super) async fn respond<S: ResponseSink>(
     };
     let relayed = relay.body(sink).await;
     let received = relay.received;
+    record(request, |attempt| {
+        attempt.received = received;
+        attempt.traffic.received += received;
+    });
     match relayed {
         Ok(()) => {}
         Err(Stopped::Client(error)) => return Err(client_failed(request, peer, &error)),
@@ -115,7 +120,6 @@ pub(super) async fn respond<S: ResponseSink>(
             return Err(failed.in_body(request, peer));
         }
     }
-    record(request, |attempt| attempt.received = received);
     if passes_trailers {
         let trailers = lane.trailers();
         let trailers = trailers.iter().filter(|(_, value)| is_value(value));
