@@ -155,6 +155,7 @@ fn well_formed(dice: &mut Dice) -> (String, Vec<u8>) {
         "/prefix/",
         "/prefix",
         "/prefix/a/b",
+        "/prefix//a\"{b}",
         "/plain",
         "/plainly/x",
         "/slashed/x",

@@ -7,6 +7,7 @@ mod hold;
 mod request;
 mod response;
 pub(super) mod secure;
+mod target;
 mod trailers;
 
 use std::fmt;

@@ -7,11 +7,12 @@ use crate::http::h1::chunked::is_token;
 use crate::http::h1::encode::{self, Sink};
 use crate::http::head::{FieldId, Method, Version};
 use crate::http::headers::{ConnectionOptions, is_hop_by_hop, same_field_name};
-use crate::http::uri::escape_uri;
 use crate::proxy::exchange::BodySize;
 use crate::proxy::output::Output;
 use crate::proxy::request::{Request, takes_field};
 use crate::proxy::variables::{expand, expand_to_vec};
+
+use super::target::write_target;
 
 /// Writes the request's head as an HTTP/1.x backend gets it.
 ///
@@ -201,50 +202,5 @@ struct SmallSink<'v>(&'v mut SmallVec<[u8; 256]>);
 impl Sink for SmallSink<'_> {
     fn put(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
-    }
-}
-
-/// The target as Nginx forms it: without a URI part in `proxy_pass` what the
-/// client sent, as long as nothing has changed it; otherwise that part in place
-/// of the location's prefix and the rest of the path, escaped again where it was
-/// decoded. One that variables have made is sent as it is.
-pub(super) fn write_target(request: &Request<'_>, proxy: &Proxy, out: &mut impl Sink) {
-    if let Some(destination) = &request.destination
-        && let Some(uri) = &destination.uri
-    {
-        out.put(uri);
-        return;
-    }
-    let target = &request.target;
-    if proxy.uri.is_none() && target.is_as_sent {
-        let head = request.head;
-        let bytes = request.head_bytes();
-        let path = head.path.of(bytes);
-        out.put(if path.is_empty() { b"/" } else { path });
-        if let Some(query) = head.query {
-            out.put(b"?");
-            out.put(query.of(bytes));
-        }
-        return;
-    }
-    let rest = match &proxy.uri {
-        Some(uri) if target.has_prefix => {
-            out.put(uri);
-            let path = request.path();
-            path.get(request.location.prefix.len()..)
-                .unwrap_or_default()
-        }
-        _ => request.path(),
-    };
-    if target.path.is_some() {
-        let mut escaped = Vec::with_capacity(rest.len());
-        escape_uri(&mut escaped, rest);
-        out.put(&escaped);
-    } else {
-        out.put(rest);
-    }
-    if !request.query().is_empty() {
-        out.put(b"?");
-        out.put(request.query());
     }
 }

@@ -11,9 +11,8 @@ use crate::proxy::exchange::BodySize;
 use crate::proxy::h2::sink::Fields as Gathered;
 use crate::proxy::output::Output;
 use crate::proxy::request::Request;
-use crate::proxy::upstream::request::{
-    Fields, sent_method, write_fields, write_method, write_target,
-};
+use crate::proxy::upstream::request::{Fields, sent_method, write_fields, write_method};
+use crate::proxy::upstream::target::write_target;
 
 const TRAILERS: &[u8] = b"trailers";
 /// Bytes of all fields at the most: what a head of HTTP/1.1 may be long.
