@@ -21,10 +21,10 @@ use super::named_certificate::NamedCertificate;
 use super::pem_source::PemSource;
 use super::referers::Referers;
 use super::regexes::Pattern;
-use super::script::{ErrorPage, Step, TryFiles};
+use super::script::{Assignable, ErrorPage, Step, TryFiles};
 use super::server_names::ServerNames;
 use super::template::Template;
-use super::variables::{UserVariable, VariableId};
+use super::variables::UserVariable;
 pub use egress::*;
 pub use forwarding::*;
 
@@ -529,7 +529,7 @@ pub struct AuthRequest {
     /// The path whose location is asked.
     pub uri: Box<[u8]>,
     /// What is taken over from its answer.
-    pub set: Arc<Vec<(VariableId, Template)>>,
+    pub set: Arc<Vec<(Assignable, Template)>>,
 }
 
 /// `auth_basic REALM` and `auth_basic_user_file FILE`.

@@ -78,6 +78,8 @@ pub enum Variable {
     IsRequestPort,
     /// `$limit_conn_status`: `PASSED`, `REJECTED` or `REJECTED_DRY_RUN`.
     LimitConnStatus,
+    /// `$limit_rate`: bytes a second, 0 for no limit.
+    LimitRate,
     /// `$limit_req_status`: `PASSED`, `DELAYED`, `REJECTED`, and the latter two
     /// with `_DRY_RUN`.
     LimitReqStatus,
@@ -511,6 +513,7 @@ impl Variable {
             "is_request_port" => Self::IsRequestPort,
             "is_args" => Self::IsArgs,
             "limit_conn_status" => Self::LimitConnStatus,
+            "limit_rate" => Self::LimitRate,
             "limit_req_status" => Self::LimitReqStatus,
             "msec" => Self::Msec,
             "nginx_version" => Self::NginxVersion,
@@ -630,7 +633,6 @@ const NOT_IMPLEMENTED: &[&str] = &[
     "fastcgi_script_name",
     "gzip_ratio",
     "invalid_referer",
-    "limit_rate",
     "modern_browser",
     "msie",
     "proxy_internal_body_length",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::config::{AuthRequest, Location};
+use crate::config::{Assignable, AuthRequest, Location};
 use crate::net::buffers::{Buffer, Gaps, Segments};
 use crate::net::socket::Behind;
 use crate::telemetry::error_log::Level;
@@ -19,6 +19,7 @@ use super::forward::Failure;
 use super::log;
 use super::patience::{gone, while_awaited};
 use super::request::{Answer, Attempt, Captured, Request, Target};
+use super::rewrite::assign;
 use super::serve::{Entry, serve};
 use super::transport::TransportError;
 use super::variables::expand_to_vec;
@@ -44,12 +45,20 @@ pub(super) async fn check(
         return Err(gone(request));
     }
     let status = request.answer.status;
-    // While the request is still the one that was answered.
+    // While the request is still the one that was answered; what is the request's
+    // own to be changed is so when it is itself again.
+    let mut later = Vec::new();
     for (variable, value) in &*auth.set {
         let value = expand_to_vec(value, request);
-        request.assign(*variable, &value);
+        match *variable {
+            Assignable::User(id) => request.assign(id, &value),
+            variable => later.push((variable, value)),
+        }
     }
     outer.resume(request);
+    for (variable, value) in later {
+        assign(request, variable, value);
+    }
     Ok(match status {
         200..300 => Opinion::LetIn,
         401 => {

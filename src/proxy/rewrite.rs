@@ -44,27 +44,9 @@ pub(crate) async fn run<'a>(
     let mut inner = [].iter();
     while let Some(step) = inner.next().or_else(|| outer.next()) {
         match step {
-            Step::Set(Assignable::User(id), value) => {
+            Step::Set(variable, value) => {
                 let value = expand_to_vec(value, request);
-                request.assign(*id, &value);
-            }
-            Step::Set(Assignable::Args, value) => {
-                request.target.args = Some(expand_to_vec(value, request));
-                request.target.is_as_sent = false;
-            }
-            Step::Set(Assignable::LimitRate, value) => {
-                let value = expand_to_vec(value, request);
-                match units::offset(&value) {
-                    Some(rate) => request.target.limit_rate = Some(rate),
-                    None => log::request_error(
-                        request,
-                        Level::Error,
-                        format_args!(
-                            "invalid $limit_rate \"{}\"",
-                            String::from_utf8_lossy(&value)
-                        ),
-                    ),
-                }
+                assign(request, *variable, value);
             }
             Step::Break => return Ok(Outcome::Stay),
             Step::Return(answer) => return Ok(Outcome::Return(answer)),
@@ -100,6 +82,28 @@ pub(crate) async fn run<'a>(
     } else {
         Outcome::Stay
     })
+}
+
+/// Gives a variable its value, and has the effect that this has.
+pub(super) fn assign(request: &mut Request<'_>, variable: Assignable, value: Vec<u8>) {
+    match variable {
+        Assignable::User(id) => request.assign(id, &value),
+        Assignable::Args => {
+            request.target.args = Some(value);
+            request.target.is_as_sent = false;
+        }
+        Assignable::LimitRate => match units::offset(&value) {
+            Some(rate) => request.target.limit_rate = Some(rate),
+            None => log::request_error(
+                request,
+                Level::Error,
+                format_args!(
+                    "invalid $limit_rate \"{}\"",
+                    String::from_utf8_lossy(&value)
+                ),
+            ),
+        },
+    }
 }
 
 async fn passes(request: &Request<'_>, test: FileTest, path: &Template) -> bool {

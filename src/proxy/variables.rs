@@ -20,6 +20,7 @@ use crate::telemetry::error_log::Level;
 use super::log;
 use super::pool::LinkFacts;
 use super::request::{Addressee, Attempt, Captured, RecordedFields, Request, takes_field};
+use super::respond::bytes_of;
 
 /// How deep variables may be made of variables.
 const MAX_DEPTH: u8 = 32;
@@ -98,6 +99,7 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         Variable::LimitConnStatus => {
             out.put(request.limited.connections.unwrap_or_default().as_bytes())
         }
+        Variable::LimitRate => decimal(out, limit_rate(request)),
         Variable::LimitReqStatus => {
             out.put(request.limited.requests.unwrap_or_default().as_bytes())
         }
@@ -324,6 +326,21 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         Variable::User(id) => write_user(request, *id, out),
         Variable::Absent => {}
     }
+}
+
+/// As in Nginx what the location says shows only when something has been sent.
+fn limit_rate(request: &Request<'_>) -> u64 {
+    if let Some(rate) = request.target.limit_rate {
+        return rate;
+    }
+    // A limit may be made of itself.
+    if request.answer.bytes == 0 || request.depth.get() >= MAX_DEPTH {
+        return 0;
+    }
+    request.depth.set(request.depth.get() + 1);
+    let rate = bytes_of(request.location.delivery.limit_rate.as_ref(), request);
+    request.depth.set(request.depth.get() - 1);
+    rate
 }
 
 /// What a client gave for this field name; several values are joined by

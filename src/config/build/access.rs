@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::values::{invalid_parameter, invalid_value, milliseconds, refuse, set};
-use super::{Builder, Result, variables};
+use super::{Builder, Result, rewrite};
 use crate::config::address_rules::{AddressRules, Network};
 use crate::config::client_rules::RuleEffect;
 use crate::config::model::{Access, AuthBasic, AuthRequest, Satisfy, fixed_folder};
+use crate::config::script::Assignable;
 use crate::config::source::path_of;
 use crate::config::syntax::Directive;
 use crate::config::template::Template;
-use crate::config::variables::VariableId;
 
 /// As written in one block.
 #[derive(Debug, Clone, Default)]
@@ -22,7 +22,7 @@ pub(super) struct AccessSettings {
     auth_basic: Option<Template>,
     user_file: Option<Template>,
     auth_request: Option<Box<[u8]>>,
-    auth_request_set: Option<Arc<Vec<(VariableId, Template)>>>,
+    auth_request_set: Option<Arc<Vec<(Assignable, Template)>>>,
     auth_delay: Option<Duration>,
 }
 
@@ -61,10 +61,8 @@ impl AccessSettings {
                 set(&mut self.auth_request, d, uri.unwrap_or_default().into())?;
             }
             b"auth_request_set" => {
-                let id = variables::defined(builder, d, 0)?;
-                let value = builder.template(d.arg(1), &d.position)?;
-                builder.variables.assign(id, value.variables());
-                Arc::make_mut(self.auth_request_set.get_or_insert_default()).push((id, value));
+                let assignment = rewrite::assignment(builder, d)?;
+                Arc::make_mut(self.auth_request_set.get_or_insert_default()).push(assignment);
             }
             b"auth_delay" => set(&mut self.auth_delay, d, milliseconds(d)?)?,
             _ => return Ok(false),

@@ -18,7 +18,10 @@ use crate::config::units;
 /// block may hold.
 pub(super) fn step(builder: &mut Builder<'_>, d: &Directive) -> Result<Option<Step>> {
     Ok(Some(match &*d.name.value {
-        b"set" => set(builder, d)?,
+        b"set" => {
+            let (variable, value) = assignment(builder, d)?;
+            Step::Set(variable, value)
+        }
         b"rewrite" => Step::Rewrite(rewrite(builder, d)?),
         b"break" => Step::Break,
         b"return" => Step::Return(parse_return(builder, d)?),
@@ -35,14 +38,18 @@ pub(super) fn assignable(name: &str) -> Option<Assignable> {
     }
 }
 
-fn set(builder: &mut Builder<'_>, d: &Directive) -> Result<Step> {
+/// `$VARIABLE VALUE`: what `set` and `auth_request_set` say.
+pub(super) fn assignment(
+    builder: &mut Builder<'_>,
+    d: &Directive,
+) -> Result<(Assignable, Template)> {
     let value = builder.template(d.arg(1), &d.position)?;
     if let Some(own) = assignable(&variable_name(d, 0)?) {
-        return Ok(Step::Set(own, value));
+        return Ok((own, value));
     }
     let id = defined(builder, d, 0)?;
     builder.variables.assign(id, value.variables());
-    Ok(Step::Set(Assignable::User(id), value))
+    Ok((Assignable::User(id), value))
 }
 
 fn rewrite(builder: &Builder<'_>, d: &Directive) -> Result<Rewrite> {
