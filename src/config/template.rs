@@ -63,6 +63,8 @@ pub enum Variable {
     Cookie(Box<str>),
     /// `$document_uri`, `$uri`: normalised, without arguments.
     Uri,
+    /// `$gzip_ratio`.
+    GzipRatio,
     /// `$host`: request line, else Host, else server name; lower case, no port.
     Host,
     /// `$hostname`.
@@ -507,6 +509,7 @@ impl Variable {
             "content_type" => Self::ContentType,
             "document_root" => Self::DocumentRoot,
             "uri" | "document_uri" => Self::Uri,
+            "gzip_ratio" => Self::GzipRatio,
             "host" => Self::Host,
             "hostname" => Self::Hostname,
             "https" => Self::Https,
@@ -631,7 +634,6 @@ const NOT_IMPLEMENTED: &[&str] = &[
     "date_local",
     "fastcgi_path_info",
     "fastcgi_script_name",
-    "gzip_ratio",
     "invalid_referer",
     "modern_browser",
     "msie",

@@ -35,10 +35,15 @@ pub(crate) struct OwnFields {
     pub(crate) length: Option<u64>,
     /// Connection; empty where there is none.
     pub(crate) connection: &'static str,
+    /// Keep-Alive: seconds.
+    pub(crate) keep_alive: Option<u64>,
     /// Transfer-Encoding says `chunked`.
     pub(crate) is_chunked: bool,
     /// Content-Encoding says `gzip`.
     pub(crate) is_compressed: bool,
+    /// How much longer the body was than what was made of it, in hundredths; 0
+    /// where nothing was.
+    pub(crate) gzip_ratio: u64,
 }
 
 /// Interim responses (1xx) that a backend may send before the final one.

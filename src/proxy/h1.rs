@@ -505,8 +505,9 @@ impl ResponseSink for H1Sink<'_> {
         };
         let connection = own_fields.connection.as_bytes();
         encode::field(&mut self.out, b"Connection", connection);
+        own_fields.keep_alive = self.keep_alive_header.filter(|_| self.keep_alive);
         self.own_fields = own_fields;
-        if let Some(seconds) = self.keep_alive_header.filter(|_| self.keep_alive) {
+        if let Some(seconds) = own_fields.keep_alive {
             self.out.put(b"Keep-Alive: timeout=");
             encode::decimal(&mut self.out, seconds);
             self.out.put(b"\r\n");

@@ -17,6 +17,7 @@ use crate::net::now::now;
 
 use crate::telemetry::error_log::Level;
 
+use super::gzip::weak;
 use super::log;
 use super::pool::LinkFacts;
 use super::request::{Addressee, Attempt, Captured, RecordedFields, Request, takes_field};
@@ -83,6 +84,10 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         Variable::ContentType => put_field(request, FieldId::ContentType, out),
         Variable::Cookie(name) => out.put(cookie(request, name.as_bytes())),
         Variable::Uri => out.put(request.path()),
+        Variable::GzipRatio => match request.answer.own_fields.gzip_ratio {
+            0 => {}
+            ratio => put_display(out, format_args!("{}.{:02}", ratio / 100, ratio % 100)),
+        },
         Variable::Host => write_host(request, out),
         Variable::Hostname => out.put(request.view.gateway.hostname.as_bytes()),
         Variable::Http(name) => write_field(request, name.as_bytes(), out),
@@ -698,6 +703,22 @@ fn put_sent(request: &Request<'_>, name: &str, out: &mut impl Sink) {
         "connection" => out.put(own.connection.as_bytes()),
         "transfer-encoding" if own.is_chunked => out.put(b"chunked"),
         "content-encoding" if own.is_compressed => out.put(b"gzip"),
+        "keep-alive" => {
+            if let Some(seconds) = own.keep_alive {
+                out.put(b"timeout=");
+                decimal(out, seconds);
+            }
+        }
+        "etag" if own.is_compressed => {
+            let mut etag = Vec::new();
+            put_recorded(&request.answer.sent_fields, name, &mut etag);
+            if let Some((mark, etag)) = weak(&etag) {
+                out.put(mark.as_bytes());
+                out.put(etag);
+            }
+        }
+        // Parts of a compressed response cannot be had.
+        "accept-ranges" if own.is_compressed => {}
         name => put_recorded(&request.answer.sent_fields, name, out),
     }
 }

@@ -76,6 +76,17 @@ impl Coder {
         }
         Some((self.out.get(..written)?, is_complete))
     }
+
+    /// What went in by what came out, in hundredths, rounded as Nginx does it.
+    pub(super) fn ratio(&self) -> u64 {
+        let (read, written) = (self.zlib.total_in(), self.zlib.total_out());
+        let of = |parts: u64| {
+            (read.saturating_mul(parts))
+                .checked_div(written)
+                .unwrap_or(0)
+        };
+        of(100) + u64::from(of(1000) % 10 > 4)
+    }
 }
 
 #[cfg(test)]

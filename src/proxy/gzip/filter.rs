@@ -20,6 +20,8 @@ pub(crate) struct Filtered<'s, S> {
     gzip: Option<Box<Gzipping>>,
     /// Whether Content-Encoding says so, also in the answer to HEAD.
     is_compressed: bool,
+    /// Of a whole body.
+    ratio: u64,
 }
 
 #[derive(Debug)]
@@ -56,6 +58,7 @@ impl<'s, S: ResponseSink> Filtered<'s, S> {
             inner,
             gzip: None,
             is_compressed: false,
+            ratio: 0,
         }
     }
 
@@ -159,6 +162,16 @@ impl Gzipping {
     }
 }
 
+/// An ETag of the same content in other bytes: what it begins with and the rest;
+/// `None` of one that is no ETag.
+pub(crate) fn weak(etag: &[u8]) -> Option<(&'static str, &[u8])> {
+    match etag {
+        [b'W', b'/', ..] => Some(("", etag)),
+        [b'"', ..] => Some(("W/", etag)),
+        _ => None,
+    }
+}
+
 impl<S: ResponseSink> ResponseSink for Filtered<'_, S> {
     fn compress(&mut self, plan: Box<Plan>) {
         self.gzip = Some(Box::new(Gzipping {
@@ -175,6 +188,7 @@ impl<S: ResponseSink> ResponseSink for Filtered<'_, S> {
     fn start(&mut self, status: u16, send_timeout: Duration) {
         self.gzip = None;
         self.is_compressed = false;
+        self.ratio = 0;
         self.inner.start(status, send_timeout);
     }
 
@@ -194,15 +208,13 @@ impl<S: ResponseSink> ResponseSink for Filtered<'_, S> {
         let is_fit = gzip.is_fit(size);
         let codes = is_fit && gzip.client_takes_it();
         if let Some(etag) = &gzip.seen.etag {
-            match (codes, etag.as_slice()) {
-                (false, etag) => self.inner.field(b"ETag", etag),
-                (true, [b'W', b'/', ..]) => self.inner.field(b"ETag", etag),
-                // The same content, but not the same bytes.
-                (true, [b'"', ..]) => {
-                    let weak = [b"W/", etag.as_slice()].concat();
-                    self.inner.field(b"ETag", &weak);
+            match (codes, weak(etag)) {
+                (false, _) => self.inner.field(b"ETag", etag),
+                (true, Some(("", etag))) => self.inner.field(b"ETag", etag),
+                (true, Some((mark, etag))) => {
+                    self.inner.field(b"ETag", &[mark.as_bytes(), etag].concat());
                 }
-                (true, _) => {}
+                (true, None) => {}
             }
         }
         if gzip.seen.accepts_ranges && !codes {
@@ -262,7 +274,9 @@ impl<S: ResponseSink> ResponseSink for Filtered<'_, S> {
 
     async fn finish(&mut self) -> Result<(), TransportError> {
         self.code(&[], Step::Finish).await?;
-        self.gzip = None;
+        if let Some(coder) = self.gzip.take().and_then(|gzip| gzip.coder) {
+            self.ratio = coder.ratio();
+        }
         self.inner.finish().await
     }
 
@@ -324,6 +338,7 @@ impl<S: ResponseSink> ResponseSink for Filtered<'_, S> {
     fn own_fields(&self) -> OwnFields {
         OwnFields {
             is_compressed: self.is_compressed,
+            gzip_ratio: self.ratio,
             ..self.inner.own_fields()
         }
     }

@@ -15,7 +15,7 @@ use crate::http::head::{FieldId, Method, Version};
 
 use super::request::Request;
 
-pub(crate) use filter::Filtered;
+pub(crate) use filter::{Filtered, weak};
 
 /// What is known about compressing a response before its fields are.
 #[derive(Debug)]
