@@ -53,7 +53,7 @@ pub use script::{
 };
 pub use server_names::{Conflict, FoundServer, NamePattern, ServerNames};
 pub use source::{FileSystem, Resolver, Source, SystemResolver};
-pub use template::{CompileError, Part, Template, Variable};
+pub use template::{CompileError, Part, TcpFact, Template, Variable};
 pub use variables::{
     Geo, GeoRanges, Map, Mapped, Networks, SplitClients, UserVariable, ValueSource, VariableId,
 };

@@ -106,6 +106,9 @@ pub struct Config {
     /// Whether any value names `$request_body`, so that short bodies must be
     /// kept until the request is logged.
     pub records_request_body: bool,
+    /// Whether any value names a `$trailer_…`, so that what is behind a request's
+    /// body must be kept until then.
+    pub records_request_trailers: bool,
     /// Every `server` block, in file order; the index is its [`ServerId`].
     pub servers: Vec<Arc<Server>>,
     /// Every `upstream` block and every address that `proxy_pass` names
@@ -129,6 +132,8 @@ pub struct Config {
     /// The variables that it defines; the index is a template's
     /// [`super::VariableId`].
     pub variables: Vec<UserVariable>,
+    /// Whether a numbered group may tell who the client proved to be.
+    pub captures_identity: bool,
     /// What the operator should hear of at load: directives without effect
     /// here, deprecated spellings, protocol versions that are not offered.
     pub remarks: Vec<Remark>,

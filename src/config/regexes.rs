@@ -145,6 +145,14 @@ impl Pattern {
         }
     }
 
+    /// Whether it has any.
+    pub fn has_groups(&self) -> bool {
+        match &self.engine {
+            Engine::Linear(regex) => regex.captures_len() > 1,
+            Engine::Backtracking(regex) => regex.captures_len() > 1,
+        }
+    }
+
     /// The named groups: number and variable.
     pub fn named(&self) -> &[(usize, VariableId)] {
         &self.named

@@ -216,10 +216,15 @@ pub enum Variable {
     SslSessionReused,
     /// `$status`.
     Status,
+    /// `$tcpinfo_rtt` and its like.
+    TcpInfo(TcpFact),
     /// `$time_iso8601`.
     TimeIso8601,
     /// `$time_local`.
     TimeLocal,
+    /// `$trailer_NAME`: a field behind the request's body, name in lower case with
+    /// `-` for `_`.
+    Trailer(Box<str>),
     /// `$upstream_addr`.
     UpstreamAddr,
     /// `$upstream_bytes_received`: heads and bodies, without what TLS adds.
@@ -260,6 +265,19 @@ pub enum Variable {
     /// What tells of something that does not happen here: `$http3`,
     /// `$upstream_cache_…`, `$ssl_ech_…`. Empty.
     Absent,
+}
+
+/// What `$tcpinfo_…` tells of a client's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TcpFact {
+    /// `rcv_space`: bytes.
+    RcvSpace,
+    /// `rtt`: microseconds.
+    Rtt,
+    /// `rttvar`: microseconds.
+    RttVar,
+    /// `snd_cwnd`: segments.
+    SndCwnd,
 }
 
 /// Why a value could not be compiled, in Nginx's words.
@@ -456,7 +474,7 @@ impl Variable {
         if let Some((name, reason)) = refusal(&name) {
             return Err(CompileError::Refused(name, reason));
         }
-        if Self::is_not_implemented(&name) || name.starts_with("trailer_") {
+        if Self::is_not_implemented(&name) {
             return Err(CompileError::NotImplemented(name));
         }
         let field = |rest: &str| rest.replace('_', "-").into();
@@ -478,6 +496,9 @@ impl Variable {
         }
         if let Some(rest) = member("sent_http_") {
             return Ok(Self::SentHttp(field(rest)));
+        }
+        if let Some(rest) = member("trailer_") {
+            return Ok(Self::Trailer(field(rest)));
         }
         if let Some(rest) = member("sent_trailer_") {
             return Ok(Self::SentTrailer(field(rest)));
@@ -578,6 +599,10 @@ impl Variable {
             "ssl_session_id" => Self::SslSessionId,
             "ssl_session_reused" => Self::SslSessionReused,
             "status" => Self::Status,
+            "tcpinfo_rcv_space" => Self::TcpInfo(TcpFact::RcvSpace),
+            "tcpinfo_rtt" => Self::TcpInfo(TcpFact::Rtt),
+            "tcpinfo_rttvar" => Self::TcpInfo(TcpFact::RttVar),
+            "tcpinfo_snd_cwnd" => Self::TcpInfo(TcpFact::SndCwnd),
             "time_iso8601" => Self::TimeIso8601,
             "time_local" => Self::TimeLocal,
             "upstream_addr" => Self::UpstreamAddr,
@@ -620,6 +645,8 @@ const REFUSED: &[(&str, &str)] = &[
         "request_body_file",
         "request bodies are not written to files",
     ),
+    ("ssl_sigalg", "rustls does not tell it"),
+    ("ssl_client_sigalg", "rustls does not tell it"),
     (
         "upstream_last_server_name",
         "it is part of Nginx's commercial subscription",
@@ -643,12 +670,6 @@ const NOT_IMPLEMENTED: &[&str] = &[
     "secure_link_expires",
     "slice_range",
     "ssl_cipher_list",
-    "ssl_sigalg",
-    "ssl_client_sigalg",
-    "tcpinfo_rcv_space",
-    "tcpinfo_rtt",
-    "tcpinfo_rttvar",
-    "tcpinfo_snd_cwnd",
     "uid_got",
     "uid_reset",
     "uid_set",
@@ -722,8 +743,8 @@ mod tests {
                  files",
             ),
             (
-                "$ssl_sigalg",
-                "\"ssl_sigalg\" variable is not implemented in this version",
+                "$modern_browser",
+                "\"modern_browser\" variable is not implemented in this version",
             ),
         ] {
             assert_eq!(compile(value), Err(message.to_owned()), "{value}");

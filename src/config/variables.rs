@@ -249,12 +249,14 @@ fn murmur_hash2(data: &[u8]) -> u32 {
     hash ^ (hash >> 15)
 }
 
-/// Which variables may tell who the client proved to be. `assigned` holds, for
-/// each assignment, the variable and what goes into it.
+/// Which variables may tell who the client proved to be, and whether the numbered
+/// groups may. `assigned` holds, for each assignment, the variable and what goes
+/// into it; `searched` is what the groups may be parts of.
 pub(crate) fn mark_identity(
     variables: &mut [UserVariable],
     assigned: &[(VariableId, Vec<Variable>)],
-) {
+    searched: &[Variable],
+) -> bool {
     let mut inputs: Vec<HashSet<Variable>> = variables
         .iter()
         .map(|variable| variable.source.inputs())
@@ -264,20 +266,24 @@ pub(crate) fn mark_identity(
             inputs.extend(from.iter().cloned());
         }
     }
+    let mut captures = false;
     // Until nothing changes: each round marks one at least.
     loop {
         let tells = |variable: &Variable| match variable {
             Variable::User(id) => variables.get(*id).is_some_and(|known| known.is_identity),
+            Variable::Capture(_) => captures,
             variable => variable.is_identity(),
         };
+        let captured = !captures && searched.iter().any(tells);
         let fresh: Vec<_> = variables
             .iter()
             .zip(&inputs)
             .map(|(known, inputs)| !known.is_identity && inputs.iter().any(tells))
             .collect();
-        if !fresh.contains(&true) {
-            return;
+        if !captured && !fresh.contains(&true) {
+            return captures;
         }
+        captures |= captured;
         for (variable, fresh) in variables.iter_mut().zip(fresh) {
             variable.is_identity |= fresh;
         }
@@ -396,10 +402,27 @@ mod tests {
             variable("other", map_of(Variable::Host)),
             variable("set", ValueSource::Assigned),
         ];
-        mark_identity(&mut variables, &[(3, vec![Variable::User(0)])]);
+        let searched = [Variable::Host];
+        assert!(!mark_identity(
+            &mut variables,
+            &[(3, vec![Variable::User(0)])],
+            &searched
+        ));
         assert_eq!(
             variables.map(|variable| variable.is_identity),
             [true, true, false, true]
         );
+        // By way of a numbered group.
+        let mut variables = [
+            variable("map", map_of(Variable::SslClientSDn)),
+            variable("set", ValueSource::Assigned),
+        ];
+        let assigned = [(1, vec![Variable::Capture(1)])];
+        assert!(mark_identity(
+            &mut variables,
+            &assigned,
+            &[Variable::User(0)]
+        ));
+        assert!(variables.iter().all(|variable| variable.is_identity));
     }
 }

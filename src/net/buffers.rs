@@ -1,9 +1,9 @@
 //! Receive and send buffers, pooled per worker: the crate's only `unsafe`.
 //!
-//! Storage is initialised when it is made and never shrinks, which leaves three
+//! Storage is initialised when it is made and never shrinks, which leaves four
 //! things for `unsafe`: using the memory of one future for the next, lending a
-//! descriptor that monoio only shows as a number, and reading what the kernel
-//! writes about a ring.
+//! descriptor that monoio only shows as a number, asking the kernel about a TCP
+//! connection, and reading what it writes about a ring.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -423,6 +423,29 @@ pub(super) fn with_fd<R>(owner: &impl AsRawFd, call: impl FnOnce(BorrowedFd<'_>)
     // so it cannot be closed meanwhile, or is the number of one that nobody
     // closes meanwhile; the borrow cannot leave `call`.
     call(unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) })
+}
+
+/// What the kernel knows of a TCP connection; older kernels leave zeros where
+/// they know less.
+#[allow(unsafe_code, reason = "rustix and socket2 do not have this option")]
+pub(super) fn tcp_info(socket: &impl AsRawFd) -> Option<libc::tcp_info> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = libc::socklen_t::try_from(mem::size_of_val(&info)).ok()?;
+    // SAFETY: `socket` owns the descriptor and is borrowed for the call. The kernel
+    // writes `length` bytes at the most, which is what `info` has, and the two
+    // pointers are to locals of ours that nobody else sees.
+    let refused = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    // SAFETY: it is made of integers alone, was zeroed, and is a value whatever of
+    // it the kernel has written over.
+    (refused == 0).then(|| unsafe { info.assume_init() })
 }
 
 /// The last descriptor that every process has; -1 is none at all.

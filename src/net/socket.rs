@@ -12,14 +12,14 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use monoio::net::{TcpStream, UnixStream};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendFlags};
 
-use super::buffers::{Buffer, Class, Segments, with_fd};
+use super::buffers::{self, Buffer, Class, Segments, with_fd};
 use super::now;
 use super::operations::{Operation, completed};
 use super::turns::{self, Ticket};
@@ -429,6 +429,11 @@ impl Sender {
         Ok(())
     }
 
+    /// For who asks the kernel about the connection later.
+    pub fn gauge(&self) -> Gauge {
+        Gauge(Rc::downgrade(&self.stream))
+    }
+
     /// Breaks the connection off at once: the peer gets a reset and unsent data
     /// is dropped. Not by `SO_LINGER`, as Nginx does: dropping this side sends a
     /// FIN first, and a peer that reads it takes the end for an orderly one. Unix
@@ -443,6 +448,41 @@ impl Sender {
         let name = with_fd(&*self.stream, |fd| rustix::net::getsockname(fd)).ok()?;
         SocketAddr::try_from(name).ok()
     }
+}
+
+/// A look at a connection, which it does not keep open.
+#[derive(Debug, Clone, Default)]
+pub struct Gauge(Weak<Stream>);
+
+impl Gauge {
+    /// What the kernel has measured (`TCP_INFO`); `None` of what is not TCP or
+    /// has been closed.
+    pub fn tcp_info(&self) -> Option<TcpInfo> {
+        let stream = self.0.upgrade()?;
+        let info = match stream.kind {
+            Kind::Tcp(_) => buffers::tcp_info(&*stream)?,
+            Kind::Unix(_) => return None,
+        };
+        Some(TcpInfo {
+            rtt: info.tcpi_rtt,
+            rttvar: info.tcpi_rttvar,
+            snd_cwnd: info.tcpi_snd_cwnd,
+            rcv_space: info.tcpi_rcv_space,
+        })
+    }
+}
+
+/// Of a TCP connection, `tcp(7)`.
+#[derive(Debug, Clone, Copy)]
+pub struct TcpInfo {
+    /// Round trip, microseconds.
+    pub rtt: u32,
+    /// Its variation, microseconds.
+    pub rttvar: u32,
+    /// Congestion window, segments.
+    pub snd_cwnd: u32,
+    /// Bytes that may be received.
+    pub rcv_space: u32,
 }
 
 impl Drop for Sender {

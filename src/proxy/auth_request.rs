@@ -8,6 +8,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::config::{Assignable, AuthRequest, Location};
+use crate::http::trailers::Trailers;
 use crate::net::buffers::{Buffer, Gaps, Segments};
 use crate::net::socket::Behind;
 use crate::telemetry::error_log::Level;
@@ -94,6 +95,7 @@ struct Outer<'a> {
     target: Target,
     captured: Captured<'a>,
     body: Option<Box<[u8]>>,
+    trailers: Trailers,
     attempts: SmallVec<[Attempt; 2]>,
     answer: Answer,
 }
@@ -114,8 +116,9 @@ impl<'a> Outer<'a> {
         Self {
             location: request.location,
             target: std::mem::replace(&mut request.target, target),
-            captured: std::mem::take(&mut request.captured),
+            captured: request.captured.take(),
             body: request.body.take(),
+            trailers: std::mem::take(&mut request.trailers),
             attempts: std::mem::take(&mut request.attempts),
             answer: std::mem::take(&mut request.answer),
         }
@@ -125,8 +128,9 @@ impl<'a> Outer<'a> {
     fn resume(self, request: &mut Request<'a>) {
         request.location = self.location;
         request.target = self.target;
-        request.captured = self.captured;
+        request.captured.replace(self.captured);
         request.body = self.body;
+        request.trailers = self.trailers;
         request.attempts = self.attempts;
         request.answer = self.answer;
     }

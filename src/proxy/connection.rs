@@ -94,6 +94,7 @@ async fn serve_registered(
         client,
         local: OnceCell::from(local),
         proxy_header: None,
+        gauge: socket.sender.gauge(),
         tls: None,
         requests: 0,
         opened: now(),

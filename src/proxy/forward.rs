@@ -309,6 +309,7 @@ async fn read_ahead<B: BodySource, S: ResponseSink>(
         body_failed(request, &error);
         Failure::unless_committed(sink, error.status())
     })?;
+    request.note_trailers(body);
     if records && request.body.is_none() {
         request.body = body.ahead().and_then(Ahead::whole).map(Box::from);
     }

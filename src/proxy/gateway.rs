@@ -243,6 +243,11 @@ impl Gateway {
         self.config.records_response_fields
     }
 
+    /// Whether any template names a `$trailer_…`.
+    pub(crate) fn records_request_trailers(&self) -> bool {
+        self.config.records_request_trailers
+    }
+
     /// Whether any template names `$request_body`.
     pub(crate) fn records_request_body(&self) -> bool {
         self.config.records_request_body
@@ -303,6 +308,7 @@ fn carries_identity(config: &Config, template: &Template) -> bool {
             .variables
             .get(*id)
             .is_some_and(|known| known.is_identity),
+        Variable::Capture(_) => config.captures_identity,
         variable => variable.is_identity(),
     })
 }

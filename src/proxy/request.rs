@@ -14,17 +14,19 @@ use crate::config::{
 };
 use crate::http::head::{Method, RequestHead};
 use crate::http::headers::is_ordinary_name;
+use crate::http::trailers::Trailers;
 use crate::net::addr::ClientAddr;
 use crate::net::buffers::Buffer;
 use crate::net::now::now;
 use crate::net::proxy_protocol;
+use crate::net::socket::Gauge;
 use crate::tls::client_auth::{UnverifiedClient, VerifiedClient};
 use crate::tls::client_hello::Offer;
 use crate::tls::upstream::UpstreamTls;
 
 use super::balance::Learner;
 use super::destination::Destination;
-use super::exchange::{OwnFields, ResponseSink};
+use super::exchange::{BodySource, OwnFields, ResponseSink};
 use super::limits::Limited;
 use super::pool::LinkFacts;
 use super::recover::InternalRedirect;
@@ -42,6 +44,8 @@ pub(crate) struct ClientConnection {
     /// What the client connected to; asked for only when needed, because it
     /// costs a system call.
     pub(crate) local: OnceCell<Option<SocketAddr>>,
+    /// For what the kernel knows.
+    pub(crate) gauge: Gauge,
     /// Not in place: the task of every connection has room for it, and several
     /// times; and the streams of a connection share it.
     pub(crate) tls: Option<Rc<TlsFacts>>,
@@ -103,8 +107,9 @@ pub(crate) struct Request<'a> {
     pub(crate) base: usize,
     /// Path and arguments where they are no longer what was sent.
     pub(crate) target: Target,
-    /// What the last regular expression found.
-    pub(crate) captured: Captured<'a>,
+    /// What the last regular expression found; that of a `map` is searched for when
+    /// its variable is asked for.
+    pub(crate) captured: RefCell<Captured<'a>>,
     /// Of the configuration's own variables, by number; empty until one has a
     /// value.
     pub(crate) values: RefCell<Vec<Option<Box<[u8]>>>>,
@@ -116,6 +121,8 @@ pub(crate) struct Request<'a> {
     /// All of the body, where a template asks for it and it has been read into
     /// memory.
     pub(crate) body: Option<Box<[u8]>>,
+    /// What came behind it, likewise.
+    pub(crate) trailers: Trailers,
     /// Where variables in `proxy_pass` have led. Boxed: rare.
     pub(crate) destination: Option<Box<Destination>>,
     /// What backends are shown, where variables have named it.
@@ -313,12 +320,13 @@ impl<'a> Request<'a> {
             buffer,
             base,
             target: Target::default(),
-            captured: Captured::default(),
+            captured: RefCell::default(),
             values: RefCell::default(),
             depth: Cell::default(),
             received,
             length,
             body: None,
+            trailers: Trailers::default(),
             destination: None,
             upstream_certificate: None,
             attempts: SmallVec::default(),
@@ -326,6 +334,13 @@ impl<'a> Request<'a> {
             limited: Limited::default(),
             named_client: None,
             id: OnceCell::new(),
+        }
+    }
+
+    /// Keeps what is behind the body, where a template asks for it.
+    pub(crate) fn note_trailers(&mut self, body: &impl BodySource) {
+        if self.view.gateway.records_request_trailers() {
+            self.trailers = body.trailers();
         }
     }
 
@@ -394,11 +409,11 @@ impl<'a> Request<'a> {
     /// Puts another path in place of the present one; where the request goes
     /// stays as it was.
     pub(crate) fn replace_path(&mut self, path: Vec<u8>) {
-        if let Captured::Path(pattern) = self.captured {
+        if let Captured::Path(pattern) = *self.captured.get_mut() {
             // They are places in the path that goes.
             let subject: Box<[u8]> = self.path().into();
             let groups = pattern.groups(&subject).ok().flatten();
-            self.captured = Captured::Kept(subject, groups.unwrap_or_default());
+            self.keep_groups(subject, groups.unwrap_or_default());
         }
         self.target.path = Some(path);
     }
@@ -429,6 +444,11 @@ impl<'a> Request<'a> {
         for &(group, id) in pattern.named() {
             self.assign(id, groups.of(subject, group).unwrap_or_default());
         }
+    }
+
+    /// From here on the numbered variables are these groups.
+    pub(crate) fn keep_groups(&self, subject: Box<[u8]>, groups: Groups) {
+        self.captured.replace(Captured::Kept(subject, groups));
     }
 
     /// The page for a status that the present location has, unless that of

@@ -13,7 +13,7 @@ use super::files::{self, Kind};
 use super::forward::Failure;
 use super::log;
 use super::recover::InternalRedirect;
-use super::request::{Captured, Request};
+use super::request::Request;
 use super::variables::{expand_to_vec, write_variable};
 
 /// How a script ended.
@@ -180,7 +180,7 @@ fn search(
         return Ok(false);
     };
     request.assign_groups(pattern, &subject, &groups);
-    request.captured = Captured::Kept(subject, groups);
+    request.keep_groups(subject, groups);
     Ok(true)
 }
 

@@ -92,6 +92,7 @@ pub(crate) async fn serve<'a, B: BodySource, S: ResponseSink>(
         break sent.map_err(|_| Failure::Aborted);
     };
     request.answer.note_sent(sink);
+    request.note_trailers(body);
     match outcome {
         Ok(()) => {
             request.answer.complete = true;
@@ -336,7 +337,7 @@ fn find<'a>(request: &mut Request<'a>) -> Result<(&'a Location, bool), Failure> 
         {
             request.assign_groups(pattern, request.path(), &groups);
         }
-        request.captured = Captured::Path(pattern);
+        request.captured.replace(Captured::Path(pattern));
     }
     Ok((location, add_slash))
 }

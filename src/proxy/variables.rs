@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::config::{
-    Geo, Groups, Mapped, Part, Pattern, Template, ValueSource, Variable, VariableId,
+    Geo, Groups, Mapped, Part, Pattern, TcpFact, Template, ValueSource, Variable, VariableId,
 };
 use crate::http::h1::encode::{Sink, decimal};
 use crate::http::head::{FieldId, Version};
@@ -288,10 +288,22 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
         ),
         Variable::SslClientSerial => put_identity(identity().map(|identity| &identity.serial), out),
         Variable::Status => put_padded(out, request.answer.status.into()),
+        Variable::TcpInfo(fact) => {
+            if let Some(info) = request.connection.gauge.tcp_info() {
+                let number = match fact {
+                    TcpFact::RcvSpace => info.rcv_space,
+                    TcpFact::Rtt => info.rtt,
+                    TcpFact::RttVar => info.rttvar,
+                    TcpFact::SndCwnd => info.snd_cwnd,
+                };
+                decimal(out, number.into());
+            }
+        }
         Variable::TimeIso8601 => {
             out.put(request.worker.clock.borrow_mut().time_iso8601().as_bytes())
         }
         Variable::TimeLocal => out.put(request.worker.clock.borrow_mut().time_local().as_bytes()),
+        Variable::Trailer(name) => put_named(request.trailers.iter(), name, out),
         Variable::UpstreamAddr => {
             put_attempts(request, out, |attempt, out| match &attempt.addressee {
                 Addressee::Peer(peer) => put_display(out, &peer.address),
@@ -424,7 +436,7 @@ fn put_proxied<T: fmt::Display>(
 }
 
 fn write_capture(request: &Request<'_>, group: usize, out: &mut impl Sink) {
-    match &request.captured {
+    match &*request.captured.borrow() {
         Captured::Host => {
             let mut host = Vec::new();
             write_host(request, &mut host);
@@ -513,7 +525,8 @@ fn evaluate(request: &Request<'_>, id: VariableId, source: &ValueSource) -> Vec<
                     matched: Some((pattern, groups)),
                 }) => {
                     request.assign_groups(pattern, &source, &groups);
-                    expand_with_groups(value, request, &source, &groups)
+                    request.keep_groups(source.into(), groups);
+                    expand_to_vec(value, request)
                 }
                 Err(error) => {
                     log::request_error(request, Level::Error, format_args!("{error}"));
@@ -547,8 +560,7 @@ fn evaluate(request: &Request<'_>, id: VariableId, source: &ValueSource) -> Vec<
     }
 }
 
-/// The value of a map's entry: its numbered variables are the groups of the
-/// entry's own expression.
+/// The template's value, in which the numbered variables are these groups.
 pub(crate) fn expand_with_groups(
     template: &Template,
     request: &Request<'_>,
@@ -724,9 +736,17 @@ fn put_sent(request: &Request<'_>, name: &str, out: &mut impl Sink) {
 }
 
 fn put_recorded(fields: &RecordedFields, name: &str, out: &mut impl Sink) {
-    let mut named = fields
-        .iter()
-        .filter(|(field, _)| same_field_name(field, name.as_bytes()));
+    let fields = fields.iter().map(|(field, value)| (&**field, &**value));
+    put_named(fields, name, out);
+}
+
+/// The values of all fields of this name.
+fn put_named<'f>(
+    fields: impl Iterator<Item = (&'f [u8], &'f [u8])>,
+    name: &str,
+    out: &mut impl Sink,
+) {
+    let mut named = fields.filter(|(field, _)| same_field_name(field, name.as_bytes()));
     if let Some((_, value)) = named.next() {
         out.put(value);
     }

@@ -141,13 +141,13 @@ fn maps_look_values_up_as_nginx_does() {
         ("/", "close none root root here - one "),
         (
             "/a/b?host=Example.org.&id=a",
-            "close org a is-a here - two ",
+            "close org a is-a here - two a",
         ),
-        ("/b/?host=x.net", "close net b b here - one "),
-        ("/b/?host=www.x", "close www b b here - one "),
+        ("/b/?host=x.net", "close net b b here - one b"),
+        ("/b/?host=www.x", "close www b b here - one b"),
         (
             "/upper?ip=10.0.0.7",
-            "close none up:per up:per here ten one ",
+            "close none up:per up:per here ten one per",
         ),
     ] {
         assert_eq!(client.get("a", target).text(), text, "{target}");

@@ -5,6 +5,7 @@
 use crate::proxying::server;
 use crate::support::client::Connection;
 use crate::support::eventually;
+use crate::support::h2::{self, H2};
 use crate::support::nginx::Nginx;
 use crate::support::origin::{Origin, ok};
 use crate::support::ringwall::{Ringwall, Site, http};
@@ -18,9 +19,9 @@ struct Both {
 }
 
 impl Both {
-    fn start(format: &str, upstreams: &str, server: &str) -> Self {
+    fn start(format: &str, around: &str, server: &str) -> Self {
         let content = format!(
-            "log_format vars escape=none '{format}|'; {upstreams}\n\
+            "log_format vars escape=none '{format}|'; {around}\n\
              server {{ listen 127.0.0.1:@PORT@; access_log @DIR@/vars.log vars; {server} }}"
         );
         let mut site = Site::new();
@@ -244,4 +245,196 @@ fn a_request_knows_its_connections_age_and_the_port_that_it_was_sent_to() {
         client.send(format!("GET {line} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
         assert_eq!(client.response("GET").text(), expected, "{line} {host}");
     }
+}
+
+fn get(target: &str, fields: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n")
+}
+
+#[test]
+fn the_rate_that_holds_is_a_variable_and_another_location_may_set_it() {
+    let origin = Origin::http(|request| {
+        let field = match request.target() {
+            "/accel" => "X-Accel-Limit-Rate: 7000\r\n",
+            "/auth" => "X-Rate: 9k\r\n",
+            "/odd" => "X-Rate: fast\r\n",
+            _ => "",
+        };
+        format!("HTTP/1.1 200 OK\r\n{field}Content-Length: 5\r\n\r\nhello").into_bytes()
+    });
+    let backend = origin.address();
+    let mut both = Both::start(
+        "$early $limit_rate $args",
+        "",
+        &format!(
+            "set $early $limit_rate; limit_rate 1m;\n\
+             location / {{ proxy_pass http://{backend}; }}\n\
+             location /self {{ limit_rate $limit_rate; return 200 text; }}\n\
+             location /none {{ limit_rate 0; return 200 text; }}\n\
+             location /set {{ set $limit_rate 5k; set $early $limit_rate; return 200 text; }}\n\
+             location /asked {{ auth_request /auth; auth_request_set $limit_rate \
+             $upstream_http_x_rate; auth_request_set $args a=$upstream_status; \
+             proxy_pass http://{backend}; }}\n\
+             location /wrong {{ auth_request /odd; auth_request_set $limit_rate \
+             $upstream_http_x_rate; proxy_pass http://{backend}; }}"
+        ),
+    );
+    both.log(&get("/", ""), "0 1048576 ");
+    both.log(&get("/none", ""), "0 0 ");
+    both.log(&get("/self", ""), "0 0 ");
+    both.log(&get("/set", ""), "5120 5120 ");
+    both.log(&get("/accel", ""), "0 7000 ");
+    both.log(&get("/asked", ""), "0 9216 a=200");
+    both.log(&get("/wrong", ""), "0 1048576 ");
+    let asked = origin.all_received_text();
+    assert_eq!(
+        asked.matches("GET /asked?a=200 HTTP/1").count(),
+        2,
+        "{asked}"
+    );
+}
+
+#[test]
+fn the_expression_that_a_map_has_found_sets_the_groups() {
+    let origin = Origin::hello();
+    let backend = origin.address();
+    let mut both = Both::start(
+        "$before $kind $named $letters $uri",
+        "map $arg_a $kind { default none; ~^(?<named>x+)(\\d)$ \"hit-$2-$1\"; \
+         ~^nothing$ bare; exact exact; }\n\
+         map $kind $outer { default other; ~^hit-(.)-(?<letters>.*)$ $1-$letters; }",
+        &format!(
+            "set $before -;\n\
+             location ~ ^/(\\w)/(\\w+)$ {{ set $before $1-$2; set $then $kind; \
+             set $before $before-$1-$2; return 204; }}\n\
+             location /if/ {{ if ($arg_b ~ (b)(c)) {{ set $before $kind-$1-$2; }} return 204; }}\n\
+             location /outer/ {{ set $before $outer-$1; return 204; }}\n\
+             location /rw/ {{ rewrite ^/rw/(.*)$ /out/$kind/$1 break; \
+             proxy_pass http://{backend}; }}"
+        ),
+    );
+    for target in [
+        "/l/path?a=xx7",
+        "/l/path?a=none",
+        "/l/path?a=nothing",
+        "/l/path?a=exact",
+        "/if/?a=x1&b=bc",
+        "/if/?a=x1",
+        "/outer/?a=xxx1",
+        "/outer/?a=no",
+        "/rw/here?a=x2",
+        "/rw/here?a=exact",
+    ] {
+        let [ours, theirs] = both.ask(&get(target, ""));
+        assert_eq!(ours, theirs, "{target}");
+    }
+}
+
+#[test]
+fn what_a_response_says_besides_what_it_was_given_is_in_the_log() {
+    let origin = Origin::http(|request| {
+        let body = "text ".repeat(2000);
+        let fields = match request.target() {
+            "/weak" => "ETag: W/\"abc\"\r\n",
+            "/none" => "ETag: abc\r\nAccept-Ranges: bytes\r\n",
+            "/own" => "Vary: Origin\r\n",
+            _ => "ETag: \"abc\"\r\nAccept-Ranges: bytes\r\n",
+        };
+        let length = body.len();
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\
+             {fields}\r\n{body}"
+        )
+        .into_bytes()
+    });
+    let server = format!(
+        "gzip on; gzip_types text/plain; gzip_vary on; gzip_http_version 1.0;\n\
+         location / {{ proxy_pass http://{0}; }}\n\
+         location /kept/ {{ keepalive_timeout 65 30; proxy_pass http://{0}; }}\n\
+         location /closed/ {{ keepalive_timeout 0 30; proxy_pass http://{0}; }}",
+        origin.address()
+    );
+    let format = "$sent_http_connection,$sent_http_keep_alive|$sent_http_vary,$sent_http_etag,\
+                  $sent_http_accept_ranges,$sent_http_content_encoding";
+    let mut both = Both::start(format, "", &server);
+    for path in ["/", "/weak", "/none", "/own", "/kept/", "/closed/"] {
+        for fields in ["", "Accept-Encoding: gzip\r\n", "Connection: close\r\n"] {
+            let lines = both.ask(&get(path, fields));
+            let [(connection, ours), (_, theirs)] = lines
+                .each_ref()
+                .map(|line| line.split_once('|').expect("two parts"));
+            assert_eq!(ours, theirs, "{path} {fields}");
+            // In Nginx's log every connection is closed.
+            let expected = match path {
+                _ if fields.starts_with("Connection") => "close,",
+                "/closed/" => "close,",
+                "/kept/" => "keep-alive,timeout=30",
+                _ => "keep-alive,",
+            };
+            assert_eq!(connection, expected, "{path} {fields}");
+        }
+    }
+    // Of a body that ends with the connection, so that nothing else is in it.
+    let mut both = Both::start("$gzip_ratio $body_bytes_sent", "", &server);
+    let request = "GET / HTTP/1.0\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n";
+    for line in both.ask(request) {
+        let (ratio, sent) = line.split_once(' ').expect("both");
+        let sent: u64 = sent.parse().expect("a number");
+        let hundredths = 10_000 * 100 / sent + u64::from(10_000 * 1000 / sent % 10 > 4);
+        let expected = format!("{}.{:02}", hundredths / 100, hundredths % 100);
+        assert_eq!(ratio, expected, "{sent} bytes");
+    }
+    both.log(&get("/", ""), " 10000");
+}
+
+#[test]
+fn what_is_behind_a_requests_body_is_a_variable() {
+    let origin = Origin::http(|request| ok(&String::from_utf8_lossy(&request.body)));
+    let ringwall = Site::new().start(&http(&format!(
+        "log_format t '$trailer_x_sum,$trailer_none,$trailer_te.'; access_log @DIR@/t.log t;\n\
+         server {{ listen 127.0.0.1:@HTTP@; http2 on;\n\
+         location / {{ proxy_set_header X-Seen \"seen $trailer_x_sum\"; proxy_pass http://{0}; }}\n\
+         location /streamed {{ proxy_request_buffering off; proxy_pass http://{0}; }} }}",
+        origin.address()
+    )));
+    for target in ["/", "/streamed"] {
+        let mut client = Connection::plain(ringwall.address("HTTP"));
+        client.send(format!(
+            "POST {target} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+             5\r\nhello\r\n0\r\nX-Sum: 1\r\nx-sum: 2\r\n\r\n"
+        ));
+        assert_eq!(client.response("POST").text(), "hello");
+    }
+    let mut client = H2::plain(ringwall.address("HTTP"));
+    client.headers(1, &h2::fields("POST", "a", "/", &[]), false);
+    client.frame(h2::DATA, 0, 1, b"hello");
+    client.headers(1, &[("x-sum", "3")], true);
+    assert_eq!(client.answer(1).body, b"hello");
+    let log = eventually("all are logged", || {
+        let log = ringwall.site.read("t.log");
+        (log.lines().count() == 3).then_some(log)
+    });
+    assert_eq!(log, "1, 2,-,-.\n1, 2,-,-.\n3,-,-.\n");
+    let received = origin.all_received_text();
+    assert!(received.contains("X-Seen: seen 1, 2\r\n"), "{received}");
+    assert!(received.contains("X-Seen: seen 3\r\n"), "{received}");
+}
+
+#[test]
+fn what_the_kernel_has_measured_of_a_connection_is_told() {
+    let mut both = Both::start(
+        "$tcpinfo_rtt $tcpinfo_rttvar $tcpinfo_snd_cwnd $tcpinfo_rcv_space",
+        "",
+        "return 204;",
+    );
+    let lines = both.ask(&get("/", ""));
+    let numbers = lines.map(|line| {
+        let numbers = line
+            .split(' ')
+            .map(|text| text.parse::<u32>().expect("a number"));
+        numbers.collect::<Vec<_>>()
+    });
+    let [ours, theirs] = numbers;
+    assert!(ours[0] > 0 && ours[1] > 0, "{ours:?}");
+    assert_eq!(ours[2..], theirs[2..], "windows of the same connection");
 }

@@ -91,6 +91,7 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         records_session_id: Cell::new(false),
         records_response_fields: Cell::new(false),
         records_request_body: Cell::new(false),
+        records_request_trailers: Cell::new(false),
         reach: RefCell::default(),
         upstreams: upstream::Upstreams::default(),
         proxy_tls: Vec::new(),
@@ -101,6 +102,7 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
     };
     let core = core::build(&mut builder, &tree.directives)?;
     let http = http::build(&mut builder, &tree.directives, &core)?;
+    let (variables, captures_identity) = builder.variables.finish();
     Ok(Config {
         core,
         listeners: http.listeners,
@@ -109,6 +111,7 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         records_session_id: builder.records_session_id.get(),
         records_response_fields: builder.records_response_fields.get(),
         records_request_body: builder.records_request_body.get(),
+        records_request_trailers: builder.records_request_trailers.get(),
         reach: builder.reach.take(),
         upstream_names: builder.upstreams.take_names(),
         upstreams: builder.upstreams.into_all(),
@@ -117,7 +120,8 @@ pub(crate) fn build(tree: Tree, resolver: &dyn Resolver, options: &LoadOptions) 
         request_zones: builder.limit_zones.requests,
         connection_zones: builder.limit_zones.connections,
         proxy_tls: builder.proxy_tls,
-        variables: builder.variables.finish(),
+        variables,
+        captures_identity,
         remarks: builder.remarks,
         files: tree.files,
     })
@@ -148,6 +152,8 @@ struct Builder<'a> {
     records_response_fields: Cell<bool>,
     /// Whether one names `$request_body`.
     records_request_body: Cell<bool>,
+    /// Whether one names a `$trailer_…`.
+    records_request_trailers: Cell<bool>,
     /// What is opened while requests are served.
     reach: RefCell<Reach>,
     upstreams: upstream::Upstreams,
@@ -190,6 +196,10 @@ impl Builder<'_> {
         }
         if template.variables().any(|v| *v == Variable::RequestBody) {
             self.records_request_body.set(true);
+        }
+        let is_trailer = |variable: &Variable| matches!(variable, Variable::Trailer(_));
+        if template.variables().any(is_trailer) {
+            self.records_request_trailers.set(true);
         }
         Ok(template)
     }

@@ -10,7 +10,7 @@ use crate::config::script::{
     Assignable, Candidate, Condition, FileTest, If, Otherwise, Rewrite, Step, Then, TryFiles,
 };
 use crate::config::syntax::Directive;
-use crate::config::template::{Part, Template, Variable};
+use crate::config::template::{Part, Template};
 use crate::config::units;
 
 /// Takes a directive that is a step of a server's or a location's script;
@@ -107,7 +107,7 @@ fn rewrite(builder: &Builder<'_>, d: &Directive) -> Result<Rewrite> {
 
 /// `if` in `server`: only steps stand in it.
 pub(super) fn server_if(builder: &mut Builder<'_>, d: &Directive) -> Result<Step> {
-    let (condition, tested) = condition(builder, d)?;
+    let condition = condition(builder, d)?;
     let mut steps = Vec::new();
     for inner in d.children() {
         match step(builder, inner)? {
@@ -116,7 +116,6 @@ pub(super) fn server_if(builder: &mut Builder<'_>, d: &Directive) -> Result<Step
             None => return Err(logs::unhandled(inner)),
         }
     }
-    note_captures(builder, &steps, &tested);
     Ok(Step::If(Box::new(If {
         condition,
         location: None,
@@ -131,9 +130,8 @@ pub(super) fn location_if(
     outer: &Scope,
     inherited: &Inherited<'_>,
 ) -> Result<Step> {
-    let (condition, tested) = condition(builder, d)?;
+    let condition = condition(builder, d)?;
     let (location, steps) = location::build_unnamed(builder, d, outer, inherited)?;
-    note_captures(builder, &steps, &tested);
     Ok(Step::If(Box::new(If {
         condition,
         location: Some(location),
@@ -141,20 +139,8 @@ pub(super) fn location_if(
     })))
 }
 
-/// A numbered group of the condition may end in a variable that is set behind
-/// it, and with it what was tested.
-fn note_captures(builder: &mut Builder<'_>, steps: &[Step], tested: &[Variable]) {
-    for step in steps {
-        if let Step::Set(Assignable::User(id), value) = step
-            && value.variables().any(|v| matches!(v, Variable::Capture(_)))
-        {
-            builder.variables.assign(*id, tested.iter());
-        }
-    }
-}
-
-/// What stands between the parentheses, and the variables that it looks at.
-fn condition(builder: &mut Builder<'_>, d: &Directive) -> Result<(Condition, Vec<Variable>)> {
+/// What stands between the parentheses.
+fn condition(builder: &mut Builder<'_>, d: &Directive) -> Result<Condition> {
     let words = unwrapped(d)?;
     let invalid = |word: &[u8]| {
         let word = String::from_utf8_lossy(word);
@@ -199,18 +185,10 @@ fn condition(builder: &mut Builder<'_>, d: &Directive) -> Result<(Condition, Vec
         [_, word, ..] => return Err(invalid(word)),
         [] => return Err(invalid(b"")),
     };
-    let tested: Vec<Variable> = match &condition {
-        Condition::IsSet(value)
-        | Condition::Equals { value, .. }
-        | Condition::Matches { value, .. }
-        | Condition::File { path: value, .. } => value.variables().cloned().collect(),
-    };
-    if let Condition::Matches { pattern, .. } = &condition {
-        for &(_, group) in pattern.named() {
-            builder.variables.assign(group, tested.iter());
-        }
+    if let Condition::Matches { value, pattern, .. } = &condition {
+        builder.variables.search(pattern, value);
     }
-    Ok((condition, tested))
+    Ok(condition)
 }
 
 /// The words without the parentheses, which may stand alone or touch them.

@@ -23,6 +23,8 @@ pub(super) struct Variables {
     all: Vec<UserVariable>,
     /// What is assigned to which, for [`mark_identity`].
     assigned: Vec<(VariableId, Vec<Variable>)>,
+    /// What the numbered groups may be parts of, for the same.
+    searched: Vec<Variable>,
 }
 
 impl Variables {
@@ -56,9 +58,20 @@ impl Variables {
         self.assigned.push((id, from.cloned().collect()));
     }
 
-    pub(super) fn finish(mut self) -> Vec<UserVariable> {
-        mark_identity(&mut self.all, &self.assigned);
-        self.all
+    /// Notes that the pattern is searched for in what these hold.
+    pub(super) fn search(&mut self, pattern: &Pattern, subject: &Template) {
+        for &(_, group) in pattern.named() {
+            self.assign(group, subject.variables());
+        }
+        if pattern.has_groups() {
+            self.searched.extend(subject.variables().cloned());
+        }
+    }
+
+    /// All of them, and whether a numbered group may tell who a client is.
+    pub(super) fn finish(mut self) -> (Vec<UserVariable>, bool) {
+        let captures_identity = mark_identity(&mut self.all, &self.assigned, &self.searched);
+        (self.all, captures_identity)
     }
 }
 
@@ -201,9 +214,7 @@ pub(super) fn map(builder: &mut Builder<'_>, d: &Directive) -> Result<()> {
             map.default = value;
         } else if let Some((pattern, any_case)) = regex_key(key) {
             let pattern = builder.pattern(entry, pattern, any_case)?;
-            for &(_, group) in pattern.named() {
-                builder.variables.assign(group, map.source.variables());
-            }
+            builder.variables.search(&pattern, &map.source);
             map.regexes.push((pattern, value));
         } else {
             literal_key(&mut map, entry, key, value)?;

@@ -16,7 +16,7 @@ pub(super) struct TrailerFilter<'r> {
 }
 
 impl<'r> TrailerFilter<'r> {
-    pub(super) fn of(request: &Request<'r>, proxy: &'r Proxy) -> Self {
+    pub(super) fn of<'a: 'r>(request: &Request<'a>, proxy: &'r Proxy) -> Self {
         let options = ConnectionOptions::of(&request.head.fields, request.head_bytes());
         Self {
             view: request.view,
