@@ -337,10 +337,11 @@ impl<S> Connection<S> {
         draft: &mut Draft,
         out: &mut impl Sink,
     ) -> Result<Option<Event<S>>, Broken> {
+        self.meter.set_clock(now);
         loop {
             self.settle();
             let rest = input.get(*used..).unwrap_or_default();
-            match self.step(rest, used, now, draft, out)? {
+            match self.step(rest, used, draft, out)? {
                 Step::Wait => return Ok(None),
                 Step::Done => {}
                 Step::Event(event) => return Ok(Some(event)),
@@ -352,7 +353,6 @@ impl<S> Connection<S> {
         &mut self,
         rest: &[u8],
         used: &mut usize,
-        now: Duration,
         draft: &mut Draft,
         out: &mut impl Sink,
     ) -> Stepped<S> {
@@ -402,10 +402,10 @@ impl<S> Connection<S> {
             return broken(Reason::ProtocolError, "another frame among fields");
         }
         if head.kind == kind::DATA {
-            return self.data(head, rest, used, now, out);
+            return self.data(head, rest, used, out);
         }
         if head.kind > kind::CONTINUATION {
-            self.meter.frame(head, now)?;
+            self.meter.frame(head)?;
             *used += HEADER;
             if head.length > 0 {
                 self.partial = Partial::Skip(head.length);
@@ -418,12 +418,12 @@ impl<S> Connection<S> {
         let Some(payload) = rest.get(HEADER..HEADER + head.length) else {
             return Ok(Step::Wait);
         };
-        self.meter.frame(head, now)?;
+        self.meter.frame(head)?;
         *used += HEADER + head.length;
         match head.kind {
-            kind::HEADERS => self.headers(head, payload, now, draft, out),
-            kind::CONTINUATION => self.continuation(head, payload, now, draft, out),
-            kind::RST_STREAM => self.reset_by_peer(head, payload, now),
+            kind::HEADERS => self.headers(head, payload, draft, out),
+            kind::CONTINUATION => self.continuation(head, payload, draft, out),
+            kind::RST_STREAM => self.reset_by_peer(head, payload),
             kind::GOAWAY if self.role == Role::Client => Ok(self.left(payload)),
             kind::SETTINGS => self.settings(head, payload, out),
             kind::PING => {
@@ -446,7 +446,6 @@ impl<S> Connection<S> {
         head: Head,
         rest: &[u8],
         used: &mut usize,
-        now: Duration,
         out: &mut impl Sink,
     ) -> Stepped<S> {
         let mut frame_bytes = HEADER;
@@ -465,7 +464,7 @@ impl<S> Connection<S> {
             };
             (length, frame_bytes) = (payload, HEADER + 1);
         }
-        self.meter.frame(head, now)?;
+        self.meter.frame(head)?;
         *used += frame_bytes;
         if self.receive.receive(head.length).is_err() {
             return broken(Reason::FlowControlError, "more than its window holds");
@@ -478,11 +477,11 @@ impl<S> Connection<S> {
             // way, a window's worth for each of any number of streams.
             Known::Reset | Known::Closed if self.role == Role::Client => None,
             Known::Reset => {
-                self.meter.in_vain(now)?;
+                self.meter.in_vain()?;
                 None
             }
             Known::Closed => {
-                self.meter.in_vain(now)?;
+                self.meter.in_vain()?;
                 Some(Reason::StreamClosed)
             }
         };
@@ -587,7 +586,6 @@ impl<S> Connection<S> {
         &mut self,
         head: Head,
         payload: &[u8],
-        now: Duration,
         draft: &mut Draft,
         out: &mut impl Sink,
     ) -> Stepped<S> {
@@ -600,7 +598,7 @@ impl<S> Connection<S> {
         }
         let ends = head.has(flag::END_STREAM);
         if head.has(flag::END_HEADERS) {
-            return self.block(head.stream, ends, fragment, now, draft, out);
+            return self.block(head.stream, ends, fragment, draft, out);
         }
         self.partial = Partial::Block {
             stream: head.stream,
@@ -614,7 +612,6 @@ impl<S> Connection<S> {
         &mut self,
         head: Head,
         payload: &[u8],
-        now: Duration,
         draft: &mut Draft,
         out: &mut impl Sink,
     ) -> Stepped<S> {
@@ -637,7 +634,7 @@ impl<S> Connection<S> {
         }
         let (stream, ends, bytes) = (*stream, *ends, std::mem::take(bytes));
         self.partial = Partial::None;
-        self.block(stream, ends, &bytes, now, draft, out)
+        self.block(stream, ends, &bytes, draft, out)
     }
 
     /// A whole block of fields.
@@ -646,7 +643,6 @@ impl<S> Connection<S> {
         id: u32,
         ends: bool,
         block: &[u8],
-        now: Duration,
         draft: &mut Draft,
         out: &mut impl Sink,
     ) -> Stepped<S> {
@@ -654,7 +650,7 @@ impl<S> Connection<S> {
         let is_client = self.role == Role::Client;
         match self.streams.known(id) {
             Known::Idle if is_client => broken(Reason::ProtocolError, "HEADERS on an idle stream"),
-            Known::Idle => self.request(id, ends, block, now, draft, out),
+            Known::Idle => self.request(id, ends, block, draft, out),
             Known::Open if self.streams.get(id).is_some_and(|it| !it.has_head) => {
                 self.answer(id, ends, block, draft, out)
             }
@@ -665,7 +661,7 @@ impl<S> Connection<S> {
             }
             Known::Reset => {
                 self.pass_over(block)?;
-                self.meter.in_vain(now)?;
+                self.meter.in_vain()?;
                 Ok(Step::Done)
             }
             Known::Closed => broken(Reason::StreamClosed, "HEADERS on a closed stream"),
@@ -677,7 +673,6 @@ impl<S> Connection<S> {
         id: u32,
         ends: bool,
         block: &[u8],
-        now: Duration,
         draft: &mut Draft,
         out: &mut impl Sink,
     ) -> Stepped<S> {
@@ -690,7 +685,7 @@ impl<S> Connection<S> {
         self.streams.use_up(id);
         if self.streams.len() >= self.ours.streams as usize {
             self.pass_over(block)?;
-            self.meter.in_vain(now)?;
+            self.meter.in_vain()?;
             self.streams.remember(id);
             frame::put_reset(out, id, Reason::RefusedStream);
             return Ok(Step::Done);
@@ -800,13 +795,13 @@ impl<S> Connection<S> {
         }
     }
 
-    fn reset_by_peer(&mut self, head: Head, payload: &[u8], now: Duration) -> Stepped<S> {
+    fn reset_by_peer(&mut self, head: Head, payload: &[u8]) -> Stepped<S> {
         let known = self.streams.known(head.stream);
         if known == Known::Idle {
             return broken(Reason::ProtocolError, "a reset of an idle stream");
         }
         if known != Known::Open && self.role == Role::Client {
-            self.meter.in_vain(now)?;
+            self.meter.in_vain()?;
         }
         let code = payload.first_chunk::<4>();
         let why = Why::Reset(code.map_or(0, |code| u32::from_be_bytes(*code)));

@@ -38,6 +38,8 @@ pub struct Flood;
 pub struct Meter {
     /// At most [`BURST`].
     tokens: u32,
+    /// Since some fixed moment.
+    now: Duration,
     /// Up to when `tokens` has been refilled.
     refilled: Duration,
     /// How often windows may be widened, or a path be measured, before that
@@ -53,6 +55,7 @@ impl Meter {
     pub fn new() -> Self {
         Self {
             tokens: BURST,
+            now: Duration::ZERO,
             refilled: Duration::ZERO,
             updates: 0,
             reset_cost: RESET_COST,
@@ -69,11 +72,16 @@ impl Meter {
         }
     }
 
-    /// Counts a frame that has come, `now` after some fixed moment.
+    /// What is counted from here on comes `now` after some fixed moment.
+    pub fn set_clock(&mut self, now: Duration) {
+        self.now = now;
+    }
+
+    /// Counts a frame that has come.
     ///
     /// # Errors
     /// It is too much: the connection should end.
-    pub fn frame(&mut self, head: Head, now: Duration) -> Result<(), Flood> {
+    pub fn frame(&mut self, head: Head) -> Result<(), Flood> {
         let cost = match head.kind {
             kind::HEADERS => u32::from(head.length == 0),
             // Fields fit into the first frame, nearly always.
@@ -91,7 +99,7 @@ impl Meter {
             // was sent for, and what nobody knows.
             _ => 1,
         };
-        self.charge(cost, now)
+        self.charge(cost)
     }
 
     /// A stream was asked for that there is no room for, or a frame came for
@@ -99,8 +107,8 @@ impl Meter {
     ///
     /// # Errors
     /// As [`Meter::frame`].
-    pub fn in_vain(&mut self, now: Duration) -> Result<(), Flood> {
-        self.charge(1, now)
+    pub fn in_vain(&mut self) -> Result<(), Flood> {
+        self.charge(1)
     }
 
     /// A stream has come to its proper end: as much is granted as its reset
@@ -115,22 +123,22 @@ impl Meter {
         self.updates = self.updates.saturating_add(updates);
     }
 
-    fn charge(&mut self, cost: u32, now: Duration) -> Result<(), Flood> {
+    fn charge(&mut self, cost: u32) -> Result<(), Flood> {
         if cost == 0 {
             return Ok(());
         }
-        self.refill(now);
+        self.refill();
         self.tokens = self.tokens.checked_sub(cost).ok_or(Flood)?;
         Ok(())
     }
 
-    fn refill(&mut self, now: Duration) {
-        let since = now.saturating_sub(self.refilled);
+    fn refill(&mut self) {
+        let since = self.now.saturating_sub(self.refilled);
         let earned = since.as_millis() * u128::from(REFILL) / 1000;
         if earned > 0 {
             let earned = u32::try_from(earned).unwrap_or(u32::MAX);
             self.tokens = self.tokens.saturating_add(earned).min(BURST);
-            self.refilled = now;
+            self.refilled = self.now;
         }
     }
 }
@@ -158,7 +166,7 @@ mod tests {
     fn granted(frame: Head) -> usize {
         let mut meter = Meter::new();
         let mut sent = 0;
-        while sent < 100_000 && meter.frame(frame, Duration::ZERO).is_ok() {
+        while sent < 100_000 && meter.frame(frame).is_ok() {
             sent += 1;
         }
         sent
@@ -197,7 +205,7 @@ mod tests {
             meter.sent(16_384);
             for _ in 0..2 {
                 let update = frame(kind::WINDOW_UPDATE, 0, 4);
-                meter.frame(update, Duration::ZERO).unwrap();
+                meter.frame(update).unwrap();
             }
         }
         assert_eq!(meter.tokens, BURST);
@@ -209,13 +217,14 @@ mod tests {
         let reset = frame(kind::RST_STREAM, 0, 4);
         let mut meter = Meter::new();
         for second in 0..100 {
+            meter.set_clock(Duration::from_secs(second));
             for _ in 0..190 {
-                meter.frame(ping, Duration::from_secs(second)).unwrap();
+                meter.frame(ping).unwrap();
             }
         }
         let mut meter = Meter::new();
         for _ in 0..10_000 {
-            meter.frame(reset, Duration::ZERO).unwrap();
+            meter.frame(reset).unwrap();
             meter.earn();
         }
     }
