@@ -153,6 +153,11 @@ pub(crate) trait BodySource {
         Trailers::default()
     }
 
+    /// Whether that is anything.
+    fn has_trailers(&self) -> bool {
+        false
+    }
+
     /// Waits until the client is gone. No piece may be on loan. Cancelling it
     /// does nothing.
     async fn abandoned(&mut self);

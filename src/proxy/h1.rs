@@ -316,6 +316,10 @@ impl BodySource for H1Body<'_> {
         }
     }
 
+    fn has_trailers(&self) -> bool {
+        !self.is_withheld && !self.trailers.is_empty()
+    }
+
     async fn abandoned(&mut self) {
         self.rx.hung_up().await;
     }

@@ -845,6 +845,40 @@ fn a_backend_that_floods_is_left_and_the_others_go_on() {
 }
 
 #[test]
+fn a_backend_that_goes_on_with_what_its_client_has_left_is_left_too() {
+    // More than any window, in frames of 16 KiB.
+    const MOST: usize = 10_000;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&sent);
+    let origin = Origin::script(move |peer| {
+        if peer.index > 0 {
+            return well_behaved(peer);
+        }
+        let mut frames = Frames::greet(peer, &[])?;
+        let (stream, _) = frames.request()?;
+        frames.headers(stream, &[(":status", "200")], 0)?;
+        frames.send(DATA, 0, stream, b"hello")?;
+        while frames.next()?.kind != RST_STREAM {}
+        while count.fetch_add(1, Ordering::SeqCst) < MOST {
+            frames.send(DATA, 0, stream, &[0; 16_384])?;
+        }
+        Ok(())
+    });
+    let ringwall = proxy_to(&origin, "");
+    let address = ringwall.address("HTTP");
+    let mut client = Connection::plain(address);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.head().expect("a head");
+    client.reset();
+    eventually("the backend is left", || {
+        (origin.connections() == 1 && origin.open_connections() == 0).then_some(())
+    });
+    let sent = sent.load(Ordering::SeqCst);
+    assert!((1..MOST).contains(&sent), "{sent} frames");
+    assert_eq!(get(address, "/").text(), "hello");
+}
+
+#[test]
 fn a_backend_that_pushes_is_left() {
     let origin = Origin::script(|peer| {
         let is_first = peer.index == 0;
@@ -954,6 +988,35 @@ fn trailers_of_a_request_reach_a_backend_but_for_what_must_not_stand_there() {
         for fields in trailers {
             assert_eq!(fields, ["x-sum abc", "x-time 7"], "{settings}");
         }
+    }
+}
+
+#[test]
+fn trailers_behind_a_body_that_was_said_to_be_empty_reach_a_backend() {
+    for buffering in ["on", "off"] {
+        let origin = Origin::script(well_behaved);
+        let ringwall = start(&format!(
+            "server {{ listen 127.0.0.1:@HTTP@; http2 on; proxy_http_version 2;\n\
+             proxy_request_buffering {buffering}; location / {{ proxy_pass {}; }} }}",
+            origin.url()
+        ));
+        let mut client = H2::plain(ringwall.address("HTTP"));
+        let empty = h2::fields("POST", HOST, "/", &[("content-length", "0")]);
+        client.headers(1, &empty, false);
+        if buffering == "off" {
+            eventually("the request is under way", || {
+                (origin.connections() == 1).then_some(())
+            });
+        }
+        client.headers(1, &[("x-sum", "abc")], true);
+        assert_eq!(client.answer(1).status, 200, "{buffering}");
+        // Without any.
+        client.headers(3, &empty, false);
+        client.frame(DATA, END_STREAM, 3, b"");
+        assert_eq!(client.answer(3).status, 200, "{buffering}");
+        let heads = heads(&ringwall, &origin);
+        let trailers = heads.iter().filter(|fields| *fields == &["x-sum abc"]);
+        assert_eq!((heads.len(), trailers.count()), (3, 1), "{buffering}");
     }
 }
 

@@ -28,9 +28,6 @@ use super::meter::{Flood, Meter, PREFACE};
 use super::settings::{DEFAULT_WINDOW, Ours, Peer};
 use super::streams::{Known, Stream, Streams};
 
-/// Resets that a client has made us send over the connection's life: what each
-/// stops has begun to cost (CVE-2025-8671).
-const MAX_PROVOKED_RESETS: u32 = 256;
 /// The table that the client may use for its fields (RFC 7541 §4.2): what it may
 /// use before it is told otherwise, so that nobody has to wait to be told.
 const TABLE_SIZE: usize = 4096;
@@ -73,7 +70,6 @@ pub struct Connection<S> {
     /// if it is over, it is forgotten when the event has been looked at.
     ended: u32,
     leaving: Leaving,
-    provoked: u32,
     meter: Meter,
 }
 
@@ -318,7 +314,6 @@ impl<S> Connection<S> {
             is_left: false,
             ended: 0,
             leaving: Leaving::No,
-            provoked: 0,
             meter,
         }
     }
@@ -473,9 +468,10 @@ impl<S> Connection<S> {
         let fault = match self.streams.known(head.stream) {
             Known::Idle => return broken(Reason::ProtocolError, "DATA on an idle stream"),
             Known::Open => self.judge_data(head, length, ends),
-            // It did not know better. What we have given up may still be on its
-            // way, a window's worth for each of any number of streams.
-            Known::Reset | Known::Closed if self.role == Role::Client => None,
+            Known::Reset | Known::Closed if self.role == Role::Client => {
+                self.meter.late_data(head.length)?;
+                None
+            }
             Known::Reset => {
                 self.meter.in_vain()?;
                 None
@@ -657,6 +653,7 @@ impl<S> Connection<S> {
             Known::Open => self.trailers(id, ends, block, out),
             Known::Reset | Known::Closed if is_client => {
                 self.pass_over(block)?;
+                self.meter.late()?;
                 Ok(Step::Done)
             }
             Known::Reset => {
@@ -686,8 +683,7 @@ impl<S> Connection<S> {
         if self.streams.len() >= self.ours.streams as usize {
             self.pass_over(block)?;
             self.meter.in_vain()?;
-            self.streams.remember(id);
-            frame::put_reset(out, id, Reason::RefusedStream);
+            self.reset(id, Reason::RefusedStream, out);
             return Ok(Step::Done);
         }
         self.decode(block, draft)?;
@@ -801,7 +797,7 @@ impl<S> Connection<S> {
             return broken(Reason::ProtocolError, "a reset of an idle stream");
         }
         if known != Known::Open && self.role == Role::Client {
-            self.meter.in_vain()?;
+            self.meter.late()?;
         }
         let code = payload.first_chunk::<4>();
         let why = Why::Reset(code.map_or(0, |code| u32::from_be_bytes(*code)));
@@ -904,16 +900,30 @@ impl<S> Connection<S> {
         if known == Known::Idle {
             return Ok(Step::Done);
         }
-        self.provoked += 1;
-        if self.provoked > MAX_PROVOKED_RESETS {
-            return Err(Flood.into());
-        }
-        if known != Known::Reset {
-            frame::put_reset(out, id, reason);
-            self.streams.remember(id);
-        }
-        let removed = self.streams.remove(id);
+        self.meter.provoked()?;
+        let removed = match known {
+            Known::Reset => None,
+            _ => self.reset(id, reason, out),
+        };
         Ok(gone(removed, Why::Broken(reason)))
+    }
+
+    /// Resets a stream, which is then over for us; what of it is known.
+    fn reset(&mut self, id: u32, reason: Reason, out: &mut impl Sink) -> Option<Stream<S>> {
+        let removed = self.streams.remove(id);
+        if let Some(stream) = &removed
+            && self.role == Role::Client
+        {
+            let window = if stream.takes {
+                stream.receive.available()
+            } else {
+                0
+            };
+            self.meter.give_up(window);
+        }
+        self.streams.remember(id);
+        frame::put_reset(out, id, reason);
+        removed
     }
 
     fn end_receiving(&mut self, id: u32) {
@@ -1114,7 +1124,7 @@ impl<S> Connection<S> {
     /// request of ours is cancelled, a client's answered for `reason`, or if only
     /// the rest of it is missing, without blame (RFC 9113 §8.1).
     pub fn finish(&mut self, stream: u32, reason: Reason, out: &mut impl Sink) {
-        let Some(open) = self.streams.remove(stream) else {
+        let Some(open) = self.streams.get(stream) else {
             return;
         };
         let reason = match self.role {
@@ -1122,8 +1132,7 @@ impl<S> Connection<S> {
             Role::Server if open.gives => reason,
             Role::Server => Reason::NoError,
         };
-        self.streams.remember(stream);
-        frame::put_reset(out, stream, reason);
+        self.reset(stream, reason, out);
     }
 
     /// A stream has been answered in full.

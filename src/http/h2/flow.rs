@@ -73,6 +73,12 @@ impl Grant {
         }
     }
 
+    /// Bytes that the peer may send.
+    #[must_use]
+    pub fn available(self) -> usize {
+        self.window.available()
+    }
+
     /// Counts what has come, padding included.
     ///
     /// # Errors

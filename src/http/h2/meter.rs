@@ -4,7 +4,8 @@
 //! of a block of fields. What costs work and is kept nowhere would be answered
 //! for as long as it comes: PING, SETTINGS, PRIORITY, empty frames, windows that
 //! nobody needs, and streams that are reset as soon as they are opened
-//! (CVE-2023-44487, CVE-2019-9511 to -9518). That is counted here.
+//! (CVE-2023-44487, CVE-2019-9511 to -9518) or made us reset (CVE-2025-8671).
+//! That is counted here.
 
 use std::time::Duration;
 
@@ -25,6 +26,10 @@ const SETTINGS_UNIT: usize = 64;
 /// clients that do it in small steps.
 const UPDATES_EACH: u64 = 4;
 const UPDATE_BYTES: u64 = 128;
+/// Frames without a payload of a body that a server may have on their way when
+/// one of its streams is given up: interim and final head, trailers or an empty
+/// end, and a reset.
+const LATE_EACH: u32 = 4;
 
 /// What a connection begins with (RFC 9113 §3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -45,8 +50,12 @@ pub struct Meter {
     /// How often windows may be widened, or a path be measured, before that
     /// costs tokens.
     updates: u64,
-    /// Of a stream.
+    /// Of a stream, by whose will or fault ever.
     reset_cost: u32,
+    /// What may still come, in bytes of bodies and in other frames, for streams
+    /// that we have given up.
+    late_bytes: u64,
+    late_frames: u32,
 }
 
 impl Meter {
@@ -59,11 +68,14 @@ impl Meter {
             refilled: Duration::ZERO,
             updates: 0,
             reset_cost: RESET_COST,
+            late_bytes: 0,
+            late_frames: 0,
         }
     }
 
     /// The same for what a server sends. It can only reset what was asked of it,
-    /// and one that is overloaded does so with all of that.
+    /// or answer it wrongly, and one that is overloaded or out of order does so
+    /// with all of that.
     #[must_use]
     pub fn of_server() -> Self {
         Self {
@@ -109,6 +121,46 @@ impl Meter {
     /// As [`Meter::frame`].
     pub fn in_vain(&mut self) -> Result<(), Flood> {
         self.charge(1)
+    }
+
+    /// A stream had to be reset for what came on it.
+    ///
+    /// # Errors
+    /// As [`Meter::frame`].
+    pub fn provoked(&mut self) -> Result<(), Flood> {
+        self.charge(self.reset_cost)
+    }
+
+    /// We have reset a stream on which the peer, a server, could still send so
+    /// many bytes. It need not know yet (RFC 9113 §5.1), but by then it could not
+    /// have sent more.
+    pub fn give_up(&mut self, window: usize) {
+        self.late_bytes = self.late_bytes.saturating_add(window as u64);
+        self.late_frames = self.late_frames.saturating_add(LATE_EACH);
+    }
+
+    /// A part of a body has come on a stream that is over.
+    ///
+    /// # Errors
+    /// As [`Meter::frame`].
+    pub fn late_data(&mut self, length: usize) -> Result<(), Flood> {
+        if length == 0 {
+            return self.late();
+        }
+        self.late_bytes = self.late_bytes.checked_sub(length as u64).ok_or(Flood)?;
+        Ok(())
+    }
+
+    /// Another frame has.
+    ///
+    /// # Errors
+    /// As [`Meter::frame`].
+    pub fn late(&mut self) -> Result<(), Flood> {
+        match self.late_frames.checked_sub(1) {
+            Some(left) => self.late_frames = left,
+            None => self.in_vain()?,
+        }
+        Ok(())
     }
 
     /// A stream has come to its proper end: as much is granted as its reset

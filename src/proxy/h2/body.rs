@@ -53,11 +53,12 @@ impl<'s> H2Body<'s> {
     pub(super) fn new(slot: &'s Slot, length: Option<u64>, awaits_continue: bool) -> Self {
         let state = match length {
             _ if slot.lane.is_finished() => State::Finished,
-            Some(0) => State::Finished,
             Some(length) => State::Length(length),
             None => State::Unknown,
         };
-        let awaits_continue = awaits_continue && state != State::Finished;
+        // Of nothing, only the end is waited for, and what may stand behind it.
+        let is_empty = matches!(state, State::Finished | State::Length(0));
+        let awaits_continue = awaits_continue && !is_empty;
         Self {
             slot,
             state,
@@ -205,6 +206,10 @@ impl BodySource for H2Body<'_> {
             true => Trailers::default(),
             false => self.slot.lane.trailers(),
         }
+    }
+
+    fn has_trailers(&self) -> bool {
+        !self.is_withheld && self.slot.lane.has_trailers()
     }
 
     async fn abandoned(&mut self) {

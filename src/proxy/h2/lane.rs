@@ -147,6 +147,14 @@ impl Lane {
         self.wake();
     }
 
+    /// Whether anything came behind the body.
+    pub(in crate::proxy) fn has_trailers(&self) -> bool {
+        let trailers = self.trailers.borrow();
+        trailers
+            .as_ref()
+            .is_some_and(|trailers| !trailers.is_empty())
+    }
+
     /// What came behind the body.
     pub(in crate::proxy) fn trailers(&self) -> Trailers {
         self.trailers

@@ -197,7 +197,7 @@ fn an_answer_comes_by_its_parts_and_its_stream_is_then_forgotten() {
 }
 
 #[test]
-fn what_is_given_up_is_cancelled_and_what_still_comes_of_it_costs_nothing() {
+fn what_is_given_up_is_cancelled_and_what_was_on_its_way_costs_nothing() {
     let mut client = Client::asking(300);
     for stream in (1..600).step_by(2) {
         client
@@ -211,6 +211,13 @@ fn what_is_given_up_is_cancelled_and_what_still_comes_of_it_costs_nothing() {
         for _ in 0..10 {
             assert_eq!(client.see(&data(stream, 0, &[0; 1000])).unwrap(), []);
         }
+        // The reset has crossed ours, or an end.
+        let last = if stream % 4 == 1 {
+            reset(stream, 8)
+        } else {
+            data(stream, 1, b"")
+        };
+        assert_eq!(client.see(&last).unwrap(), []);
     }
     // The connection's window is granted anew, though nobody takes the bytes.
     assert!(
@@ -223,6 +230,37 @@ fn what_is_given_up_is_cancelled_and_what_still_comes_of_it_costs_nothing() {
     assert_eq!(client.begin(true), Ok(601));
     let known = frame(kind::HEADERS, WHOLE, 601, &[0x88]);
     assert_eq!(client.see(&known).unwrap(), [Seen::Answer(601, 200, true)]);
+    // All that is granted for frames in vain is still there, but for SETTINGS.
+    for _ in 0..998 {
+        client.see(&frame(kind::PRIORITY, 0, 1, &[0; 5])).unwrap();
+    }
+}
+
+#[test]
+fn a_server_that_goes_on_with_what_was_given_up_ends_its_connection() {
+    let window = LIMITS.window as usize;
+    // What one stream is granted, and what all are, of which SETTINGS took two.
+    let frames = 4 + 1000 - 2;
+    for (what, answered, bytes, most) in [
+        ("a body", OPEN, data(1, 0, &[0; 1000]), window / 1000),
+        ("a body behind its end", WHOLE, data(1, 0, b"a"), 0),
+        ("ends", OPEN, data(1, flag::END_STREAM, b""), frames),
+        ("heads", OPEN, ok(1, OPEN), frames),
+        ("resets", OPEN, reset(1, 0), frames),
+    ] {
+        let mut client = Client::asking(0);
+        assert_eq!(client.begin(false), Ok(1));
+        client.see(&ok(1, answered)).unwrap();
+        client
+            .core
+            .finish(1, Reason::InternalError, &mut client.out);
+        let count = (0..most + 1)
+            .take_while(|_| client.see(&bytes).is_ok())
+            .count();
+        assert_eq!(count, most, "{what}");
+        let broken = client.see(&bytes).unwrap_err();
+        assert_eq!(broken.reason, Reason::EnhanceYourCalm, "{what}");
+    }
 }
 
 #[test]
@@ -444,11 +482,15 @@ fn floods_from_a_server_end_its_connection() {
         };
         assert_eq!(broken.reason, Reason::EnhanceYourCalm, "{what}");
     }
-    // Who is asked may refuse, however often.
+    // Who is asked may refuse, or answer wrongly, however often.
     let mut client = Client::asking(0);
     for _ in 0..10_000 {
         let stream = client.begin(true).unwrap();
         client.see(&reset(stream, 7)).unwrap();
+        let stream = client.begin(true).unwrap();
+        let broken = Seen::Gone(stream, Why::Broken(Reason::ProtocolError));
+        let wrong = head(stream, WHOLE, &[("a", "b")]);
+        assert_eq!(client.see(&wrong).unwrap(), [broken]);
     }
 }
 

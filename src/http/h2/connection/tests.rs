@@ -834,7 +834,7 @@ fn floods_end_their_connection() {
             }),
         ),
         ("resets", 201, Box::new(reset)),
-        ("provoked resets", 257, Box::new(provoke)),
+        ("provoked resets", 201, Box::new(provoke)),
         ("refusals", 1004, Box::new(|n| get(n, 1))),
     ];
     for (what, most, bytes) in floods {

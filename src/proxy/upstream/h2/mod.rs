@@ -89,8 +89,12 @@ pub(in crate::proxy) async fn exchange<B: BodySource, S: ResponseSink>(
         None => body.size(),
     };
     let passes_body = replaced.is_none() && filters.pass_request_body;
-    let ends_with_head =
-        matches!(size, BodySize::None | BodySize::Known(0)) && !(passes_body && has_trailers(body));
+    let ends_with_head = match size {
+        BodySize::None => !(passes_body && has_trailers(body)),
+        // Its end need not be here yet.
+        BodySize::Known(0) => !passes_body || (body.is_finished() && !body.has_trailers()),
+        _ => false,
+    };
     let head = request::head(request, proxy, size, lease.is_secure()).map_err(|error| {
         log::request_error(request, Level::Error, format_args!("{error}"));
         Broken::Client(Some(error.status()))
@@ -160,7 +164,7 @@ pub(in crate::proxy) async fn exchange<B: BodySource, S: ResponseSink>(
 
 /// Whether anything is known to come behind a body.
 fn has_trailers(body: &impl BodySource) -> bool {
-    body.is_finished() && !body.trailers().is_empty()
+    body.is_finished() && body.has_trailers()
 }
 
 /// The sending side of a stream.

@@ -58,7 +58,7 @@ pub(super) async fn respond<S: ResponseSink>(
     if unwelcome.has_status(head.status) {
         return Err(Broken::Unwelcome(head.status));
     }
-    let has_ended = lane.is_finished() && lane.trailers().is_empty();
+    let has_ended = lane.is_finished() && !lane.has_trailers();
     let framing = match framing::of_response(&head, &bytes, sent_method(request, proxy)) {
         Ok(framing) => framing.kind(),
         Err(error) => return Err(invalid(request, peer, &error)),
