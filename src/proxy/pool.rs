@@ -83,6 +83,12 @@ impl Key {
     }
 }
 
+/// How long a connection beyond those that `keepalive` lets a worker keep may
+/// wait for a request all the same. Where more requests than that are under way
+/// at a time, connections come free and are wanted again in bursts: closed at
+/// once, those of each burst would have to be opened again for the next.
+const SURPLUS_TIME: Duration = Duration::from_millis(100);
+
 /// What a handshake with a backend agreed on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LinkFacts {
@@ -219,7 +225,7 @@ impl Pool {
     }
 
     /// Keeps a connection on which a response has just ended, if it may serve
-    /// another request; closes the oldest if there are too many.
+    /// another request.
     pub(crate) fn put(&self, connection: Box<Connection>, now: Instant) {
         let limits = self.limits;
         let card = &connection.card;
@@ -230,11 +236,16 @@ impl Pool {
         if spent {
             return;
         }
+        self.idle.borrow_mut().push((connection, now));
+    }
+
+    /// Closes the oldest if there are too many, and have been for a while. To be
+    /// called more often than [`Pool::sweep`].
+    pub(crate) fn trim(&self, now: Instant) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() >= limits.idle {
-            idle.remove(0);
-        }
-        idle.push((connection, now));
+        let ages = idle.iter().map(|(_, since)| now.duration_since(*since));
+        let surplus = surplus(ages, self.limits.idle);
+        idle.drain(..surplus);
     }
 
     /// Closes what has been idle for too long or what the backend has closed
@@ -257,6 +268,14 @@ impl Pool {
     }
 }
 
+/// How many of these, oldest first, are to be closed where so many may stay.
+fn surplus(ages: impl ExactSizeIterator<Item = Duration>, most: usize) -> usize {
+    let beyond = ages.len().saturating_sub(most);
+    ages.take(beyond)
+        .take_while(|age| *age >= SURPLUS_TIME)
+        .count()
+}
+
 /// Where in a list of keys, oldest first, the latest is that serves.
 fn latest<'k>(
     mut keys: impl DoubleEndedIterator<Item = &'k Key> + ExactSizeIterator,
@@ -272,6 +291,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn only_those_beyond_the_limit_are_closed_and_only_when_they_have_waited() {
+        let ages = [300, 200, 100, 99, 0].map(Duration::from_millis);
+        for (most, closed) in [(5, 0), (4, 1), (3, 2), (2, 3), (1, 3), (0, 3)] {
+            assert_eq!(surplus(ages.into_iter(), most), closed, "{most}");
+        }
+    }
 
     fn key() -> impl Strategy<Value = Key> {
         let tls = (0..3_u8, "[ab]{0,1}").prop_map(|(byte, name)| {

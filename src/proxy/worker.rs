@@ -167,6 +167,9 @@ impl Worker {
         {
             lookups.tick(&view.gateway, now);
         }
+        for upstream in &view.upstreams {
+            upstream.pool.trim(now);
+        }
         if now.duration_since(self.last_sweep.get()).as_secs() >= 1 {
             self.last_sweep.set(now);
             for upstream in &view.upstreams {

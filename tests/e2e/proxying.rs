@@ -2,6 +2,7 @@
 //! configuration says and HTTP/1.1 demands: methods, targets, versions,
 //! connections, and Nginx's status for what goes wrong.
 
+use std::sync::Barrier;
 use std::time::Duration;
 
 use crate::support::client::{Connection, TlsClient};
@@ -276,6 +277,39 @@ fn upstream_connections_are_reused() {
         );
     }
     assert_eq!((origin.connections(), origin.requests()), (1, 40));
+}
+
+#[test]
+fn connections_that_come_free_at_once_serve_the_next_burst_and_then_few_stay() {
+    const AT_ONCE: usize = 8;
+    const BURSTS: usize = 10;
+    let all_here = Barrier::new(AT_ONCE);
+    let origin = Origin::http(move |_| {
+        all_here.wait();
+        ok("hello")
+    });
+    let ringwall = Site::new().start(&http(&format!(
+        "upstream backend {{ server {}; keepalive 1; }}\n\
+         server {{ listen 127.0.0.1:@HTTP@; location / {{ proxy_pass http://backend; }} }}",
+        origin.address()
+    )));
+    let address = ringwall.address("HTTP");
+    let mut clients: Vec<_> = (0..AT_ONCE).map(|_| Connection::plain(address)).collect();
+    for _ in 0..BURSTS {
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        for client in &mut clients {
+            assert_eq!(client.response("GET").text(), "hello");
+        }
+    }
+    // If all but one were closed behind each burst.
+    let most = AT_ONCE + (BURSTS - 1) * (AT_ONCE - 1);
+    let made = origin.connections();
+    assert!(made < most, "{made}");
+    eventually("as many are left as may be kept", || {
+        (origin.open_connections() == 1).then_some(())
+    });
 }
 
 #[test]
