@@ -261,28 +261,45 @@ fn is_control(byte: u8) -> bool {
     (byte < 0x20 && byte != b'\t') || byte == 0x7f
 }
 
-/// RFC 9110 §5.6.2.
 /// A byte of a token (RFC 9110 §5.6.2).
 pub fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
+    lower_token(byte) != 0
 }
+
+/// A byte of a token in lower case; 0 for any other.
+pub fn lower_token(byte: u8) -> u8 {
+    LOWER.get(usize::from(byte)).copied().unwrap_or(0)
+}
+
+const LOWER: [u8; 256] = {
+    let mut table = [0; 256];
+    let (mut byte, mut rest) = (0_u8, table.as_mut_slice());
+    while let Some((place, behind)) = rest.split_first_mut() {
+        *place = match byte {
+            b'A'..=b'Z' => byte.to_ascii_lowercase(),
+            b'a'..=b'z'
+            | b'0'..=b'9'
+            | b'!'
+            | b'#'
+            | b'$'
+            | b'%'
+            | b'&'
+            | b'\''
+            | b'*'
+            | b'+'
+            | b'-'
+            | b'.'
+            | b'^'
+            | b'_'
+            | b'`'
+            | b'|'
+            | b'~' => byte,
+            _ => 0,
+        };
+        (byte, rest) = (byte.wrapping_add(1), behind);
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

@@ -11,10 +11,12 @@
 
 use crate::http::error::HeadError;
 use crate::http::h1::chunked::is_token;
+use crate::http::h1::encode::is_field_value;
 use crate::http::h1::parse::HeadLimits;
 use crate::http::head::{Field, FieldId, Method, RequestHead, ResponseHead, Span, Version};
 use crate::http::trailers::Trailers;
 use crate::http::uri::host_name;
+use crate::http::words::has_control;
 
 /// The protocol that an extended CONNECT may ask for (RFC 8441 §5).
 const WEBSOCKET: &[u8] = b"websocket";
@@ -85,11 +87,13 @@ impl Draft {
             b":status" if self.is_answer => Some(&mut self.status),
             [b':', ..] => None,
             _ => {
-                self.fault = fault(name, value);
-                if self.fault.is_some() {
-                    return;
-                }
-                let id = FieldId::of(name);
+                let id = match judge(name, value) {
+                    Ok(id) => id,
+                    Err(fault) => {
+                        self.fault = Some(fault);
+                        return;
+                    }
+                };
                 let name = append(&mut self.text, name);
                 let value = append(&mut self.text, value);
                 self.fields.push(Field { name, value, id });
@@ -97,7 +101,7 @@ impl Draft {
             }
         };
         match place {
-            Some(place @ None) if !value.iter().any(is_line_end) => {
+            Some(place @ None) if !has_line_end(value) => {
                 *place = Some(append(&mut self.text, value));
             }
             _ => self.fault = Some(HeadError::InvalidPseudoField),
@@ -200,17 +204,19 @@ fn append(text: &mut Vec<u8>, bytes: &[u8]) -> Span {
     Span::new(start, text.len())
 }
 
-fn is_line_end(byte: &u8) -> bool {
-    matches!(byte, b'\r' | b'\n' | 0)
+/// Whether there is a CR, LF or NUL.
+fn has_line_end(bytes: &[u8]) -> bool {
+    has_control(bytes) && bytes.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))
 }
 
-/// What keeps this from being a field (RFC 9113 §8.2).
-fn fault(name: &[u8], value: &[u8]) -> Option<HeadError> {
+/// Which field it is, or what keeps it from being one (RFC 9113 §8.2).
+fn judge(name: &[u8], value: &[u8]) -> Result<FieldId, HeadError> {
     let is_name = !name.is_empty()
         && name
             .iter()
             .all(|byte| is_token(*byte) && !byte.is_ascii_uppercase());
-    let belongs = match FieldId::of(name) {
+    let id = FieldId::of(name);
+    let belongs = match id {
         FieldId::Connection
         | FieldId::KeepAlive
         | FieldId::ProxyConnection
@@ -220,13 +226,13 @@ fn fault(name: &[u8], value: &[u8]) -> Option<HeadError> {
         _ => true,
     };
     if !is_name {
-        Some(HeadError::InvalidFieldName)
-    } else if value.iter().any(is_line_end) {
-        Some(HeadError::InvalidFieldValue)
+        Err(HeadError::InvalidFieldName)
+    } else if has_line_end(value) {
+        Err(HeadError::InvalidFieldValue)
     } else if !belongs {
-        Some(HeadError::ConnectionField)
+        Err(HeadError::ConnectionField)
     } else {
-        None
+        Ok(id)
     }
 }
 
@@ -240,7 +246,7 @@ pub struct TrailerDraft {
 impl TrailerDraft {
     /// Notes a field. Pseudo-fields have no place here (RFC 9113 §8.1).
     pub fn add(&mut self, name: &[u8], value: &[u8]) {
-        self.is_malformed |= fault(name, value).is_some();
+        self.is_malformed |= judge(name, value).is_err();
         if !self.is_malformed {
             self.fields.add(name, value);
         }
@@ -446,12 +452,7 @@ impl Writer<'_> {
         // RFC 9113 §8.2.1: white space around a value would be lost on the way
         // to a backend, and a signature or a length with it.
         let is_bare = |byte: Option<&u8>| byte.is_none_or(|byte| !matches!(byte, b' ' | b'\t'));
-        let is_valid = is_bare(text.first())
-            && is_bare(text.last())
-            && !text
-                .iter()
-                .any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f);
-        if !is_valid {
+        if !is_bare(text.first()) || !is_bare(text.last()) || !is_field_value(text) {
             return Err(HeadError::InvalidFieldValue);
         }
         self.put(b"\r\n")?;
@@ -598,7 +599,7 @@ mod tests {
             let draft = drafted(&fields);
             assert!(draft.is_malformed(), "{fields:?}");
             // The logs are told of it.
-            assert!(!draft.text.iter().any(is_line_end), "{fields:?}");
+            assert!(!has_line_end(&draft.text), "{fields:?}");
         }
         assert!(!drafted(&get(&[("te", "trailers")])).is_malformed());
         assert!(!drafted(&connect(&[])).is_malformed());

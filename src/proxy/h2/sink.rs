@@ -9,7 +9,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::http::error::wire_status;
-use crate::http::h1::chunked::is_token;
+use crate::http::h1::chunked::lower_token;
 use crate::http::h1::encode::{self, Sink as _};
 use crate::http::h2::connection::{Gone, Room};
 use crate::http::h2::frame::{HEADER, MAX_PAYLOAD};
@@ -105,8 +105,7 @@ impl Fields {
                 | FieldId::TransferEncoding
                 | FieldId::Upgrade
         );
-        let is_name = !name.is_empty() && name.iter().all(|byte| is_token(*byte));
-        if is_of_connection || !is_name || !encode::is_field_value(value) {
+        if is_of_connection || name.is_empty() || !encode::is_field_value(value) {
             return;
         }
         // RFC 9113 §8.2.1
@@ -114,9 +113,11 @@ impl Fields {
         let lengths = (u32::try_from(name.len()), u32::try_from(value.len()));
         if let (Ok(name_length), Ok(value_length)) = lengths {
             let start = self.text.len();
-            self.text.extend_from_slice(name);
-            if let Some(name) = self.text.get_mut(start..) {
-                name.make_ascii_lowercase();
+            self.text.extend(name.iter().map(|byte| lower_token(*byte)));
+            if self.text.iter().skip(start).any(|byte| *byte == 0) {
+                // No name.
+                self.text.truncate(start);
+                return;
             }
             self.text.extend_from_slice(value);
             self.lengths.push((name_length, value_length));
