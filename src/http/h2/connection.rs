@@ -1203,4 +1203,6 @@ impl<S> Connection<S> {
 #[cfg(test)]
 mod client_tests;
 #[cfg(test)]
+mod ends;
+#[cfg(test)]
 mod tests;

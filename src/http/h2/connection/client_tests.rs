@@ -1,7 +1,7 @@
 //! Frame by frame: what each rule of RFC 9113 makes of what a server sends.
 
 use super::super::frame::frame;
-use super::tests::{block, settings};
+use super::ends::{End, Seen, block, settings, trailers};
 use super::*;
 
 const LIMITS: Limits = Limits {
@@ -16,26 +16,6 @@ const INITIAL_WINDOW_SIZE: u16 = 4;
 /// END_HEADERS alone, and with END_STREAM.
 const OPEN: u8 = flag::END_HEADERS;
 const WHOLE: u8 = flag::END_HEADERS | flag::END_STREAM;
-
-/// A client, whose streams are known by their place among its requests, and all
-/// that it has sent.
-struct Client {
-    core: Connection<u32>,
-    out: Vec<u8>,
-    draft: Draft,
-}
-
-/// As a test tells them apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Seen {
-    /// Stream, status (0 for a head that is too large), whether that is all.
-    Answer(u32, u16, bool),
-    Data(u32, Vec<u8>, bool),
-    Trailers(u32, Vec<String>),
-    Gone(u32, Why),
-    GoAway(u32, u32),
-    Room,
-}
 
 fn head(stream: u32, flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
     frame(kind::HEADERS, flags, stream, &block(fields))
@@ -58,20 +38,10 @@ fn go_away(last: u32, code: u32) -> Vec<u8> {
     frame(kind::GOAWAY, 0, 0, &payload)
 }
 
-impl Client {
-    /// Before the server has said a word.
-    fn fresh() -> Self {
-        let mut out = Vec::new();
-        Self {
-            core: Connection::client(LIMITS, &mut out),
-            out,
-            draft: Draft::of_answers(),
-        }
-    }
-
-    /// With so many requests under way, without bodies.
+impl End {
+    /// A client with so many requests under way, without bodies.
     fn asking(count: u32) -> Self {
-        let mut client = Self::fresh();
+        let mut client = Self::client(LIMITS);
         let acknowledged = frame(kind::SETTINGS, flag::ACK, 0, &[]);
         client.see(&[settings(&[]), acknowledged].concat()).unwrap();
         for number in 0..count {
@@ -90,88 +60,23 @@ impl Client {
                 encoder.field(b":method", b"GET", block);
             })
     }
-
-    fn see_at(&mut self, bytes: &[u8], now: Duration) -> Result<Vec<Seen>, Broken> {
-        let (mut used, mut seen) = (0, Vec::new());
-        loop {
-            let (draft, out) = (&mut self.draft, &mut self.out);
-            seen.push(match self.core.next(bytes, &mut used, now, draft, out)? {
-                None => {
-                    assert_eq!(used, bytes.len());
-                    return Ok(seen);
-                }
-                Some(Event::Answer { stream, ends }) => {
-                    let status = self.draft.answer().map_or(0, |(head, _)| head.status);
-                    Seen::Answer(stream, status, ends)
-                }
-                Some(Event::Data {
-                    stream,
-                    range,
-                    ends,
-                }) => Seen::Data(stream, bytes[range].to_vec(), ends),
-                Some(Event::Trailers { stream, fields }) => {
-                    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-                    let fields = fields.iter();
-                    let fields = fields.map(|(name, value)| text(name) + ": " + &text(value));
-                    Seen::Trailers(stream, fields.collect())
-                }
-                Some(Event::Gone { own, why }) => Seen::Gone(own, why),
-                Some(Event::GoAway { last, code }) => {
-                    seen.push(Seen::GoAway(last, code));
-                    while let Some(own) = self.core.take_unprocessed(last) {
-                        seen.push(Seen::Gone(own, Why::Unprocessed(code)));
-                    }
-                    continue;
-                }
-                Some(Event::Room(_) | Event::RoomOnConnection | Event::RoomForAll) => Seen::Room,
-                Some(Event::Request { .. } | Event::Malformed) => panic!("a server's"),
-            });
-        }
-    }
-
-    /// What these bytes, all of which must be used, bring about.
-    fn see(&mut self, bytes: &[u8]) -> Result<Vec<Seen>, Broken> {
-        self.see_at(bytes, Duration::ZERO)
-    }
-
-    /// Kind, stream and payload of all that has been sent since the last call.
-    fn sent(&mut self) -> Vec<(u8, u32, Vec<u8>)> {
-        let out = std::mem::take(&mut self.out);
-        let (mut rest, mut frames) = (&out[..], Vec::new());
-        while !rest.is_empty() {
-            let head = Head::parse(rest).unwrap();
-            let end = HEADER + head.length;
-            frames.push((head.kind, head.stream, rest[HEADER..end].to_vec()));
-            rest = &rest[end..];
-        }
-        frames
-    }
-
-    fn assert_reset(&mut self, stream: u32, reason: Reason, what: &str) {
-        let code = (reason as u32).to_be_bytes().to_vec();
-        let sent = self.sent();
-        assert!(
-            sent.contains(&(kind::RST_STREAM, stream, code)),
-            "{what}: {sent:?}"
-        );
-    }
 }
 
 #[test]
 fn a_client_says_hello_and_takes_no_pushes() {
-    let client = Client::fresh();
+    let client = End::client(LIMITS);
     let hello = client.out.strip_prefix(PREFACE).unwrap();
     let said = settings(&[(2, 0), (4, LIMITS.window), (6, LIMITS.list)]);
     let widened = LIMITS.connection_window - DEFAULT_WINDOW;
     let widened = frame(kind::WINDOW_UPDATE, 0, 0, &widened.to_be_bytes());
     assert_eq!(hello, [said, widened].concat());
-    let first = Client::fresh().see(&ok(1, WHOLE)).unwrap_err();
+    let first = End::client(LIMITS).see(&ok(1, WHOLE)).unwrap_err();
     assert_eq!(first.reason, Reason::ProtocolError);
 }
 
 #[test]
 fn an_answer_comes_by_its_parts_and_its_stream_is_then_forgotten() {
-    let mut client = Client::asking(1);
+    let mut client = End::asking(1);
     let hints = [(":status", "103"), ("link", "</a>")];
     let bytes = [
         head(1, OPEN, &hints),
@@ -185,7 +90,7 @@ fn an_answer_comes_by_its_parts_and_its_stream_is_then_forgotten() {
             Seen::Answer(1, 103, false),
             Seen::Answer(1, 200, false),
             Seen::Data(1, b"abc".to_vec(), false),
-            Seen::Trailers(1, vec!["grpc-status: 0".to_owned()]),
+            Seen::Trailers(1, trailers(&[("grpc-status", "0")])),
         ]
     );
     assert_eq!(client.core.streams(), 0);
@@ -193,18 +98,22 @@ fn an_answer_comes_by_its_parts_and_its_stream_is_then_forgotten() {
     client
         .core
         .finish(1, Reason::InternalError, &mut client.out);
-    assert_eq!(client.sent(), []);
+    assert!(client.sent().is_empty());
 }
 
 #[test]
 fn what_is_given_up_is_cancelled_and_what_was_on_its_way_costs_nothing() {
-    let mut client = Client::asking(300);
+    let mut client = End::asking(300);
     for stream in (1..600).step_by(2) {
         client
             .core
             .finish(stream, Reason::InternalError, &mut client.out);
     }
-    client.assert_reset(599, Reason::Cancel, "given up");
+    let code = (Reason::Cancel as u32).to_be_bytes();
+    let sent = client.sent();
+    let is_reset =
+        |(head, payload): &(Head, Vec<u8>)| head.kind == kind::RST_STREAM && payload[..] == code;
+    assert!(sent.len() == 300 && sent.iter().all(is_reset), "{sent:?}");
     // Also for those that are no longer remembered.
     for stream in (1..600).step_by(2) {
         assert_eq!(client.see(&ok(stream, OPEN)).unwrap(), []);
@@ -224,7 +133,7 @@ fn what_is_given_up_is_cancelled_and_what_was_on_its_way_costs_nothing() {
         client
             .sent()
             .iter()
-            .any(|(kind, stream, _)| { (*kind, *stream) == (kind::WINDOW_UPDATE, 0) })
+            .any(|(head, _)| (head.kind, head.stream) == (kind::WINDOW_UPDATE, 0))
     );
     // Its fields were read: the tables are in step.
     assert_eq!(client.begin(true), Ok(601));
@@ -248,7 +157,7 @@ fn a_server_that_goes_on_with_what_was_given_up_ends_its_connection() {
         ("heads", OPEN, ok(1, OPEN), frames),
         ("resets", OPEN, reset(1, 0), frames),
     ] {
-        let mut client = Client::asking(0);
+        let mut client = End::asking(0);
         assert_eq!(client.begin(false), Ok(1));
         client.see(&ok(1, answered)).unwrap();
         client
@@ -265,7 +174,7 @@ fn a_server_that_goes_on_with_what_was_given_up_ends_its_connection() {
 
 #[test]
 fn a_server_takes_as_many_streams_as_it_says() {
-    let mut client = Client::fresh();
+    let mut client = End::client(LIMITS);
     assert_eq!(client.core.most_streams(), None);
     assert_eq!(client.begin(true), Ok(1));
     client
@@ -281,7 +190,7 @@ fn a_server_takes_as_many_streams_as_it_says() {
 
 #[test]
 fn a_goodbye_lets_what_it_counts_go_on_and_gives_back_the_rest() {
-    let mut client = Client::asking(3);
+    let mut client = End::asking(3);
     assert_eq!(
         client.see(&go_away(3, 2)).unwrap(),
         [Seen::GoAway(3, 2), Seen::Gone(5, Why::Unprocessed(2))]
@@ -293,7 +202,7 @@ fn a_goodbye_lets_what_it_counts_go_on_and_gives_back_the_rest() {
         [Seen::Answer(1, 200, true), Seen::Answer(3, 200, true)]
     );
     // What has become certain later.
-    let mut client = Client::asking(2);
+    let mut client = End::asking(2);
     client.see(&go_away(ANY_STREAM, 0)).unwrap();
     let gone = Seen::Gone(1, Why::Unprocessed(0));
     let gone = [Seen::GoAway(0, 0), Seen::Gone(3, Why::Unprocessed(0)), gone];
@@ -302,7 +211,7 @@ fn a_goodbye_lets_what_it_counts_go_on_and_gives_back_the_rest() {
 
 #[test]
 fn a_reset_says_why() {
-    let mut client = Client::asking(2);
+    let mut client = End::asking(2);
     assert_eq!(
         client.see(&reset(1, 7)).unwrap(),
         [Seen::Gone(1, Why::Reset(7))]
@@ -387,7 +296,7 @@ fn what_breaks_a_streams_rules_ends_it_and_spares_its_neighbours() {
             Protocol,
         ),
     ] {
-        let mut client = Client::asking(3);
+        let mut client = End::asking(3);
         let seen = client.see(&bytes).unwrap();
         assert_eq!(
             seen.last(),
@@ -442,7 +351,7 @@ fn what_breaks_the_connections_rules_ends_it() {
         ),
         ("more than the connection's window", over, Flow),
     ] {
-        let mut client = Client::asking(5);
+        let mut client = End::asking(5);
         let broken = client.see(&bytes).unwrap_err();
         assert_eq!(broken.reason, reason, "{what}: {broken}");
     }
@@ -470,7 +379,7 @@ fn floods_from_a_server_end_its_connection() {
             frame(kind::CONTINUATION, 0, 1, b""),
         ),
     ] {
-        let mut client = Client::asking(2);
+        let mut client = End::asking(2);
         client.see(&first).unwrap();
         let mut sent = 0;
         let broken = loop {
@@ -483,7 +392,7 @@ fn floods_from_a_server_end_its_connection() {
         assert_eq!(broken.reason, Reason::EnhanceYourCalm, "{what}");
     }
     // Who is asked may refuse, or answer wrongly, however often.
-    let mut client = Client::asking(0);
+    let mut client = End::asking(0);
     for _ in 0..10_000 {
         let stream = client.begin(true).unwrap();
         client.see(&reset(stream, 7)).unwrap();
@@ -499,7 +408,7 @@ fn fields_of_an_answer_are_bounded() {
     let long = "x".repeat(100);
     let mut fields = vec![(":status", "200")];
     fields.extend(vec![("a", &*long); LIMITS.list as usize / 132]);
-    let mut client = Client::asking(2);
+    let mut client = End::asking(2);
     let seen = client.see(&head(1, OPEN, &fields)).unwrap();
     assert_eq!(seen, [Seen::Answer(1, 0, false)]);
     let begun = frame(kind::HEADERS, 0, 3, &[0; 4000]);
@@ -511,14 +420,14 @@ fn fields_of_an_answer_are_bounded() {
 
 #[test]
 fn a_body_is_sent_within_the_servers_windows_and_granted_anew_as_it_is_taken() {
-    let mut client = Client::fresh();
+    let mut client = End::client(LIMITS);
     client.see(&settings(&[(INITIAL_WINDOW_SIZE, 10)])).unwrap();
     assert_eq!(client.begin(false), Ok(1));
     assert_eq!(client.core.room(1).map(|room| room.stream), Ok(10));
     assert!(client.core.send_data(1, 10, false).is_ok());
     assert_eq!(client.core.send_data(1, 1, false), Err(Gone));
     let wider = settings(&[(INITIAL_WINDOW_SIZE, 30)]);
-    assert_eq!(client.see(&wider).unwrap(), [Seen::Room]);
+    assert_eq!(client.see(&wider).unwrap(), [Seen::RoomForAll]);
     assert_eq!(client.core.room(1).map(|room| room.stream), Ok(20));
     assert!(client.core.send_data(1, 20, true).is_ok());
     assert_eq!(client.core.room(1), Err(Gone));
@@ -527,6 +436,8 @@ fn a_body_is_sent_within_the_servers_windows_and_granted_anew_as_it_is_taken() {
     let bytes = [ok(1, OPEN), part.clone(), part.clone(), part].concat();
     client.see(&bytes).unwrap();
     client.core.release(1, 48_000, &mut client.out);
-    let widened = (kind::WINDOW_UPDATE, 1, 48_000_u32.to_be_bytes().to_vec());
-    assert_eq!(client.sent(), [widened]);
+    let sent = client.sent();
+    let (head, payload) = &sent[0];
+    assert_eq!((head.kind, head.stream), (kind::WINDOW_UPDATE, 1));
+    assert_eq!((sent.len(), word(payload)), (1, 48_000));
 }

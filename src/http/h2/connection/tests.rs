@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::super::flow::MAX_WINDOW;
 use super::super::frame::{MAX_PAYLOAD, frame};
+use super::ends::{End, Seen, block, settings, trailers};
 use super::*;
 use crate::http::error::HeadError;
 
@@ -13,35 +14,6 @@ const LIMITS: Limits = Limits {
     connection_window: 280_000,
     list: 4096,
 };
-
-/// A server, and all that it has sent.
-struct Server {
-    core: Connection<u32>,
-    out: Vec<u8>,
-    draft: Draft,
-}
-
-/// As a test tells them apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Seen {
-    Request(u32, bool),
-    Malformed,
-    Trailers(u32, Trailers),
-    Data(u32, Vec<u8>, bool),
-    Gone(u32),
-    Room(u32),
-    RoomOnConnection,
-    RoomForAll,
-}
-
-/// Literals that are not indexed.
-pub(super) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-    let fields = fields.iter();
-    fields
-        .flat_map(|(name, value)| [vec![0], text(name), text(value)].concat())
-        .collect()
-}
 
 const GET: [(&str, &str); 4] = [
     (":method", "GET"),
@@ -59,68 +31,16 @@ fn get(stream: u32, more: u8) -> Vec<u8> {
     )
 }
 
-pub(super) fn settings(parameters: &[(u16, u32)]) -> Vec<u8> {
-    let parameters = parameters.iter();
-    let payload: Vec<u8> = parameters
-        .flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()].concat())
-        .collect();
-    frame(kind::SETTINGS, 0, 0, &payload)
-}
-
-impl Server {
-    /// Before the preface.
-    fn fresh() -> Self {
-        let mut out = Vec::new();
-        Self {
-            core: Connection::new(LIMITS, &mut out),
-            out,
-            draft: Draft::default(),
-        }
-    }
-
-    /// Behind preface and settings.
+impl End {
+    /// A server behind preface and settings.
     fn greeted() -> Self {
-        let mut server = Self::fresh();
+        let mut server = Self::server(LIMITS);
         server.see(&[PREFACE, &settings(&[])[..]].concat()).unwrap();
         server
             .see(&frame(kind::SETTINGS, flag::ACK, 0, &[]))
             .unwrap();
         server.out.clear();
         server
-    }
-
-    fn see_at(&mut self, bytes: &[u8], now: Duration) -> Result<(Vec<Seen>, usize), Broken> {
-        let (mut used, mut seen) = (0, Vec::new());
-        loop {
-            let (draft, out) = (&mut self.draft, &mut self.out);
-            let event = self.core.next(bytes, &mut used, now, draft, out)?;
-            seen.push(match event {
-                None => return Ok((seen, used)),
-                Some(Event::Request { stream, ends }) => {
-                    self.core.attach(stream, stream);
-                    Seen::Request(stream, ends)
-                }
-                Some(Event::Data {
-                    stream,
-                    range,
-                    ends,
-                }) => Seen::Data(stream, bytes[range].to_vec(), ends),
-                Some(Event::Malformed) => Seen::Malformed,
-                Some(Event::Trailers { stream, fields }) => Seen::Trailers(stream, fields),
-                Some(Event::Gone { own, .. }) => Seen::Gone(own),
-                Some(Event::Answer { .. } | Event::GoAway { .. }) => panic!("a client's"),
-                Some(Event::Room(stream)) => Seen::Room(stream),
-                Some(Event::RoomOnConnection) => Seen::RoomOnConnection,
-                Some(Event::RoomForAll) => Seen::RoomForAll,
-            });
-        }
-    }
-
-    /// What these bytes, all of which must be used, bring about.
-    fn see(&mut self, bytes: &[u8]) -> Result<Vec<Seen>, Broken> {
-        let (seen, used) = self.see_at(bytes, Duration::ZERO)?;
-        assert_eq!(used, bytes.len());
-        Ok(seen)
     }
 
     fn respond(&mut self, stream: u32, ends: bool) -> Result<(), Gone> {
@@ -131,33 +51,6 @@ impl Server {
                 encoder.status(200, block);
             })
     }
-
-    /// The frames that have been sent since the last call.
-    fn sent(&mut self) -> Vec<(Head, Vec<u8>)> {
-        let out = std::mem::take(&mut self.out);
-        let (mut rest, mut frames) = (&out[..], Vec::new());
-        while !rest.is_empty() {
-            let head = Head::parse(rest).unwrap();
-            let end = HEADER + head.length;
-            frames.push((head, rest[HEADER..end].to_vec()));
-            rest = &rest[end..];
-        }
-        frames
-    }
-
-    /// The only frame that has been sent is this RST_STREAM.
-    fn assert_reset(&mut self, stream: u32, reason: Reason, what: &str) {
-        let sent = self.sent();
-        let [(head, payload)] = &sent[..] else {
-            panic!("{what}: {sent:?}");
-        };
-        assert_eq!(
-            (head.kind, head.stream),
-            (kind::RST_STREAM, stream),
-            "{what}"
-        );
-        assert_eq!(payload[..], (reason as u32).to_be_bytes(), "{what}");
-    }
 }
 
 fn reason(seen: Result<Vec<Seen>, Broken>) -> Reason {
@@ -167,14 +60,14 @@ fn reason(seen: Result<Vec<Seen>, Broken>) -> Reason {
 #[test]
 fn a_connection_begins_with_preface_and_settings_however_they_are_cut() {
     let bytes = [PREFACE, &settings(&[])[..], &get(1, 1)].concat();
-    let mut server = Server::fresh();
+    let mut server = End::server(LIMITS);
     let ours = server.sent();
     assert_eq!(ours[0].0.kind, kind::SETTINGS);
     assert_eq!(ours[1].0.kind, kind::WINDOW_UPDATE);
     assert_eq!(word(&ours[1].1), LIMITS.connection_window - DEFAULT_WINDOW);
     let (mut start, mut seen) = (0, Vec::new());
     for end in 0..=bytes.len() {
-        let (more, used) = server.see_at(&bytes[start..end], Duration::ZERO).unwrap();
+        let (more, used) = server.see_some(&bytes[start..end]).unwrap();
         seen.extend(more);
         start += used;
     }
@@ -186,7 +79,10 @@ fn a_connection_begins_with_preface_and_settings_however_they_are_cut() {
         &[PREFACE, &frame(kind::PING, 0, 0, &[0; 8])[..]].concat(),
         &[PREFACE, &frame(kind::SETTINGS, flag::ACK, 0, &[])[..]].concat(),
     ] {
-        assert_eq!(reason(Server::fresh().see(wrong)), Reason::ProtocolError);
+        assert_eq!(
+            reason(End::server(LIMITS).see(wrong)),
+            Reason::ProtocolError
+        );
     }
 }
 
@@ -291,7 +187,7 @@ fn what_breaks_the_protocol_ends_the_connection() {
         ),
         ("a push", frame(kind::PUSH_PROMISE, 4, 1, &[0; 8]), Protocol),
     ] {
-        assert_eq!(reason(Server::greeted().see(&bytes)), expected, "{what}");
+        assert_eq!(reason(End::greeted().see(&bytes)), expected, "{what}");
     }
 }
 
@@ -355,16 +251,17 @@ fn what_breaks_a_streams_rules_resets_it_and_spares_its_neighbours() {
             Size,
         ),
     ] {
-        let mut server = Server::greeted();
+        let mut server = End::greeted();
         server.see(&[get(1, 0), get(3, ended)].concat()).unwrap();
-        assert_eq!(server.see(&bytes).unwrap(), [Seen::Gone(3)], "{what}");
+        let gone = Seen::Gone(3, Why::Broken(reason));
+        assert_eq!(server.see(&bytes).unwrap(), [gone], "{what}");
         server.assert_reset(3, reason, what);
         let data = server.see(&frame(kind::DATA, 1, 1, b"a")).unwrap();
         assert_eq!(data, [Seen::Data(1, b"a".to_vec(), true)], "{what}");
     }
     let malformed = [(":method", "GET"), ("A", "b")];
     let bytes = frame(kind::HEADERS, 5, 1, &block(&malformed));
-    let mut server = Server::greeted();
+    let mut server = End::greeted();
     assert_eq!(server.see(&bytes).unwrap(), [Seen::Malformed]);
     assert_eq!(server.draft.fault(), Some(HeadError::InvalidFieldName));
     server.assert_reset(1, Protocol, "malformed");
@@ -373,7 +270,7 @@ fn what_breaks_a_streams_rules_resets_it_and_spares_its_neighbours() {
 
 #[test]
 fn a_body_is_handed_on_as_it_comes_without_its_padding() {
-    let mut server = Server::greeted();
+    let mut server = End::greeted();
     let padded = frame(
         kind::DATA,
         flag::PADDED | flag::END_STREAM,
@@ -383,7 +280,7 @@ fn a_body_is_handed_on_as_it_comes_without_its_padding() {
     let bytes = [get(1, 0), frame(kind::DATA, 0, 1, b"hello"), padded].concat();
     let (mut start, mut body, mut ended) = (0, Vec::new(), 0);
     for end in 0..=bytes.len() {
-        let (seen, used) = server.see_at(&bytes[start..end], Duration::ZERO).unwrap();
+        let (seen, used) = server.see_some(&bytes[start..end]).unwrap();
         start += used;
         for seen in seen {
             if let Seen::Data(1, bytes, ends) = seen {
@@ -412,43 +309,39 @@ fn an_announced_length_is_held_to() {
         ("too long at last", 5, vec![(0, b"abc"), (1, b"def")], false),
         ("none and some", 0, vec![(1, b"a")], false),
     ] {
-        let mut server = Server::greeted();
+        let mut server = End::greeted();
         server.see(&get(1, 0)).unwrap();
         assert!(server.core.expect(1, length));
         let mut seen = Vec::new();
         for (flags, payload) in frames {
             seen.extend(server.see(&frame(kind::DATA, flags, 1, payload)).unwrap());
         }
-        assert_eq!(seen.contains(&Seen::Gone(1)), !is_kept, "{what}");
+        let gone = Seen::Gone(1, Why::Broken(Reason::ProtocolError));
+        assert_eq!(seen.contains(&gone), !is_kept, "{what}");
         if !is_kept {
             server.assert_reset(1, Reason::ProtocolError, what);
         }
     }
     // Trailers end it as well, and no body at all is too short.
-    let mut server = Server::greeted();
+    let mut server = End::greeted();
     server.see(&get(1, 0)).unwrap();
     assert!(server.core.expect(1, 5));
     let trailers = frame(kind::HEADERS, 5, 1, &block(&[("a", "b")]));
-    assert_eq!(server.see(&trailers).unwrap(), [Seen::Gone(1)]);
+    let gone = Seen::Gone(1, Why::Broken(Reason::ProtocolError));
+    assert_eq!(server.see(&trailers).unwrap(), [gone]);
     server.see(&get(3, 1)).unwrap();
     assert!(!server.core.expect(3, 5));
 }
 
 #[test]
 fn trailers_come_with_the_end_of_their_body_and_within_bounds() {
-    let mut server = Server::greeted();
+    let mut server = End::greeted();
     server.see(&get(1, 0)).unwrap();
     server.see(&frame(kind::DATA, 0, 1, b"abc")).unwrap();
     let said = [("x-sum", "1"), ("x-time", "2")];
-    let trailers = frame(kind::HEADERS, 5, 1, &block(&said));
-    let mut expected = Trailers::default();
-    for (name, value) in said {
-        expected.add(name.as_bytes(), value.as_bytes());
-    }
-    assert_eq!(
-        server.see(&trailers).unwrap(),
-        [Seen::Trailers(1, expected)]
-    );
+    let fields = frame(kind::HEADERS, 5, 1, &block(&said));
+    let expected = Seen::Trailers(1, trailers(&said));
+    assert_eq!(server.see(&fields).unwrap(), [expected]);
     server.respond(1, true).unwrap();
     assert_eq!(server.core.streams(), 0);
     server.sent();
@@ -456,7 +349,8 @@ fn trailers_come_with_the_end_of_their_body_and_within_bounds() {
     let long = "x".repeat(100);
     let many = vec![("a", &*long); LIMITS.list as usize / 132];
     let fields = frame(kind::HEADERS, 5, 3, &block(&many));
-    assert_eq!(server.see(&fields).unwrap(), [Seen::Gone(3)]);
+    let gone = Seen::Gone(3, Why::Broken(Reason::EnhanceYourCalm));
+    assert_eq!(server.see(&fields).unwrap(), [gone]);
     server.assert_reset(3, Reason::EnhanceYourCalm, "too many");
 }
 
@@ -465,16 +359,16 @@ fn fields_in_several_frames_are_put_together_within_bounds() {
     let fields = block(&GET);
     let mut bytes = frame(kind::HEADERS, flag::END_STREAM, 1, &fields[..9]);
     bytes.extend(frame(kind::CONTINUATION, 0, 1, &fields[9..20]));
-    let mut server = Server::greeted();
+    let mut server = End::greeted();
     assert_eq!(server.see(&bytes).unwrap(), []);
     assert!(server.core.is_in_fields());
     let last = frame(kind::CONTINUATION, flag::END_HEADERS, 1, &fields[20..]);
-    assert_eq!(server.see_at(&last[..9], Duration::ZERO).unwrap().0, []);
+    assert_eq!(server.see_some(&last[..9]).unwrap().0, []);
     assert!(server.core.is_in_fields());
     assert_eq!(server.see(&last).unwrap(), [Seen::Request(1, true)]);
     assert!(!server.core.is_in_fields());
     // More than the list may be long.
-    let mut server = Server::greeted();
+    let mut server = End::greeted();
     server.see(&frame(kind::HEADERS, 0, 1, &fields)).unwrap();
     let more = frame(kind::CONTINUATION, 0, 1, &[0; 1000]);
     let end = (0..9)
@@ -488,7 +382,7 @@ fn a_list_that_is_too_large_is_a_request_to_be_refused() {
     let value = "x".repeat(100);
     let mut fields = GET.to_vec();
     fields.extend([("a", &*value); 40]);
-    let mut server = Server::greeted();
+    let mut server = End::greeted();
     let bytes = frame(kind::HEADERS, 5, 1, &block(&fields));
     assert_eq!(server.see(&bytes).unwrap(), [Seen::Request(1, true)]);
     let limits = crate::http::h1::parse::HeadLimits {
@@ -504,7 +398,7 @@ fn a_list_that_is_too_large_is_a_request_to_be_refused() {
 
 #[test]
 fn more_streams_than_are_granted_are_refused_and_their_fields_still_read() {
-    let mut server = Server::greeted();
+    let mut server = End::greeted();
     let open: Vec<u8> = (0..4).flat_map(|n| get(2 * n + 1, 1)).collect();
     assert_eq!(server.see(&open).unwrap().len(), 4);
     // A field that goes into the table, on a stream that is refused.
@@ -530,7 +424,7 @@ fn more_streams_than_are_granted_are_refused_and_their_fields_still_read() {
 
 #[test]
 fn a_window_is_granted_anew_when_half_of_it_has_been_taken() {
-    let mut server = Server::greeted();
+    let mut server = End::greeted();
     server.see(&get(1, 0)).unwrap();
     let full = frame(kind::DATA, 0, 1, &[0; MAX_PAYLOAD]);
     for _ in 0..4 {
@@ -547,13 +441,14 @@ fn a_window_is_granted_anew_when_half_of_it_has_been_taken() {
     for _ in 0..2 {
         assert_eq!(server.see(&full).unwrap().len(), 1);
     }
-    assert_eq!(server.see(&full).unwrap(), [Seen::Gone(1)]);
+    let gone = Seen::Gone(1, Why::Broken(Reason::FlowControlError));
+    assert_eq!(server.see(&full).unwrap(), [gone]);
     server.assert_reset(1, Reason::FlowControlError, "more than granted");
 }
 
 #[test]
 fn no_stream_may_use_more_than_the_connections_window() {
-    let mut server = Server::fresh();
+    let mut server = End::server(LIMITS);
     server.core.receive = Grant::new(20_000);
     server
         .see(&[PREFACE, &settings(&[])[..], &get(1, 0)].concat())
@@ -567,10 +462,10 @@ fn no_stream_may_use_more_than_the_connections_window() {
 
 #[test]
 fn what_may_be_sent_follows_windows_and_settings() {
-    let mut server = Server::greeted();
+    let mut server = End::greeted();
     server.see(&get(1, 1)).unwrap();
     server.respond(1, false).unwrap();
-    let room = |server: &Server| {
+    let room = |server: &End| {
         let room = server.core.room(1).unwrap();
         (room.stream, room.connection)
     };
@@ -603,8 +498,7 @@ fn a_setting_of_ours_counts_when_the_client_knows_it() {
     };
     let full = frame(kind::DATA, 0, 1, &[0; MAX_PAYLOAD]);
     for knows in [false, true] {
-        let mut server = Server::fresh();
-        server.core = Connection::new(limits, &mut server.out);
+        let mut server = End::server(limits);
         server
             .see(&[PREFACE, &settings(&[])[..], &get(1, 0)].concat())
             .unwrap();
@@ -615,13 +509,14 @@ fn a_setting_of_ours_counts_when_the_client_knows_it() {
         }
         server.see(&full).unwrap();
         let second = server.see(&full).unwrap();
-        assert_eq!(second == [Seen::Gone(1)], knows);
+        let gone = Seen::Gone(1, Why::Broken(Reason::FlowControlError));
+        assert_eq!(second == [gone], knows);
     }
 }
 
 #[test]
 fn an_answer_before_the_requests_end_asks_for_no_more_of_it() {
-    let mut server = Server::greeted();
+    let mut server = End::greeted();
     server.see(&get(1, 0)).unwrap();
     server.respond(1, true).unwrap();
     server.out.clear();
@@ -655,10 +550,11 @@ fn an_answer_before_the_requests_end_asks_for_no_more_of_it() {
 
 #[test]
 fn what_a_client_resets_is_gone_and_what_is_over_is_forgotten() {
-    let mut server = Server::greeted();
+    let mut server = End::greeted();
     server.see(&[get(1, 1), get(3, 0)].concat()).unwrap();
     let reset = |stream| frame(kind::RST_STREAM, 0, stream, &8_u32.to_be_bytes());
-    assert_eq!(server.see(&reset(1)).unwrap(), [Seen::Gone(1)]);
+    let gone = Seen::Gone(1, Why::Reset(8));
+    assert_eq!(server.see(&reset(1)).unwrap(), [gone]);
     assert_eq!(server.respond(1, true), Err(Gone));
     assert_eq!(server.see(&reset(1)).unwrap(), []);
     let window = frame(kind::WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]);
@@ -691,7 +587,11 @@ fn what_may_come_at_any_time_does_no_harm() {
         ),
         // §5.1: half-closed by the client, closed by both, idle.
         ("a window, half-closed", widen(3), vec![Seen::Room(3)]),
-        ("a reset, half-closed", reset(3), vec![Seen::Gone(3)]),
+        (
+            "a reset, half-closed",
+            reset(3),
+            vec![Seen::Gone(3, Why::Reset(0))],
+        ),
         ("a priority, half-closed", priority(3), vec![]),
         ("a window, closed", widen(1), vec![]),
         ("a reset, closed", reset(1), vec![]),
@@ -705,7 +605,7 @@ fn what_may_come_at_any_time_does_no_harm() {
         ),
         ("a goodbye", go_away, vec![]),
     ] {
-        let mut server = Server::greeted();
+        let mut server = End::greeted();
         server.see(&[get(1, 1), get(3, 1)].concat()).unwrap();
         server.respond(1, true).unwrap();
         assert_eq!(server.see(&bytes).unwrap(), expected, "{what}");
@@ -715,17 +615,17 @@ fn what_may_come_at_any_time_does_no_harm() {
     // §6.2: what stands round the fields.
     let padded = [&[3, 0, 0, 0, 0, 16][..], &block(&GET), &[0; 3]].concat();
     let flags = flag::PADDED | flag::PRIORITY | flag::END_HEADERS;
-    let seen = Server::greeted().see(&frame(kind::HEADERS, flags, 1, &padded));
+    let seen = End::greeted().see(&frame(kind::HEADERS, flags, 1, &padded));
     assert_eq!(seen.unwrap(), [Seen::Request(1, false)]);
 }
 
 #[test]
 fn a_number_that_was_passed_over_is_used_up() {
     // RFC 9113 §5.1.1: those below are closed.
-    let mut server = Server::greeted();
+    let mut server = End::greeted();
     server.see(&get(5, 1)).unwrap();
     assert_eq!(reason(server.see(&get(3, 1))), Reason::StreamClosed);
-    let mut server = Server::greeted();
+    let mut server = End::greeted();
     server.see(&get(5, 1)).unwrap();
     assert_eq!(server.see(&frame(kind::DATA, 0, 3, b"a")).unwrap(), []);
     server.assert_reset(3, Reason::StreamClosed, "DATA on what is closed");
@@ -734,7 +634,7 @@ fn a_number_that_was_passed_over_is_used_up() {
 #[test]
 fn no_setting_widens_a_window_beyond_all_bounds() {
     // RFC 9113 §6.9.2
-    let mut server = Server::greeted();
+    let mut server = End::greeted();
     server.see(&get(1, 1)).unwrap();
     let most = MAX_WINDOW - DEFAULT_WINDOW;
     let update = frame(kind::WINDOW_UPDATE, 0, 1, &most.to_be_bytes());
@@ -745,7 +645,7 @@ fn no_setting_widens_a_window_beyond_all_bounds() {
 
 #[test]
 fn a_ping_is_answered_and_settings_are_acknowledged() {
-    let mut server = Server::greeted();
+    let mut server = End::greeted();
     let ping = frame(kind::PING, 0, 0, b"12345678");
     server.see(&[ping, settings(&[(1, 0)])].concat()).unwrap();
     let sent = server.sent();
@@ -765,7 +665,7 @@ fn a_ping_is_answered_and_settings_are_acknowledged() {
 
 #[test]
 fn leaving_takes_two_steps_and_serves_what_comes_between_them() {
-    let mut server = Server::greeted();
+    let mut server = End::greeted();
     server.see(&get(1, 1)).unwrap();
     server.core.go_away_soon(&mut server.out);
     server.core.go_away_soon(&mut server.out);
@@ -838,7 +738,7 @@ fn floods_end_their_connection() {
         ("refusals", 1004, Box::new(|n| get(n, 1))),
     ];
     for (what, most, bytes) in floods {
-        let mut server = Server::greeted();
+        let mut server = End::greeted();
         let end = (0..10_000_u32).find_map(|n| {
             let ended = server.see(&bytes(2 * n + 1)).err()?;
             Some((n as usize, ended.reason))
@@ -853,7 +753,7 @@ fn floods_end_their_connection() {
 
 #[test]
 fn an_idle_connection_keeps_nothing_of_its_streams() {
-    let mut server = Server::greeted();
+    let mut server = End::greeted();
     for n in 0..100 {
         server.see(&get(2 * n + 1, 1)).unwrap();
         server.respond(2 * n + 1, true).unwrap();
@@ -894,12 +794,12 @@ proptest! {
         cut in 1..5000_usize,
         takes in any::<bool>(),
     ) {
-        let mut server = Server::greeted();
+        let mut server = End::greeted();
         let bytes = frames.concat();
         let (mut pending, mut held) = (Vec::new(), 0_usize);
         'all: for piece in bytes.chunks(cut) {
             pending.extend_from_slice(piece);
-            let Ok((seen, used)) = server.see_at(&pending, Duration::ZERO) else {
+            let Ok((seen, used)) = server.see_some(&pending) else {
                 break 'all;
             };
             pending.drain(..used);
@@ -932,7 +832,7 @@ proptest! {
 
     #[test]
     fn bytes_of_any_kind_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let _ = Server::greeted().see_at(&bytes, Duration::ZERO);
-        let _ = Server::fresh().see_at(&bytes, Duration::ZERO);
+        let _ = End::greeted().see_some(&bytes);
+        let _ = End::server(LIMITS).see_some(&bytes);
     }
 }
