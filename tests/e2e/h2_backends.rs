@@ -684,7 +684,8 @@ fn the_log_says_what_it_says_of_http_1() {
         "",
         &format!(
             "log_format up '$upstream_addr $upstream_status $upstream_response_length \
-             [$upstream_connect_time] $request_uri';\n\
+             [$upstream_connect_time] sent $upstream_bytes_sent. \
+             received $upstream_bytes_received. $request_uri';\n\
              access_log @DIR@/up.log up;\n\
              upstream u {{ server 127.0.0.1:@DOWN@; server {}; }}\n\
              server {{ listen 127.0.0.1:@HTTP@; proxy_http_version 2;\n\
@@ -703,8 +704,14 @@ fn the_log_says_what_it_says_of_http_1() {
             .next()
             .map(str::to_owned)
     });
-    let expected = format!("{down}, {} 502, 200 0, 5 [", origin.address());
+    let expected = format!("{down}, {} 502, 200 0, 5 [-, ", origin.address());
     assert!(line.starts_with(&expected), "{line}");
+    // The fields, and the body as well.
+    for (what, least) in [("sent", 1), ("received", 6)] {
+        let (_, behind) = line.split_once(&format!("{what} 0, ")).expect("two tries");
+        let (number, _) = behind.split_once('.').expect("a number");
+        assert!(number.parse::<u32>().is_ok_and(|n| n >= least), "{line}");
+    }
     ringwall.complaint_with(&["connect() failed", "upstream: \"http://"]);
 }
 

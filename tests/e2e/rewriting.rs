@@ -293,13 +293,14 @@ fn a_field_that_a_map_makes_of_the_certificate_is_asserted_on_every_virtual_host
             "if ($ssl_client_s_dn ~ \"O=([^,]+)\") {{ set $org $1; }}\n\
              location /set/ {{ proxy_set_header X-User $user; proxy_set_header X-Org $org; \
              proxy_pass {0}; }}\n\
+             location /group/ {{ proxy_set_header X-Unit $1; proxy_pass {0}; }}\n\
              location / {{ proxy_pass {0}; }}",
             origin.url()
         ),
     );
     let mut client = client(&ringwall);
     for (path, lines) in [
-        ("/", "X-User: root\r\nx_org: root\r\n"),
+        ("/", "X-User: root\r\nx_org: root\r\nX-Unit: root\r\n"),
         ("/set/", "x-user: root\r\n"),
     ] {
         assert_eq!(
