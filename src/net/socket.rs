@@ -387,9 +387,9 @@ impl Sender {
     /// # Errors
     /// Whatever the kernel reports. Dropping the future may leave a part of
     /// them sent.
-    pub async fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
+    pub async fn send(&self, mut bytes: &[u8], behind: Behind) -> io::Result<()> {
         loop {
-            let sent = self.send_at_once(bytes, Behind::Nothing)?;
+            let sent = self.send_at_once(bytes, behind)?;
             bytes = bytes.get(sent..).unwrap_or_default();
             if bytes.is_empty() {
                 return Ok(());
@@ -619,7 +619,7 @@ mod tests {
                 read == expected
             });
             let socket = Socket::adopt(ours).unwrap();
-            socket.sender.send(&bytes).await.unwrap();
+            socket.sender.send(&bytes, Behind::Nothing).await.unwrap();
             drop(socket);
             assert!(reader.join().unwrap());
         });

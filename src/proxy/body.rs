@@ -87,7 +87,9 @@ pub(crate) async fn upload<B: BodySource>(
             }
         }
         if !piece.range.is_empty() {
-            let sent = tx.send(piece.buffer, piece.range, timeout).await;
+            let sent = tx
+                .send(piece.buffer, piece.range, Behind::Nothing, timeout)
+                .await;
             piece.buffer = sent.map_err(UploadError::Upstream)?;
         }
         body.give_back(piece.buffer);
@@ -119,7 +121,7 @@ async fn send_output(
     timeout: Duration,
 ) -> Result<(), UploadError> {
     if let Some((buffer, range)) = out.take() {
-        tx.send(buffer, range, timeout)
+        tx.send(buffer, range, Behind::Nothing, timeout)
             .await
             .map_err(UploadError::Upstream)?;
     }

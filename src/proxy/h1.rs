@@ -705,7 +705,11 @@ impl H1Sink<'_> {
         }
         if let Some((buffer, range)) = self.out.take() {
             self.committed |= self.state != SinkState::Waiting;
-            self.tx.send(buffer, range, self.send_timeout).await?;
+            let ends = self.state == SinkState::Finished && !self.keep_alive;
+            let behind = if ends { Behind::More } else { Behind::Nothing };
+            self.tx
+                .send(buffer, range, behind, self.send_timeout)
+                .await?;
         }
         Ok(())
     }

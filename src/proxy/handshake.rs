@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::config::ServerId;
 use crate::net::buffers::{Buffer, Class};
 use crate::net::deadlines::Deadline;
-use crate::net::socket::Socket;
+use crate::net::socket::{Behind, Socket};
 use crate::telemetry::error_log::{Level, Text};
 use crate::tls;
 use crate::tls::ciphers::openssl_name;
@@ -153,7 +153,7 @@ pub(crate) async fn accept(
                 Ok(Err((server, message))) => {
                     chosen.set(server);
                     internal_error(&mut out);
-                    let _ = send(&mut socket, &deadline, &mut out).await;
+                    let _ = send(&mut socket, &deadline, &mut out, Behind::More).await;
                     lingering_close(socket, &deadline).await;
                     let message = format!("{message} while SSL handshaking");
                     return Err(reject(Level::Error, message, Obstacle::Protocol));
@@ -195,7 +195,14 @@ pub(crate) async fn accept(
             if gateway.config.records_session_id && session_id.is_none() {
                 session_id = server_hello::session_id(&out).map(Into::into);
             }
-            let sent = send(&mut socket, &deadline, &mut out).await;
+            // Tickets leave with the response, where the request is here already.
+            let behind = match &result {
+                Ok(progress) if progress.done.is_some() && progress.consumed < filled => {
+                    Behind::More
+                }
+                _ => Behind::Nothing,
+            };
+            let sent = send(&mut socket, &deadline, &mut out, behind).await;
             if let (Ok(_), Err(error)) = (&result, sent) {
                 return Err(reject(
                     Level::Info,
@@ -420,8 +427,9 @@ pub(super) async fn send(
     socket: &mut Socket,
     deadline: &Deadline,
     out: &mut Vec<u8>,
+    behind: Behind,
 ) -> std::io::Result<()> {
-    match deadline.run(socket.sender.send(out)).await {
+    match deadline.run(socket.sender.send(out, behind)).await {
         Ok(result) => result?,
         Err(_) => return Err(std::io::ErrorKind::TimedOut.into()),
     }

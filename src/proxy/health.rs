@@ -12,7 +12,7 @@ use crate::http::h1::parse::{HeadLimits, Status, parse_response};
 use crate::http::head::{Method, ResponseHead};
 use crate::net::buffers::{Buffer, Class};
 use crate::net::deadlines::Deadline;
-use crate::net::socket::Socket;
+use crate::net::socket::{Behind, Socket};
 use crate::net::spawn::spawn;
 use crate::telemetry::error_log::Level;
 
@@ -202,7 +202,9 @@ async fn send(check: &HealthCheck, tx: &mut Tx<'_>) -> Option<()> {
     let mut buffer = Buffer::for_size(question.len());
     buffer.get_mut(..question.len())?.copy_from_slice(&question);
     let range = 0..question.len();
-    tx.send(buffer, range, check.read_timeout).await.ok()?;
+    tx.send(buffer, range, Behind::Nothing, check.read_timeout)
+        .await
+        .ok()?;
     Some(())
 }
 

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use crate::config::{Proxy, ProxyLink, ProxyProtocol, UpstreamAddress};
 use crate::net::addr::ClientAddr;
 use crate::net::proxy_header;
-use crate::net::socket::Socket;
+use crate::net::socket::{Behind, Socket};
 use crate::telemetry::error_log::Level;
 
 use super::log;
@@ -72,5 +72,5 @@ async fn introduce(
         ProxyProtocol::V1 => proxy_header::version_1(client, own),
         ProxyProtocol::V2 => proxy_header::version_2(client, own),
     };
-    socket.sender.send(&header).await
+    socket.sender.send(&header, Behind::More).await
 }

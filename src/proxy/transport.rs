@@ -194,7 +194,10 @@ impl Transport {
             // A key that is used up cannot say so; closing says it.
             let _ = session.borrow_mut().seal_alert(alert, &mut record);
         }
-        let _ = self.tx().send_raw(&record, CLOSE_TIMEOUT).await;
+        let _ = self
+            .tx()
+            .send_raw(&record, Behind::More, CLOSE_TIMEOUT)
+            .await;
     }
 
     /// Tells a client whose handshake is over that it is not let in.
@@ -203,7 +206,10 @@ impl Transport {
         let mut record = Vec::with_capacity(64);
         // A key that is used up cannot say so; closing says it.
         let _ = session.borrow_mut().seal_refusal(&mut record);
-        let _ = self.tx().send_raw(&record, CLOSE_TIMEOUT).await;
+        let _ = self
+            .tx()
+            .send_raw(&record, Behind::More, CLOSE_TIMEOUT)
+            .await;
     }
 
     /// Ends the connection in order: TLS close_notify, FIN, then for a while
@@ -492,11 +498,12 @@ impl Tx<'_> {
         &mut self,
         mut buffer: Buffer,
         plain: Range<usize>,
+        behind: Behind,
         timeout: Duration,
     ) -> Result<Buffer, TransportError> {
         self.count(plain.len());
         let Some(session) = self.session else {
-            return self.send_range(buffer, plain, timeout).await;
+            return self.send_range(buffer, plain, behind, timeout).await;
         };
         self.flush_session(timeout).await?;
         let fits = plain.len() <= MAX_PLAINTEXT
@@ -507,7 +514,7 @@ impl Tx<'_> {
                 .borrow_mut()
                 .seal_in_place(&mut buffer, plain)
                 .map_err(TransportError::Tls)?;
-            return self.send_range(buffer, record, timeout).await;
+            return self.send_range(buffer, record, behind, timeout).await;
         }
         let mut record_buffer = Buffer::take(Class::Medium);
         for piece in buffer.get(plain).unwrap_or_default().chunks(MAX_PLAINTEXT) {
@@ -519,7 +526,9 @@ impl Tx<'_> {
                 .borrow_mut()
                 .seal_in_place(&mut record_buffer, room)
                 .map_err(TransportError::Tls)?;
-            record_buffer = self.send_range(record_buffer, record, timeout).await?;
+            record_buffer = self
+                .send_range(record_buffer, record, behind, timeout)
+                .await?;
         }
         Ok(buffer)
     }
@@ -558,7 +567,7 @@ impl Tx<'_> {
         }
         self.deadline.arm(timeout);
         let rest = segments.bytes().get(all).unwrap_or_default();
-        let sent = self.deadline.run(self.sender.send(rest)).await;
+        let sent = self.deadline.run(self.sender.send(rest, behind)).await;
         let result = sent.map_err(|_| timed_out(self.timed_out))?;
         result.map_err(TransportError::Io)?;
         Ok(segments)
@@ -580,11 +589,12 @@ impl Tx<'_> {
     pub(crate) async fn send_raw(
         &mut self,
         bytes: &[u8],
+        behind: Behind,
         timeout: Duration,
     ) -> Result<(), TransportError> {
         *self.sent += bytes.len() as u64;
         self.deadline.arm(timeout);
-        let sent = self.deadline.run(self.sender.send(bytes)).await;
+        let sent = self.deadline.run(self.sender.send(bytes, behind)).await;
         let result = sent.map_err(|_| timed_out(self.timed_out))?;
         result.map_err(TransportError::Io)
     }
@@ -611,16 +621,17 @@ impl Tx<'_> {
         &mut self,
         buffer: Buffer,
         range: Range<usize>,
+        behind: Behind,
         timeout: Duration,
     ) -> Result<Buffer, TransportError> {
         *self.sent += range.len() as u64;
-        let range = self.send_at_once(&buffer, range, Behind::Nothing)?;
+        let range = self.send_at_once(&buffer, range, behind)?;
         if range.is_empty() {
             return Ok(buffer);
         }
         self.deadline.arm(timeout);
         let rest = buffer.get(range).unwrap_or_default();
-        let sent = self.deadline.run(self.sender.send(rest)).await;
+        let sent = self.deadline.run(self.sender.send(rest, behind)).await;
         let result = sent.map_err(|_| timed_out(self.timed_out))?;
         result.map_err(TransportError::Io)?;
         Ok(buffer)
@@ -633,6 +644,7 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// The end of this direction has to follow at once, and leaves with it.
     async fn close_notify(&mut self, timeout: Duration) -> Result<(), TransportError> {
         let Some(session) = self.session else {
             return Ok(());
@@ -640,7 +652,7 @@ impl Tx<'_> {
         let mut alert = Vec::with_capacity(64);
         // A key that is used up cannot say goodbye; closing says it.
         let _ = session.borrow_mut().seal_close_notify(&mut alert);
-        self.send_raw(&alert, timeout).await
+        self.send_raw(&alert, Behind::More, timeout).await
     }
 
     /// Sends what the record layer owes the peer: the answer to a KeyUpdate.
@@ -656,7 +668,7 @@ impl Tx<'_> {
             .borrow_mut()
             .take_pending(&mut pending)
             .map_err(TransportError::Tls)?;
-        self.send_raw(&pending, timeout).await
+        self.send_raw(&pending, Behind::More, timeout).await
     }
 }
 

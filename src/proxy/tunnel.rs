@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::net::buffers::Class;
 use crate::net::deadlines::Deadline;
+use crate::net::socket::Behind;
 
 use super::exchange::{BodyError, BodySource, ResponseSink};
 use super::transport::{Rx, TransportError, Tx};
@@ -93,7 +94,9 @@ async fn upwards<B: BodySource>(
 ) -> Result<(), TunnelError> {
     while let Some(piece) = source.next().await.map_err(TunnelError::FromClient)? {
         idle.arm(limits.idle);
-        let sent = tx.send(piece.buffer, piece.range, limits.send).await;
+        let sent = tx
+            .send(piece.buffer, piece.range, Behind::Nothing, limits.send)
+            .await;
         source.give_back(sent.map_err(TunnelError::ToUpstream)?);
         idle.arm(limits.idle);
     }

@@ -120,6 +120,53 @@ with requests.Session() as session:
 }
 
 #[test]
+fn tickets_response_and_the_end_of_a_connection_leave_in_one_segment() {
+    let mut ringwall = server();
+    // Finished and the request are sent together, and `tcpi_data_segs_in` counts
+    // what comes back. Where the kernel repeats a segment, another try counts.
+    let script = ringwall.site.write(
+        "client.py",
+        r#"
+import socket, ssl, struct
+context = ssl.create_default_context(cafile="ca.crt")
+context.load_cert_chain("client.crt", "client.key")
+
+def segments(tcp):
+    return struct.unpack_from("I", tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160), 152)[0]
+
+def attempt():
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with socket.create_connection(("127.0.0.1", @TLS@)) as tcp:
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                tcp.sendall(outgoing.read())
+                incoming.write(tcp.recv(65536))
+        tls.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        before = segments(tcp)
+        tcp.sendall(outgoing.read())
+        while piece := tcp.recv(65536):
+            incoming.write(piece)
+        received = segments(tcp) - before
+    assert b" SUCCESS " in tls.read(65536)
+    try:
+        assert not tls.read(1)
+    except ssl.SSLZeroReturnError:
+        pass
+    return received
+
+print(min(attempt() for _ in range(20)))
+"#,
+    );
+    let script = script.to_str().expect("UTF-8");
+    let text = tools::run(ringwall.site.path(), &tools::python("python3"), &[script]).expect_ok();
+    assert_eq!(text, "1\n");
+}
+
+#[test]
 fn node_resumes() {
     let mut ringwall = server();
     let script = ringwall.site.write(

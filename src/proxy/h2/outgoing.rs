@@ -88,7 +88,10 @@ impl Written {
         timeout: Duration,
     ) -> Result<(), TransportError> {
         match self {
-            Self::Record(buffer, range) => tx.send(buffer, range, timeout).await.map(drop),
+            Self::Record(buffer, range) => tx
+                .send(buffer, range, Behind::Nothing, timeout)
+                .await
+                .map(drop),
             Self::Bulk(segments, filled) => {
                 let sent = tx
                     .send_segments(segments, filled, Behind::Nothing, timeout)

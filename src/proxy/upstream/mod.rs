@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use crate::config::{Conditions, Proxy, UpstreamPeer};
 use crate::http::h1::encode::Sink as _;
+use crate::net::socket::Behind;
 use crate::telemetry::error_log::Level;
 
 use super::body::{self, UploadError, UpstreamFraming};
@@ -258,13 +259,18 @@ async fn send_whole(
         head.put(body);
     }
     if let Some((buffer, range)) = head.take() {
-        tx.send(buffer, range, timeout).await?;
+        let behind = if joined {
+            Behind::Nothing
+        } else {
+            Behind::More
+        };
+        tx.send(buffer, range, behind, timeout).await?;
     }
     for piece in body.chunks(Output::CAPACITY).filter(|_| !joined) {
         let mut output = Output::default();
         output.put(piece);
         if let Some((buffer, range)) = output.take() {
-            tx.send(buffer, range, timeout).await?;
+            tx.send(buffer, range, Behind::Nothing, timeout).await?;
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use super::certificates;
 use crate::config::{Part, Proxy, ProxyTls, UpstreamAddress, Variable};
 use crate::net::buffers::{Buffer, Class};
 use crate::net::deadlines::Deadline;
-use crate::net::socket::Socket;
+use crate::net::socket::{Behind, Socket};
 use crate::proxy::gateway::Gateway;
 use crate::proxy::handshake::{grow, send};
 use crate::proxy::input::Input;
@@ -173,7 +173,12 @@ impl<'v> Secure<'v> {
             // Before anything is awaited: the next handshake would overwrite it.
             let refusal = take_server_refusal();
             if !out.is_empty() {
-                let sent = send(&mut socket, deadline, &mut out).await;
+                // The request follows, and the last flight leaves with it.
+                let behind = match &result {
+                    Ok(progress) if progress.done.is_some() => Behind::More,
+                    _ => Behind::Nothing,
+                };
+                let sent = send(&mut socket, deadline, &mut out, behind).await;
                 if let (Ok(_), Err(error)) = (&result, sent) {
                     return Err(SecureError::of_io("send()", error));
                 }
