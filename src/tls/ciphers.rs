@@ -14,14 +14,20 @@
 use std::cmp::Reverse;
 
 use rustls::crypto::aws_lc_rs::cipher_suite as suites;
-use rustls::{CipherSuite, SupportedCipherSuite};
+use rustls::{CipherSuite, SupportedCipherSuite, Tls13CipherSuite};
+
+use super::hkdf::over_hmac;
 
 /// The TLS 1.3 suites, in OpenSSL's order of preference.
 pub const TLS13: [SupportedCipherSuite; 3] = [
-    suites::TLS13_AES_256_GCM_SHA384,
-    suites::TLS13_CHACHA20_POLY1305_SHA256,
-    suites::TLS13_AES_128_GCM_SHA256,
+    SupportedCipherSuite::Tls13(&AES_256_GCM),
+    SupportedCipherSuite::Tls13(&CHACHA20_POLY1305),
+    SupportedCipherSuite::Tls13(&AES_128_GCM),
 ];
+
+static AES_256_GCM: Tls13CipherSuite = over_hmac(&suites::TLS13_AES_256_GCM_SHA384);
+static CHACHA20_POLY1305: Tls13CipherSuite = over_hmac(&suites::TLS13_CHACHA20_POLY1305_SHA256);
+static AES_128_GCM: Tls13CipherSuite = over_hmac(&suites::TLS13_AES_128_GCM_SHA256);
 
 /// A TLS 1.2 suite with what the words of a cipher string can ask of it.
 struct Known {

@@ -13,6 +13,7 @@ pub mod ciphers;
 pub mod client_auth;
 pub mod client_hello;
 mod der;
+mod hkdf;
 pub mod identity;
 mod keys;
 pub mod record;
