@@ -280,8 +280,8 @@ pub struct Listener {
     pub reuseport: bool,
     /// `ipv6only=`. Default on.
     pub ipv6only: bool,
-    /// `so_keepalive=on|off`.
-    pub so_keepalive: Option<bool>,
+    /// `so_keepalive=`.
+    pub so_keepalive: Option<SoKeepalive>,
     /// Index of the wildcard listener (`*:443` for `192.0.2.1:443`) whose socket
     /// also receives this address's connections. The kernel does not let two
     /// sockets listen on overlapping addresses, so this one is then not bound:
@@ -291,6 +291,23 @@ pub struct Listener {
     pub position: Position,
     /// Which server answers for which name.
     pub hosts: ServerNames,
+}
+
+/// `so_keepalive=` of `listen`: whether the kernel looks after silent clients.
+/// What is not given is as the system has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SoKeepalive {
+    /// It does not.
+    Off,
+    /// It does.
+    On {
+        /// Silence before the first probe, in whole seconds.
+        idle: Option<Duration>,
+        /// Between two probes, likewise.
+        interval: Option<Duration>,
+        /// Probes without an answer that end a connection.
+        count: Option<u32>,
+    },
 }
 
 /// An address to bind.

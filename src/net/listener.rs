@@ -40,7 +40,48 @@ pub struct BindOptions {
     /// `IPV6_V6ONLY`.
     pub ipv6only: bool,
     /// `SO_KEEPALIVE`, if the operator wants it set.
-    pub keepalive: Option<bool>,
+    pub keepalive: Option<Keepalive>,
+}
+
+/// `SO_KEEPALIVE`, and the system's settings where others are wanted (tcp(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keepalive {
+    /// Off.
+    Off,
+    /// On.
+    On {
+        /// `TCP_KEEPIDLE`, in whole seconds.
+        idle: Option<Duration>,
+        /// `TCP_KEEPINTVL`, likewise.
+        interval: Option<Duration>,
+        /// `TCP_KEEPCNT`.
+        count: Option<u32>,
+    },
+}
+
+impl Keepalive {
+    /// Accepted sockets inherit it.
+    fn set(self, socket: &socket2::Socket) -> io::Result<()> {
+        let Self::On {
+            idle,
+            interval,
+            count,
+        } = self
+        else {
+            return socket.set_keepalive(false);
+        };
+        let mut times = socket2::TcpKeepalive::new();
+        if let Some(idle) = idle {
+            times = times.with_time(idle);
+        }
+        if let Some(interval) = interval {
+            times = times.with_interval(interval);
+        }
+        if let Some(count) = count {
+            times = times.with_retries(count);
+        }
+        socket.set_tcp_keepalive(&times)
+    }
 }
 
 /// A bound and listening socket.
@@ -80,7 +121,7 @@ impl BoundListener {
                 socket.set_only_v6(options.ipv6only)?;
             }
             if let Some(keepalive) = options.keepalive {
-                socket.set_keepalive(keepalive)?;
+                keepalive.set(&socket)?;
             }
         }
         socket.bind(&name)?;
@@ -110,7 +151,7 @@ impl BoundListener {
         if !self.unix {
             socket.set_tcp_nodelay(true)?;
             if let Some(keepalive) = options.keepalive {
-                socket.set_keepalive(keepalive)?;
+                keepalive.set(&socket)?;
             }
         }
         rustix::net::listen(&self.fd, options.backlog)?;
@@ -299,6 +340,35 @@ impl std::fmt::Debug for StopHandle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_accepted_is_looked_after_as_the_listener_says() {
+        let address = BindAddress::Inet(([127, 0, 0, 1], 0).into());
+        let listener = BoundListener::bind(
+            &address,
+            BindOptions {
+                backlog: 1,
+                reuseport: false,
+                ipv6only: false,
+                keepalive: Some(Keepalive::On {
+                    idle: Some(Duration::from_secs(1800)),
+                    interval: None,
+                    count: Some(10),
+                }),
+            },
+        )
+        .unwrap();
+        let listener = std::net::TcpListener::from(listener.fd);
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let accepted = SockRef::from(&accepted);
+        assert!(accepted.keepalive().unwrap());
+        assert_eq!(
+            accepted.tcp_keepalive_time().unwrap(),
+            Duration::from_secs(1800)
+        );
+        assert_eq!(accepted.tcp_keepalive_retries().unwrap(), 10);
+    }
 
     #[test]
     fn what_is_no_descriptor_listens_nowhere() {

@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use crate::config::{Config, ListenAddress, Listener};
-use crate::net::listener::{BindAddress, BindOptions, BoundListener};
+use crate::config::{Config, ListenAddress, Listener, SoKeepalive};
+use crate::net::listener::{BindAddress, BindOptions, BoundListener, Keepalive};
 
 use super::pidfile::describe;
 use super::upgrade::Inherited;
@@ -129,7 +129,18 @@ fn options(listener: &Listener) -> BindOptions {
         backlog: listener.backlog,
         reuseport: listener.reuseport,
         ipv6only: listener.ipv6only,
-        keepalive: listener.so_keepalive,
+        keepalive: listener.so_keepalive.map(|keepalive| match keepalive {
+            SoKeepalive::Off => Keepalive::Off,
+            SoKeepalive::On {
+                idle,
+                interval,
+                count,
+            } => Keepalive::On {
+                idle,
+                interval,
+                count,
+            },
+        }),
     }
 }
 

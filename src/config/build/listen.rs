@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use super::upstream::split_parameter;
 use super::url::{self, Target, Url};
 use super::values::{invalid_parameter, not_implemented, refuse};
 use super::{Builder, Result};
 use crate::config::error::Error;
-use crate::config::model::{ListenAddress, Listener, Position, ServerId};
+use crate::config::model::{ListenAddress, Listener, Position, ServerId, SoKeepalive};
 use crate::config::server_names::{Conflict, NamePattern, ServerNames};
 use crate::config::syntax::Directive;
 use crate::config::units;
@@ -26,7 +27,7 @@ struct ListenOptions {
     backlog: Option<i32>,
     reuseport: bool,
     ipv6only: Option<bool>,
-    so_keepalive: Option<bool>,
+    so_keepalive: Option<SoKeepalive>,
     /// Options of the socket, which one server alone may give.
     set: bool,
 }
@@ -405,15 +406,11 @@ fn options(builder: &mut Builder<'_>, d: &Directive) -> Result<ListenOptions> {
                 (options.ipv6only, options.set) = (Some(value), true);
             }
             (b"so_keepalive", Some(value)) => {
-                options.so_keepalive = match value {
-                    b"on" => Some(true),
-                    b"off" => Some(false),
-                    _ if value.contains(&b':') => return Err(not_implemented(d, word)),
-                    _ => {
-                        let message = format!("invalid so_keepalive value: \"{}\"", shown(value));
-                        return Err(refuse(d, message));
-                    }
-                };
+                options.so_keepalive = so_keepalive(value);
+                if options.so_keepalive.is_none() {
+                    let message = format!("invalid so_keepalive value: \"{}\"", shown(value));
+                    return Err(refuse(d, message));
+                }
                 options.set = true;
             }
             (b"rcvbuf" | b"sndbuf", Some(value)) => {
@@ -444,10 +441,86 @@ fn options(builder: &mut Builder<'_>, d: &Directive) -> Result<ListenOptions> {
     Ok(options)
 }
 
+/// The most that the kernel takes (tcp(7)): seconds, and probes.
+const LONGEST_KEEPALIVE: Duration = Duration::from_secs(32_767);
+const MOST_PROBES: u64 = 127;
+
+/// `on`, `off`, or `IDLE:INTERVAL:COUNT`, of which two may be left out.
+fn so_keepalive(value: &[u8]) -> Option<SoKeepalive> {
+    let seconds = |text: &[u8]| {
+        units::seconds(text).filter(|time| !time.is_zero() && *time <= LONGEST_KEEPALIVE)
+    };
+    let probes = |text: &[u8]| {
+        let count = units::number(text).filter(|count| (1..=MOST_PROBES).contains(count))?;
+        u32::try_from(count).ok()
+    };
+    let on = |idle, interval, count| SoKeepalive::On {
+        idle,
+        interval,
+        count,
+    };
+    match value {
+        b"on" => return Some(on(None, None, None)),
+        b"off" => return Some(SoKeepalive::Off),
+        _ => {}
+    }
+    let mut parts = value.splitn(3, |byte| *byte == b':');
+    let times = on(
+        given(parts.next(), seconds)?,
+        given(parts.next(), seconds)?,
+        given(parts.next(), probes)?,
+    );
+    (times != on(None, None, None)).then_some(times)
+}
+
+/// What is there must be right.
+fn given<T>(part: Option<&[u8]>, read: impl Fn(&[u8]) -> Option<T>) -> Option<Option<T>> {
+    match part {
+        None | Some([]) => Some(None),
+        Some(text) => read(text).map(Some),
+    }
+}
+
 fn tuning(builder: &mut Builder<'_>, d: &Directive, word: &[u8], reason: &str) {
     let word = String::from_utf8_lossy(word);
     let text = format!("\"{word}\" of \"listen\" directive has no effect here: {reason}");
     if !builder.remarks.iter().any(|remark| remark.text == text) {
         builder.notice(&d.position, text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_keepalive_says_whether_and_how() {
+        let on = |idle: Option<u64>, interval: Option<u64>, count| {
+            Some(SoKeepalive::On {
+                idle: idle.map(Duration::from_secs),
+                interval: interval.map(Duration::from_secs),
+                count,
+            })
+        };
+        for (value, expected) in [
+            ("on", on(None, None, None)),
+            ("off", Some(SoKeepalive::Off)),
+            ("30m::10", on(Some(1800), None, Some(10))),
+            (":5:", on(None, Some(5), None)),
+            ("1h30m", on(Some(5400), None, None)),
+            ("30m:1s:3", on(Some(1800), Some(1), Some(3))),
+            ("::127", on(None, None, Some(127))),
+            ("", None),
+            ("::", None),
+            ("0::", None),
+            ("x::", None),
+            ("::0", None),
+            ("::128", None),
+            ("10h::", None),
+            ("1::2:3", None),
+            ("yes", None),
+        ] {
+            assert_eq!(so_keepalive(value.as_bytes()), expected, "{value:?}");
+        }
     }
 }
