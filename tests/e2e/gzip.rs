@@ -162,6 +162,7 @@ fn some_clients_and_proxies_are_left_out() {
         "gzip on; gzip_disable msie6 ^Old;\n\
          location /http10/ { alias @DIR@/www/; gzip_http_version 1.0; }\n\
          location /any/ { alias @DIR@/www/; gzip_proxied any; }\n\
+         location /none/ { alias @DIR@/www/; gzip_proxied off any; }\n\
          location /auth/ { alias @DIR@/www/; gzip_proxied auth; }\n\
          location /expired/ { alias @DIR@/www/; gzip_proxied expired; expires -1; }\n\
          location /fresh/ { alias @DIR@/www/; gzip_proxied expired; expires 1h; }\n\
@@ -176,6 +177,7 @@ fn some_clients_and_proxies_are_left_out() {
         ("/a.html", "User-Agent: curl\r\n", true),
         ("/a.html", "Via: 1.1 proxy\r\n", false),
         ("/any/a.html", "Via: 1.1 proxy\r\n", true),
+        ("/none/a.html", "Via: 1.1 proxy\r\n", false),
         ("/auth/a.html", "Via: 1.1 proxy\r\n", true),
         (
             "/auth/a.html",

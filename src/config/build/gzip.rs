@@ -128,13 +128,13 @@ impl GzipSettings {
     }
 }
 
-/// `off` and `any` stand alone in spirit; as in Nginx the last word on them
-/// counts and the others add up.
+/// `off` outweighs what stands beside it, as in Nginx.
 fn proxied(d: &Directive) -> Result<GzipProxied> {
     let mut value = GzipProxied::default();
+    let mut is_off = false;
     for word in &d.args {
         match &*word.value {
-            b"off" => value = GzipProxied::default(),
+            b"off" => is_off = true,
             b"any" => value.any = true,
             b"expired" => value.expired = true,
             b"no-cache" => value.no_cache = true,
@@ -146,5 +146,9 @@ fn proxied(d: &Directive) -> Result<GzipProxied> {
             other => return Err(invalid_parameter(d, other)),
         }
     }
-    Ok(value)
+    Ok(if is_off {
+        GzipProxied::default()
+    } else {
+        value
+    })
 }
