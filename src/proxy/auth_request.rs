@@ -218,7 +218,7 @@ impl ResponseSink for Verdict {
         Ok(())
     }
 
-    fn start(&mut self, _: u16, _: Duration) {
+    fn start(&mut self, _: u16, _: Option<&[u8]>, _: Duration) {
         self.challenges.clear();
     }
 

@@ -190,8 +190,10 @@ pub(crate) trait ResponseSink {
     /// sends it as it is.
     fn compress(&mut self, _: Box<Plan>) {}
 
-    /// Begins the final response. `send_timeout` is between two writes.
-    fn start(&mut self, status: u16, send_timeout: Duration);
+    /// Begins the final response: with a backend's `reason`, where there is one
+    /// and the protocol has a place for it, or else the usual phrase.
+    /// `send_timeout` is between two writes.
+    fn start(&mut self, status: u16, reason: Option<&[u8]>, send_timeout: Duration);
 
     /// Adds a field.
     fn field(&mut self, name: &[u8], value: &[u8]);

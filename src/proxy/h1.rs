@@ -456,10 +456,13 @@ impl ResponseSink for H1Sink<'_> {
         self.flush_out().await
     }
 
-    fn start(&mut self, status: u16, send_timeout: Duration) {
+    fn start(&mut self, status: u16, reason: Option<&[u8]>, send_timeout: Duration) {
         self.send_timeout = send_timeout;
         self.state = SinkState::Head;
-        encode::status_line(&mut self.out, status);
+        match reason {
+            Some(reason) => encode::status_line_with_reason(&mut self.out, status, reason),
+            None => encode::status_line(&mut self.out, status),
+        }
     }
 
     fn field(&mut self, name: &[u8], value: &[u8]) {

@@ -31,15 +31,21 @@ pub(crate) fn server_line(location: &Location) -> &'static str {
 
 /// The fields that every response begins with.
 pub(crate) fn start(request: &Request<'_>, sink: &mut impl ResponseSink, status: u16) {
-    begin(request, sink, status);
+    begin(request, sink, status, None);
     put_server(request, sink);
     put_date(request, sink);
     put_challenges(request, sink);
 }
 
-/// The status line, and what is to become of the body.
-pub(crate) fn begin(request: &Request<'_>, sink: &mut impl ResponseSink, status: u16) {
-    sink.start(status, request.location.send_timeout);
+/// The status line, in a backend's words if it is its response, and what is to
+/// become of the body.
+pub(crate) fn begin(
+    request: &Request<'_>,
+    sink: &mut impl ResponseSink,
+    status: u16,
+    reason: Option<&[u8]>,
+) {
+    sink.start(status, reason, request.location.send_timeout);
     if let Some(plan) = Plan::of(request, status) {
         sink.compress(plan);
     }

@@ -58,6 +58,45 @@ fn a_response_to_head_has_no_body() {
 }
 
 #[test]
+fn a_backends_reason_phrase_reaches_the_client_as_it_is() {
+    let origin = Origin::http(|request| {
+        let (_, line) = request.target().split_once('/').expect("a path");
+        let line = line.replace("%20", " ").replace("%E9", "\u{e9}");
+        let mut bytes: Vec<u8> = format!("HTTP/1.1 {line}")
+            .chars()
+            .map(|c| c as u8)
+            .collect();
+        bytes.extend_from_slice(b"\r\nContent-Length: 0\r\n\r\n");
+        bytes
+    });
+    let ringwall = server(&format!(
+        "location / {{ proxy_pass {0}; gzip on; }}\n\
+         location \"/500 Own\" {{ proxy_pass {0}; proxy_intercept_errors on; error_page 500 /page; }}\n\
+         location = /page {{ return 200 page; }}",
+        origin.url()
+    ));
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    for (asked, line) in [
+        ("200%20OK", &b"200 OK"[..]),
+        ("200%20All%20%20well", b"200 All  well"),
+        ("302%20Found", b"302 Found"),
+        ("404%20", b"404 "),
+        ("404", b"404 "),
+        ("418%20Teapot%E9", b"418 Teapot\xe9"),
+        ("495%20Odd", b"495 Odd"),
+        // A page of ours is said in our words.
+        ("500%20Own", b"500 Internal Server Error"),
+    ] {
+        let response = client.get("a", &format!("/{asked}"));
+        let expected = [b"HTTP/1.1 ", line, b"\r\n"].concat();
+        assert!(
+            response.raw_head.starts_with(&expected),
+            "{asked}: {response:?}"
+        );
+    }
+}
+
+#[test]
 fn statuses_without_a_body_leave_the_connection_usable() {
     let origin = Origin::http(|request| match request.target() {
         "/204" => b"HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n".to_vec(),

@@ -30,18 +30,18 @@ impl Sink for Vec<u8> {
 /// says 1.1 to HTTP/1.0 clients too (RFC 9110 §2.5). Nginx's internal codes
 /// (494 to 497) go out as 400.
 pub fn status_line(out: &mut impl Sink, status: u16) {
-    if status == 200 {
+    let reason = reason_phrase(status).as_bytes();
+    status_line_with_reason(out, wire_status(status), reason);
+}
+
+/// As [`status_line`], with a backend's status and words. The reason must come
+/// from a parsed head, which holds no line ends.
+pub fn status_line_with_reason(out: &mut impl Sink, status: u16, reason: &[u8]) {
+    if status == 200 && reason == b"OK" {
         out.put(b"HTTP/1.1 200 OK\r\n");
         return;
     }
-    status_line_with_reason(out, status, reason_phrase(status).as_bytes());
-}
-
-/// As [`status_line`], with a backend's own words. The reason must come from a
-/// parsed head, which holds no line ends.
-pub fn status_line_with_reason(out: &mut impl Sink, status: u16, reason: &[u8]) {
     out.put(b"HTTP/1.1 ");
-    let status = wire_status(status);
     // Three digits, whatever `return` was told.
     if status < 100 {
         out.put(if status < 10 { b"00" } else { b"0" });

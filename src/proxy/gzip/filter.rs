@@ -185,11 +185,11 @@ impl<S: ResponseSink> ResponseSink for Filtered<'_, S> {
         self.inner.interim(status).await
     }
 
-    fn start(&mut self, status: u16, send_timeout: Duration) {
+    fn start(&mut self, status: u16, reason: Option<&[u8]>, send_timeout: Duration) {
         self.gzip = None;
         self.is_compressed = false;
         self.ratio = 0;
-        self.inner.start(status, send_timeout);
+        self.inner.start(status, reason, send_timeout);
     }
 
     fn field(&mut self, name: &[u8], value: &[u8]) {

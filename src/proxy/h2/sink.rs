@@ -292,7 +292,7 @@ impl ResponseSink for H2Sink<'_> {
         self.send_head(status, &Fields::default(), false)
     }
 
-    fn start(&mut self, status: u16, send_timeout: Duration) {
+    fn start(&mut self, status: u16, _: Option<&[u8]>, send_timeout: Duration) {
         self.send_timeout = send_timeout;
         self.state = State::Head;
         let status = match status {

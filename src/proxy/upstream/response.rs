@@ -470,7 +470,9 @@ fn send_fields<S: ResponseSink>(
     let status = request.final_status(head.status);
     let filters = &proxy.filters;
     request.answer.status = status;
-    answers::begin(request, sink, status);
+    // HTTP/2 has none.
+    let is_own = status == head.status && head.version != Version::Http2;
+    answers::begin(request, sink, status, is_own.then(|| head.reason.of(bytes)));
     let shows = |id: FieldId, name: &[u8]| {
         !filters.hidden.hides(name, true) && head.field(bytes, id).is_some()
     };
