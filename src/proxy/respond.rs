@@ -224,12 +224,17 @@ pub(crate) async fn error(
 ) -> Result<(), TransportError> {
     let mut page = Vec::new();
     error_page(status, Some(server_line(request.location)), &mut page);
-    // After these the framing of what follows is not to be trusted.
+    close_after(status, sink);
+    let content_type: &[u8] = if page.is_empty() { b"" } else { b"text/html" };
+    fixed(request, status, content_type, &page, None, sink).await
+}
+
+/// After some errors the framing of what follows is not to be trusted, whatever
+/// page tells of them.
+pub(crate) fn close_after(status: u16, sink: &mut impl ResponseSink) {
     if matches!(status, 400 | 408 | 413 | 414 | 494..=497 | 500..=501 | 505) {
         sink.close_after();
     }
-    let content_type: &[u8] = if page.is_empty() { b"" } else { b"text/html" };
-    fixed(request, status, content_type, &page, None, sink).await
 }
 
 /// A whole answer with this body.

@@ -79,6 +79,7 @@ pub(crate) async fn serve<'a, B: BodySource, S: ResponseSink>(
             },
             Err(failure) => break Err(failure),
         };
+        respond::close_after(status, sink);
         let sent = match recover::after_error(request, status, body) {
             Instead::Pass(next) => {
                 entry = next;
@@ -329,6 +330,8 @@ fn find<'a>(request: &mut Request<'a>) -> Result<(&'a Location, bool), Failure> 
         Route::AddSlash(location) => (location, None, true),
     };
     if location.internal && !request.target.is_internal {
+        // Its pages and fields hold for this answer, too.
+        request.location = location;
         return Err(Failure::Status(404));
     }
     if let Some(pattern) = pattern {

@@ -99,6 +99,9 @@ pub(crate) fn comparable(response: &Response, port: u16) -> String {
         text.replace(&port.to_string(), "PORT")
             .replace(concat!("ringwall/", env!("CARGO_PKG_VERSION")), "SERVER")
             .replace("nginx/1.22.1", "SERVER")
+            // `server_tokens off`.
+            .replace("<center>ringwall</center>", "<center>SERVER</center>")
+            .replace("<center>nginx</center>", "<center>SERVER</center>")
     };
     let body = plain(&response.text());
     let mut fields: Vec<String> = response

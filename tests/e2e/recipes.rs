@@ -871,3 +871,256 @@ server {
         both.get_with("/strict/a.png", &field);
     }
 }
+
+#[test]
+fn a_private_cloud_with_its_discovery_and_uploads() {
+    let mut both = Both::start(
+        r#"
+upstream cloud { server @BACKEND@; keepalive 8; }
+map $arg_v $asset_immutable { "" ""; default ", immutable"; }
+server {
+    listen 127.0.0.1:@PORT@;
+    server_name test.example;
+    server_tokens off;
+    client_max_body_size 512M;
+    client_body_timeout 300s;
+    add_header Referrer-Policy "no-referrer" always;
+    add_header X-Content-Type-Options "nosniff" always;
+    add_header X-Robots-Tag "noindex, nofollow" always;
+    root @WWW@;
+    index index.html /index.php$request_uri;
+
+    location = / { if ($http_user_agent ~ ^DavClnt) { return 302 /remote.php/webdav/$is_args$args; } proxy_pass http://cloud; }
+    location = /robots.txt { allow all; log_not_found off; access_log off; }
+    location ^~ /.well-known {
+        location = /.well-known/carddav { return 301 /remote.php/dav/; }
+        location = /.well-known/caldav { return 301 /remote.php/dav/; }
+        location /.well-known/acme-challenge { try_files $uri $uri/ =404; }
+        return 301 /index.php$request_uri;
+    }
+    location ~ ^/(?:build|tests|config|lib|data|templates)(?:$|/) { return 404; }
+    location ~ ^/(?:\.|autotest|occ|issue|db_|console) { return 404; }
+    location ~ \.php(?:$|/) {
+        rewrite ^/(?!index|remote|public|cron|status)  /index.php$request_uri;
+        proxy_set_header Host $host;
+        proxy_set_header X-Forwarded-Host $host:$server_port;
+        proxy_set_header X-Forwarded-Proto $scheme;
+        proxy_request_buffering off;
+        proxy_pass http://cloud;
+    }
+    location ~ \.(?:css|js|svg|png)$ {
+        try_files $uri /index.php$request_uri;
+        add_header Cache-Control "public, max-age=15778463$asset_immutable";
+        access_log off;
+    }
+    location /remote { return 301 /remote.php$request_uri; }
+    location / { try_files $uri $uri/ /index.php$request_uri; }
+}
+"#,
+        &[
+            ("www/robots.txt", "User-agent: *"),
+            ("www/core.css", "a { color: red }"),
+            ("www/.well-known/acme-challenge/token", "proof"),
+        ],
+    );
+    for target in [
+        "/",
+        "/robots.txt",
+        "/.well-known/carddav",
+        "/.well-known/webfinger?resource=x",
+        "/.well-known/acme-challenge/token",
+        "/.well-known/acme-challenge/none",
+        "/config/config.php",
+        "/data",
+        "/database",
+        "/.htaccess",
+        "/console.php",
+        "/index.php/apps/files?dir=%2Fa%20b",
+        "/other.php?x=1",
+        "/core.css",
+        "/core.css?v=3",
+        "/lost.svg?v=3",
+        "/remote/x?y",
+        "/apps/files/%C3%A9?fileid=7",
+    ] {
+        both.get(target);
+    }
+    let dav = both.get_with("/?x=1", "User-Agent: DavClnt\r\n");
+    assert_eq!(dav.status, 302);
+    for method in ["PROPFIND", "MKCOL", "PUT"] {
+        let body = "Depth: 0\r\nContent-Length: 4\r\n\r\nbody";
+        both.ask(false, method, "/remote.php/dav/files/a%20b", HOST, body);
+    }
+}
+
+#[test]
+fn a_forge_dashboards_and_a_build_server_below_one_host() {
+    let mut both = Both::start(
+        r#"
+map $http_upgrade $connection_upgrade { default upgrade; '' close; }
+upstream builds { keepalive 32; server @BACKEND@; }
+proxy_set_header X-Outer all;
+server {
+    listen 127.0.0.1:@PORT@;
+    ignore_invalid_headers off;
+    underscores_in_headers on;
+    large_client_header_buffers 4 32k;
+    gzip off;
+
+    location /git/ {
+        rewrite ^ $request_uri;
+        rewrite ^/git(/.*) $1 break;
+        proxy_pass http://@BACKEND@$uri;
+        proxy_set_header Host $host;
+        proxy_set_header X-Real-IP $remote_addr;
+        client_max_body_size 0;
+    }
+    location /grafana/ {
+        rewrite ^/grafana/(.*) /$1 break;
+        proxy_set_header Host $http_host;
+        proxy_pass http://@BACKEND@;
+    }
+    location /grafana/api/live/ {
+        rewrite ^/grafana/(.*) /$1 break;
+        proxy_http_version 1.1;
+        proxy_set_header Upgrade $http_upgrade;
+        proxy_set_header Connection $connection_upgrade;
+        proxy_set_header Host $http_host;
+        proxy_pass http://@BACKEND@;
+    }
+    location ~ "^/static/[0-9a-fA-F]{8}\/(.*)$" { rewrite "^/static/[0-9a-fA-F]{8}\/(.*)" /$1 last; }
+    location /userContent { root @WWW@; if (!-f $request_filename) { rewrite (.*) /$1 last; break; } sendfile on; }
+    location / {
+        sendfile off;
+        proxy_pass http://builds;
+        proxy_redirect default;
+        proxy_redirect http:// https://;
+        proxy_set_header Connection $connection_upgrade;
+        proxy_set_header Upgrade $http_upgrade;
+        proxy_set_header Host $http_host;
+        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+        proxy_set_header X-Forwarded-Proto $scheme;
+        proxy_max_temp_file_size 0;
+        proxy_connect_timeout 90;
+        proxy_read_timeout 90;
+        proxy_request_buffering off;
+    }
+}
+"#,
+        &[("www/userContent/a.txt", "of a user")],
+    );
+    for target in [
+        "/git/",
+        "/git/a/b.git/info/refs?service=git-upload-pack",
+        "/git/a%2Fb",
+        "/grafana/",
+        "/grafana/d/x%20y?orgId=1",
+        "/grafana/api/live/ws",
+        "/static/0a1b2c3d/css/a%20b.css",
+        "/static/xyz/a.css",
+        "/userContent/a.txt",
+        "/job/x/moved",
+        "/job/x/broken",
+        "/job/x/text",
+    ] {
+        both.get(target);
+    }
+    both.get_with("/job", "X_Under: 1\r\nX-Ordinary: 2\r\n");
+    both.ask(
+        false,
+        "POST",
+        "/git/x",
+        HOST,
+        "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    );
+    both.ask(false, "HEAD", "/job/x/moved", HOST, "\r\n");
+}
+
+#[test]
+fn a_front_end_with_what_operators_add_one_by_one() {
+    let mut both = Both::start(
+        r#"
+map $http_user_agent $is_bad { default 0; ~*(curl-bad|masscan) 1; "" 1; }
+map $sent_http_content_type $cached { default off; ~image/ 30d; text/html epoch; }
+map $request_method $is_write { default 0; POST 1; PUT 1; DELETE 1; }
+geo $office { default 0; 127.0.0.0/8 1; 10.0.0.0/8 1; }
+include @DIR@/types.conf;
+server {
+    listen 127.0.0.1:@PORT@ default_server;
+    server_name ~^(?<sub>[^.]+)\.multi\.test$ test.example;
+    root @WWW@;
+    error_page 500 502 503 504 /50x.html;
+    error_page 404 /404.html;
+    error_page 405 =200 $uri;
+    location = /50x.html { internal; add_header Retry-After 30 always; }
+    location = /404.html { internal; add_header X-Robots-Tag noindex always; }
+    if ($is_bad) { return 403; }
+    if ($request_method !~ ^(GET|HEAD|POST|PUT)$) { return 405; }
+    location ~* ^.+\.(jpg|png|ico)$ { expires $cached; try_files $uri @app; }
+    location ~ /\.ht { deny all; }
+    location /status { stub_status; allow 192.0.2.1; deny all; }
+    location /write/ { if ($is_write = 0) { return 404; } proxy_pass http://@BACKEND@; }
+    location /office/ { if ($office = 0) { return 403; } proxy_pass http://@BACKEND@/in/; proxy_hide_header X-Internal; }
+    location /fixed { return 200 "sub=$sub host=$host uri=$request_uri\n"; default_type text/plain; }
+    location /teapot { return 418; }
+    location /down/ { proxy_pass http://127.0.0.1:1/; }
+    location /errors/ { proxy_pass http://@BACKEND@; proxy_intercept_errors on; }
+    location /health { access_log off; add_header Content-Type text/plain; return 200 "ok\n"; }
+    location / { try_files $uri $uri/index.html @app; }
+    location @app {
+        proxy_pass http://@BACKEND@;
+        proxy_set_header Host $host;
+        proxy_set_header X-Request-Start "t=never";
+        proxy_set_header Cookie "$http_cookie; via=front";
+        proxy_set_header Accept-Encoding "";
+        proxy_cookie_path ~^/(.*)$ "/$1; SameSite=Lax";
+    }
+}
+"#,
+        &[
+            ("types.conf", "types { text/html html; image/png png; }"),
+            ("www/index.html", "<p>home</p>"),
+            ("www/a.png", "png"),
+            ("www/docs/index.html", "<p>docs</p>"),
+            ("www/50x.html", "<p>soon</p>"),
+            ("www/404.html", "<p>lost</p>"),
+            ("www/.htpasswd", "secret"),
+        ],
+    );
+    let agent = "User-Agent: browser\r\n";
+    for target in [
+        "/none/x.html?y=1",
+        "/docs",
+        "/docs/",
+        "/lost.png",
+        "/.htpasswd",
+        "/status",
+        "/write/x",
+        "/office/a%20b?c",
+        "/fixed?x=%20",
+        "/teapot",
+        "/down/x",
+        "/errors/broken",
+        "/errors/text",
+        "/health",
+        "/50x.html",
+        "/404.html",
+        "/shop/moved",
+        "/shop/broken",
+    ] {
+        both.get_with(target, agent);
+        both.ask(false, "HEAD", target, HOST, &format!("{agent}\r\n"));
+        let body = format!("{agent}Cookie: a=1\r\nContent-Length: 2\r\n\r\nhi");
+        both.ask(false, "POST", target, HOST, &body);
+    }
+    both.get("/fixed");
+    both.get_with("/fixed", "User-Agent: MASSCAN/1\r\n");
+    both.ask(false, "DELETE", "/fixed", HOST, &format!("{agent}\r\n"));
+    both.ask(
+        false,
+        "GET",
+        "/fixed",
+        "shop.multi.test",
+        &format!("{agent}\r\n"),
+    );
+}

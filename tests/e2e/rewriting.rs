@@ -214,6 +214,19 @@ fn an_error_gets_the_page_that_the_configuration_names() {
 }
 
 #[test]
+fn a_client_is_kept_out_of_what_is_internal_by_that_locations_own_rules() {
+    let ringwall = server(
+        "error_page 404 /none;\n\
+         add_header X-From server always;\n\
+         location = /inner { internal; add_header X-From inner always; error_page 404 /lost; }\n\
+         location = /lost { return 200 lost; }",
+    );
+    let mut client = Connection::plain(ringwall.address("HTTP"));
+    let direct = client.get("a", "/inner");
+    assert_eq!((direct.status, &*direct.text()), (404, "lost"));
+}
+
+#[test]
 fn a_body_that_a_failed_backend_has_had_is_not_sent_to_another() {
     let broken = Origin::script(|peer| {
         peer.request()?;
