@@ -250,6 +250,17 @@ fn a_backend_whose_response_waits_here_for_its_client_serves_others_meanwhile() 
         assert_eq!(origin.connections(), connections, "{target}");
         assert!(slow.response("GET").body == patterned(PART), "{target}");
     }
+    // Whoever goes then ends nothing of the backend's, and the log does not say so.
+    let before = sent.load(Ordering::SeqCst);
+    let mut gone = Connection::plain(ringwall.address("HTTP"));
+    ask(&mut gone, "/length");
+    eventually("the backend has sent it all", || {
+        (sent.load(Ordering::SeqCst) > before).then_some(())
+    });
+    gone.finish_sending();
+    let said = ringwall.complaint_with(&["[info]", "client prematurely closed connection"]);
+    assert!(!said.contains("upstream connection"), "{said}");
+    assert_eq!(origin.connections(), 2);
 }
 
 #[test]

@@ -206,7 +206,7 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
             let sent = hold.all_sent.get();
             conclude(request, proxy, peer, answered?, sent, upstream, client).await
         }
-        Err(None) => Err(client_gone(request, peer)),
+        Err(None) => Err(client_gone(request, peer, hold.released().is_none())),
         Err(Some(error)) => {
             body_failed(request, &error);
             Err(Broken::Client(error.status()))
@@ -214,12 +214,18 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
     }
 }
 
-fn client_gone(request: &Request<'_>, peer: &UpstreamPeer) -> Broken {
+/// Tells the log so, and whether the upstream connection `ends` with it: one that
+/// others have streams of, or that has been left to others, does not.
+fn client_gone(request: &Request<'_>, peer: &UpstreamPeer, ends: bool) -> Broken {
+    let consequence = match ends {
+        true => ", so upstream connection is closed too",
+        false => "",
+    };
     log::upstream_error(
         request,
         Level::Info,
         Some(peer),
-        format_args!("client prematurely closed connection, so upstream connection is closed too"),
+        format_args!("client prematurely closed connection{consequence}"),
     );
     Broken::Client(None)
 }

@@ -154,7 +154,7 @@ pub(in crate::proxy) async fn exchange<B: BodySource, S: ResponseSink>(
     record(request, |attempt| attempt.traffic.sent = sent.get() as u64);
     match outcome {
         Ok(answered) => answered,
-        Err(None) => Err(client_gone(request, peer)),
+        Err(None) => Err(client_gone(request, peer, false)),
         Err(Some(error)) => {
             body_failed(request, &error);
             Err(Broken::Client(error.status()))
