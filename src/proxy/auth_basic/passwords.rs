@@ -53,6 +53,9 @@ pub(super) fn verify(password: &[u8], stored: &[u8]) -> Match {
             Err(_) => Match::Unknown,
         };
     }
+    if text.starts_with("$y$") {
+        return yescrypt(password, text);
+    }
     if text.starts_with("$2") {
         return match bcrypt::verify(password, text) {
             Ok(same) => same.into(),
@@ -81,6 +84,36 @@ fn salted_sha1(password: &[u8], hash: &[u8], salted: bool) -> Match {
     sha1.update(password);
     sha1.update(salt);
     same_bytes(digest, sha1.finish().as_ref()).into()
+}
+
+/// The memory that one comparison may take. crypt(5) proposes 16 MiB; its largest
+/// cost would be 1 GiB for each of the threads.
+const MOST_MEMORY: u64 = 256 << 20;
+
+/// yescrypt, as Debian's `passwd` has it.
+fn yescrypt(password: &[u8], stored: &str) -> Match {
+    use yescrypt::password_hash::Error;
+    /// Characters of a hash of 256 bits. Of a shorter one nothing more would be
+    /// compared than there is.
+    const HASH: usize = 43;
+    let mut fields = stored.split('$').skip(2);
+    let parameters = fields.next().and_then(|text| text.parse().ok());
+    let takes = |parameters: yescrypt::Params| {
+        let block = 128 * u64::from(parameters.r());
+        parameters.n().saturating_mul(block)
+    };
+    if parameters
+        .map(takes)
+        .is_none_or(|bytes| bytes > MOST_MEMORY)
+        || fields.last().is_none_or(|hash| hash.len() != HASH)
+    {
+        return Match::Unknown;
+    }
+    match yescrypt::Yescrypt::default().verify_password(password, stored) {
+        Ok(()) => Match::Yes,
+        Err(Error::PasswordInvalid) => Match::No,
+        Err(_) => Match::Unknown,
+    }
 }
 
 /// Poul-Henning Kamp's MD5 crypt, as `$1$` and as Apache's `$apr1$`. Long
@@ -164,7 +197,7 @@ fn to_64(digest: &[u8; 16]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Made with `htpasswd` (apache2-utils) and `openssl passwd`.
+    /// Made with `htpasswd` (apache2-utils), `openssl passwd` and crypt(3).
     const STORED: &[&str] = &[
         "{PLAIN}secret",
         "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=",
@@ -176,6 +209,8 @@ mod tests {
         "$5$abcdefgh$gruCpC7VkOTspMQTTSAR8mtlO9Upms.fwqE5y16JVM.",
         "$6$0123456789abcdef$8CGkKDSyVpVlVNcs5PssRw/Tb8EgfecuA6D/zsRQFumJaU.s8KgTWWc2HfgkB7h2n1qIKiJFeSyUFrwvhILXy.",
         "$6$rounds=10000$abc$3DDOWZMNRRKDT142bUtYQRY52ycK/xshRXOQgIyt2QRXzLDnoPq6v4lO9bA3f/JhGz1mHrAh.QUDGHmaE5RxP.",
+        "$y$j75$abcdefghijklmnop$vZlXu1XtxOBWRxjOpQqONp1WYfMO0dN.H4xeSMU2ZvC",
+        "$y$j9T$0123456789abcdef$lR1n3oQf67KjQYqzXTbu5mO9zFkv9J6PEbyeH7jZQy4",
     ];
 
     #[test]
@@ -208,6 +243,12 @@ mod tests {
             "{SSHA}!",
             "$2y$99$xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
             "$7$x$y",
+            "$y$",
+            "$y$j9T$0123456789abcdef",
+            "$y$j9T$0123456789abcdef$",
+            "$y$j9T$0123456789abcdef$lR1n3oQf67KjQYqz",
+            // 1 GiB.
+            "$y$jFT$0123456789abcdef$lR1n3oQf67KjQYqzXTbu5mO9zFkv9J6PEbyeH7jZQy4",
             "ab01FAX.bQRSU",
         ] {
             assert_eq!(
