@@ -472,7 +472,7 @@ impl HttpConnection {
         } else {
             next
         };
-        request.answer.bytes = transport.take_sent();
+        request.answer.bytes = transport.take_traffic().sent;
         log::access(&request);
         measure::answered(&request);
         *idle = Some(Idle {

@@ -274,7 +274,7 @@ pub(crate) struct Answer {
     /// Behind the head, chunk framing included.
     pub(crate) body_bytes: u64,
     pub(crate) own_fields: OwnFields,
-    /// On the wire.
+    /// Head and body, without what TLS adds.
     pub(crate) bytes: u64,
     pub(crate) complete: bool,
     /// Values of `WWW-Authenticate`.

@@ -34,7 +34,6 @@ pub(crate) struct Transport {
     pub(crate) input: Input,
     rx_deadline: Deadline,
     tx_deadline: Deadline,
-    sent: u64,
     traffic: Cell<Traffic>,
     timed_out: Cell<bool>,
 }
@@ -65,7 +64,6 @@ pub(crate) struct Tx<'a> {
     deadline: &'a Deadline,
     traffic: &'a Cell<Traffic>,
     timed_out: &'a Cell<bool>,
-    sent: &'a mut u64,
 }
 
 /// Why a peer can no longer be read from or written to.
@@ -114,7 +112,6 @@ impl Transport {
             input,
             rx_deadline: Deadline::new(),
             tx_deadline: Deadline::new(),
-            sent: 0,
             traffic: Cell::default(),
             timed_out: Cell::new(false),
         }
@@ -137,7 +134,6 @@ impl Transport {
             deadline: &self.tx_deadline,
             traffic: &self.traffic,
             timed_out: &self.timed_out,
-            sent: &mut self.sent,
         };
         (rx, tx)
     }
@@ -148,11 +144,6 @@ impl Transport {
 
     pub(crate) fn tx(&mut self) -> Tx<'_> {
         self.split().1
-    }
-
-    /// Bytes sent on the wire since the last call.
-    pub(crate) fn take_sent(&mut self) -> u64 {
-        std::mem::take(&mut self.sent)
     }
 
     /// What was carried since the last call.
@@ -560,7 +551,6 @@ impl Tx<'_> {
             all = Some(all.map_or(record.clone(), |all| all.start..record.end));
         }
         let all = all.unwrap_or(0..0);
-        *self.sent += all.len() as u64;
         let all = self.send_at_once(segments.bytes(), all, behind)?;
         if all.is_empty() {
             return Ok(segments);
@@ -592,7 +582,6 @@ impl Tx<'_> {
         behind: Behind,
         timeout: Duration,
     ) -> Result<(), TransportError> {
-        *self.sent += bytes.len() as u64;
         self.deadline.arm(timeout);
         let sent = self.deadline.run(self.sender.send(bytes, behind)).await;
         let result = sent.map_err(|_| timed_out(self.timed_out))?;
@@ -624,7 +613,6 @@ impl Tx<'_> {
         behind: Behind,
         timeout: Duration,
     ) -> Result<Buffer, TransportError> {
-        *self.sent += range.len() as u64;
         let range = self.send_at_once(&buffer, range, behind)?;
         if range.is_empty() {
             return Ok(buffer);

@@ -3,12 +3,12 @@
 //! requests.
 
 use crate::proxying::server;
-use crate::support::client::Connection;
+use crate::support::client::{Connection, TlsClient};
 use crate::support::eventually;
 use crate::support::h2::{self, H2};
 use crate::support::nginx::Nginx;
 use crate::support::origin::{Origin, ok};
-use crate::support::ringwall::{Ringwall, Site, http};
+use crate::support::ringwall::{HOST, Ringwall, Site, http};
 
 /// Debian's Nginx and ringwall with the same server, and what each of them logs
 /// about it.
@@ -437,4 +437,53 @@ fn what_the_kernel_has_measured_of_a_connection_is_told() {
     let [ours, theirs] = numbers;
     assert!(ours[0] > 0 && ours[1] > 0, "{ours:?}");
     assert_eq!(ours[2..], theirs[2..], "windows of the same connection");
+}
+
+#[test]
+fn the_bytes_that_a_client_was_sent_are_counted_without_what_tls_adds() {
+    let origin = Origin::http(|request| {
+        let body = "text ".repeat(request.target().len() * 1000);
+        let length = body.len();
+        let server = "Server: own\r\n";
+        format!("HTTP/1.1 200 OK\r\n{server}Content-Length: {length}\r\n\r\n{body}").into_bytes()
+    });
+    let (mut theirs, pki) = Site::with_pki();
+    let ours = Site::new();
+    pki.write(ours.path());
+    let content = format!(
+        "log_format sent '$bytes_sent $body_bytes_sent';\n\
+         server {{ listen 127.0.0.1:@PORT@; listen 127.0.0.1:@SECURE@ ssl;\n\
+         access_log @DIR@/sent.log sent;\n\
+         ssl_certificate @DIR@/server.crt; ssl_certificate_key @DIR@/server.key;\n\
+         proxy_http_version 1.1; proxy_pass_header Server;\n\
+         location / {{ proxy_pass http://{}; }} }}",
+        origin.address()
+    );
+    let filled = |port, secure| content.replace("@PORT@", port).replace("@SECURE@", secure);
+    let nginx = Nginx::start(&mut theirs, &filled("@NGINX@", "@NGINXTLS@"));
+    let ringwall = ours.start(&http(&filled("@HTTP@", "@HTTPS@")));
+    let nginx_secure = crate::support::local(theirs.port("NGINXTLS"));
+    let requests = ["GET /", "GET /much-more", "HEAD /", "GET /"];
+    let tls = TlsClient::new(&pki.ca);
+    for (plain, secure) in [
+        (ringwall.address("HTTP"), ringwall.address("HTTPS")),
+        (nginx.address(), nginx_secure),
+    ] {
+        let secure = tls.connect(secure, HOST).expect("a handshake");
+        for mut client in [Connection::plain(plain), secure] {
+            for request in requests {
+                client.send(format!("{request} HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+                client.response(request.split(' ').next().unwrap_or_default());
+            }
+        }
+    }
+    let [ours, theirs] = [&ringwall.site, &theirs].map(|site| {
+        eventually("all are logged", || {
+            let log = site.read("sent.log");
+            (log.lines().count() == 2 * requests.len()).then_some(log)
+        })
+    });
+    assert_eq!(ours, theirs);
+    let lines: Vec<_> = ours.lines().collect();
+    assert_eq!(lines[..requests.len()], lines[requests.len()..], "over TLS");
 }

@@ -51,8 +51,8 @@ pub(super) struct H2Sink<'s> {
     body_bytes: u64,
     /// What the Content-Length says.
     length: Option<u64>,
-    /// Names and values, before compression.
-    field_bytes: u64,
+    /// Fields as compressed, and the head of every frame, but no padding.
+    overhead: u64,
 }
 
 /// What of the request decides about the answer.
@@ -167,7 +167,7 @@ impl<'s> H2Sink<'s> {
             owed: None,
             body_bytes: 0,
             length: None,
-            field_bytes: 0,
+            overhead: 0,
         }
     }
 
@@ -176,9 +176,9 @@ impl<'s> H2Sink<'s> {
         self.state == State::Finished
     }
 
-    /// What was sent, fields before their compression.
+    /// What was sent: the stream's frames, as Nginx counts them.
     pub(super) fn bytes(&self) -> u64 {
-        self.body_bytes + self.field_bytes
+        self.body_bytes + self.overhead
     }
 
     /// Hands the head over, and says whether the stream ends with it.
@@ -200,10 +200,11 @@ impl<'s> H2Sink<'s> {
         fields: &Fields,
         ends: bool,
     ) -> Result<(), TransportError> {
-        self.field_bytes += fields.text.len() as u64;
+        let overhead = &mut self.overhead;
         let sent = self.slot.send_fields(ends, |encoder, block| {
             encoder.status(status, block);
             fields.write(encoder, block);
+            *overhead += (HEADER + block.len()) as u64;
         });
         sent.map_err(gone)
     }
@@ -231,7 +232,7 @@ impl<'s> H2Sink<'s> {
         let ends = ends || self.ends_with(data.len());
         if data.is_empty() {
             // Takes no window.
-            self.slot.send_data(&[], ends).map_err(gone)?;
+            self.send_frame(&[], ends)?;
         }
         while !data.is_empty() {
             let room = self.turn().await?;
@@ -241,13 +242,18 @@ impl<'s> H2Sink<'s> {
                 .min(room.frame.min(self.chunk_size).clamp(1, MAX_PAYLOAD));
             let (now, later) = data.split_at_checked(most).unwrap_or((data, &[]));
             let is_last = ends && later.is_empty();
-            self.slot.send_data(now, is_last).map_err(gone)?;
+            self.send_frame(now, is_last)?;
             data = later;
         }
         if ends {
             self.state = State::Finished;
         }
         Ok(())
+    }
+
+    fn send_frame(&mut self, data: &[u8], ends: bool) -> Result<(), TransportError> {
+        self.overhead += HEADER as u64;
+        self.slot.send_data(data, ends).map_err(gone)
     }
 
     /// So many bytes of the body are about to be handed over.
@@ -426,10 +432,11 @@ impl ResponseSink for H2Sink<'_> {
         if self.state == State::Body {
             self.state = State::Finished;
             let trailers = std::mem::take(&mut self.trailers);
-            self.field_bytes += trailers.text.len() as u64;
-            let sent = self
-                .slot
-                .send_fields(true, |encoder, block| trailers.write(encoder, block));
+            let overhead = &mut self.overhead;
+            let sent = self.slot.send_fields(true, |encoder, block| {
+                trailers.write(encoder, block);
+                *overhead += (HEADER + block.len()) as u64;
+            });
             sent.map_err(gone)?;
         }
         Ok(())

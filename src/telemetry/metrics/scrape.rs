@@ -237,7 +237,7 @@ fn servers(out: &mut Exposition, workers: &[Arc<WorkerMetrics>]) {
     }
     out.counter(
         "ringwall_http_sent_bytes",
-        "Answers, heads and bodies, as on the wire.",
+        "Answers, heads and bodies, without what TLS adds.",
     );
     for (name, sum) in &sums {
         out.total(&[("server", name)], sum.sent);
