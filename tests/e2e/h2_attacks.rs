@@ -2,26 +2,22 @@
 //! and a client that means well is served throughout.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::support::eventually;
 use crate::support::h2::{
     CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, H2, HEADERS, NO_ERROR,
-    PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, fields, frame, is_end,
+    PADDED, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, fields, frame, is_end,
 };
+use crate::support::neighbour;
 use crate::support::origin::{Origin, ok, ok_bytes};
 use crate::support::patterned;
 use crate::support::ringwall::{HOST, Ringwall, Site, http};
 
-/// More than this an attack must not cost: what a debug build's allocator keeps
-/// for a handful of connections, with room.
-const BOUND_KIB: u64 = 48 << 10;
-
 fn target(origin: &Origin, more: &str) -> Ringwall {
     Site::new().start(&http(&format!(
         "server {{ listen 127.0.0.1:@HTTP@; server_name {HOST}; http2 on; {more}\n\
-         access_log off; location / {{ proxy_pass {}; }} }}",
+         access_log off; keepalive_requests 1000000; location / {{ proxy_pass {}; }} }}",
         origin.url()
     )))
 }
@@ -30,33 +26,13 @@ fn target(origin: &Origin, more: &str) -> Ringwall {
 /// beside it that is answered all the while.
 fn attacked(ringwall: &Ringwall, attack: impl FnOnce(&mut H2)) {
     let address = ringwall.address("HTTP");
-    let before = ringwall.resident_kib();
-    let done = Arc::new(AtomicBool::new(false));
-    let served = Arc::new(AtomicUsize::new(0));
-    let victim = {
-        let (done, served) = (Arc::clone(&done), Arc::clone(&served));
-        std::thread::spawn(move || {
-            let mut connection = H2::plain(address);
-            for stream in (1..400).step_by(2) {
-                assert_eq!(connection.get(stream, HOST, "/").status, 200);
-                served.fetch_add(1, Ordering::SeqCst);
-                if done.load(Ordering::SeqCst) {
-                    return;
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        })
+    let mut other = H2::plain(address);
+    let mut streams = (1..).step_by(2);
+    let ask = move || {
+        let stream = streams.next().expect("another");
+        assert_eq!(other.get(stream, HOST, "/").status, 200);
     };
-    eventually("the other client is served", || {
-        (served.load(Ordering::SeqCst) > 0).then_some(())
-    });
-    let mut attacker = H2::plain(address);
-    attack(&mut attacker);
-    let after = ringwall.resident_kib();
-    done.store(true, Ordering::SeqCst);
-    victim.join().expect("served throughout");
-    let grown = after.saturating_sub(before);
-    assert!(grown < BOUND_KIB, "{grown} KiB more");
+    neighbour::attacked(ringwall, ask, || attack(&mut H2::plain(address)));
     assert_eq!(H2::plain(address).get(1, HOST, "/").status, 200);
 }
 
@@ -109,10 +85,17 @@ fn floods_of_frames_that_get_a_client_nothing_end_its_connection() {
 fn a_flood_of_empty_data_frames_ends_its_connection() {
     let origin = Origin::hello();
     let ringwall = target(&origin, "");
-    attacked(&ringwall, |connection| {
-        connection.headers(1, &fields("POST", HOST, "/", &[]), false);
-        flood(connection, 20_000, &frame(DATA, 0, 1, &[]));
-    });
+    for (what, bytes) in [
+        ("nothing", frame(DATA, 0, 1, &[])),
+        ("padding", frame(DATA, PADDED, 1, &[0])),
+        ("more padding", frame(DATA, PADDED, 1, &[3, 0, 0, 0])),
+    ] {
+        eprintln!("{what}");
+        attacked(&ringwall, |connection| {
+            connection.headers(1, &fields("POST", HOST, "/", &[]), false);
+            flood(connection, 20_000, &bytes);
+        });
+    }
 }
 
 #[test]

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use crate::support::client::{Connection, Response};
 use crate::support::frames::{
-    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, INTERNAL_ERROR,
-    MAX_CONCURRENT_STREAMS, NO_ERROR, PING, PUSH_PROMISE, REFUSED_STREAM, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE,
+    INTERNAL_ERROR, MAX_CONCURRENT_STREAMS, NO_ERROR, PADDED, PING, PRIORITY, PUSH_PROMISE,
+    REFUSED_STREAM, RST_STREAM, SETTINGS, WINDOW_UPDATE,
 };
-use crate::support::h2::{self, H2};
+use crate::support::h2::{self, H2, block};
+use crate::support::neighbour;
 use crate::support::nginx::Nginx;
 use crate::support::origin::{Origin, Peer};
 use crate::support::pki::Pki;
@@ -809,46 +810,108 @@ fn a_field_that_names_a_client_is_not_the_clients_to_send() {
     );
 }
 
+/// One bad backend, and a good one at `/other` whose client is served while
+/// somebody asks the bad one. What that client got.
+fn attacked(bad: &Origin) -> (Ringwall, std::io::Result<Response>) {
+    let good = Origin::script(well_behaved);
+    let ringwall = start(&format!(
+        "server {{ listen 127.0.0.1:@HTTP@; proxy_http_version 2; keepalive_requests 1000000;\n\
+         location / {{ proxy_pass {}; }} location /other {{ proxy_pass {}; }} }}",
+        bad.url(),
+        good.url()
+    ));
+    let address = ringwall.address("HTTP");
+    let mut other = Connection::plain(address);
+    let ask = move || assert_eq!(other.get("a", "/other").text(), "hello");
+    let answer = neighbour::attacked(&ringwall, ask, || {
+        let mut client = Connection::plain(address);
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.try_response("GET")
+    });
+    (ringwall, answer)
+}
+
 #[test]
 fn a_backend_that_floods_is_left_and_the_others_go_on() {
     const MOST: usize = 100_000;
     type Flood = (&'static str, u8, u8, &'static [u8]);
-    let floods: [Flood; 4] = [
+    let floods: [Flood; 7] = [
         ("PING", PING, 0, &[0; 8]),
         ("SETTINGS", SETTINGS, 0, &[]),
+        ("PRIORITY", PRIORITY, 0, &[0, 0, 0, 3, 16]),
         ("empty DATA", DATA, 0, &[]),
+        ("padding", DATA, PADDED, &[0]),
         ("windows", WINDOW_UPDATE, 0, &[0, 0, 0, 1]),
+        ("unknown", 0xbb, 0, &[]),
     ];
-    let other = Origin::script(well_behaved);
     for (what, kind, flags, payload) in floods {
+        eprintln!("{what}");
         let sent = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&sent);
         let origin = Origin::script(move |peer| {
             let mut frames = Frames::greet(peer, &[])?;
             let (stream, _) = frames.request()?;
             frames.headers(stream, &[(":status", "200")], 0)?;
-            let stream = if kind == DATA { stream } else { 0 };
+            let stream = match kind {
+                DATA | PRIORITY => stream,
+                _ => 0,
+            };
             while count.fetch_add(1, Ordering::SeqCst) < MOST {
                 frames.send(kind, flags, stream, payload)?;
             }
             Ok(())
         });
-        let ringwall = start(&format!(
-            "server {{ listen 127.0.0.1:@HTTP@; proxy_http_version 2;\n\
-             location / {{ proxy_pass {}; }} location /other {{ proxy_pass {}; }} }}",
-            origin.url(),
-            other.url()
-        ));
-        let mut client = Connection::plain(ringwall.address("HTTP"));
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        let answer = client.try_response("GET");
+        let (ringwall, answer) = attacked(&origin);
         let refused = answer.as_ref().is_ok_and(|answer| answer.status == 502);
         assert!(refused || answer.is_err(), "{what}: {answer:?}");
         assert!(sent.load(Ordering::SeqCst) < MOST, "{what}");
         ringwall.complaint_with(&["upstream sent invalid http2 frames (ENHANCE_YOUR_CALM)"]);
-        let answer = get(ringwall.address("HTTP"), "/other");
-        assert_eq!(answer.status, 200, "{what}");
     }
+}
+
+#[test]
+fn a_backend_whose_fields_do_not_come_to_an_end_is_left() {
+    const MOST: usize = 100_000;
+    for (what, piece) in [
+        ("empty", Vec::new()),
+        ("fields", block(&[("x-field", &"x".repeat(900))])),
+    ] {
+        eprintln!("{what}");
+        let sent = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&sent);
+        let origin = Origin::script(move |peer| {
+            let mut frames = Frames::greet(peer, &[])?;
+            let (stream, _) = frames.request()?;
+            frames.send(HEADERS, 0, stream, &block(&[(":status", "200")]))?;
+            while count.fetch_add(1, Ordering::SeqCst) < MOST {
+                frames.send(CONTINUATION, 0, stream, &piece)?;
+            }
+            Ok(())
+        });
+        let (ringwall, answer) = attacked(&origin);
+        assert_eq!(answer.expect("an answer").status, 502, "{what}");
+        assert!(sent.load(Ordering::SeqCst) < MOST, "{what}");
+        ringwall.complaint_with(&["upstream sent invalid http2 frames (ENHANCE_YOUR_CALM)"]);
+    }
+}
+
+#[test]
+fn an_hpack_bomb_of_a_backend_does_not_go_off() {
+    let origin = Origin::script(|peer| {
+        let mut frames = Frames::greet(peer, &[])?;
+        // A field of 4 KiB in the table, and then a byte for each copy of it.
+        let mut bomb = block(&[(":status", "200")]);
+        bomb.push(0x40);
+        bomb.extend_from_slice(&block(&[("x", &"b".repeat(3900))])[1..]);
+        bomb.extend(std::iter::repeat_n(0xbe, 12_000));
+        loop {
+            let (stream, _) = frames.request()?;
+            frames.send(HEADERS, END_HEADERS | END_STREAM, stream, &bomb)?;
+        }
+    });
+    let (ringwall, answer) = attacked(&origin);
+    assert_eq!(answer.expect("an answer").status, 502);
+    ringwall.complaint_with(&["upstream sent too big header"]);
 }
 
 #[test]

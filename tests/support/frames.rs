@@ -4,20 +4,24 @@
 
 use std::io;
 
+use super::h2::block;
 use super::origin::Peer;
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
+pub(crate) const PRIORITY: u8 = 2;
 pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const PUSH_PROMISE: u8 = 5;
 pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
 pub(crate) const WINDOW_UPDATE: u8 = 8;
+pub(crate) const CONTINUATION: u8 = 9;
 
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const ACK: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
+pub(crate) const PADDED: u8 = 8;
 
 pub(crate) const MAX_CONCURRENT_STREAMS: u16 = 3;
 pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
@@ -144,16 +148,4 @@ impl<'p> Frames<'p> {
     pub(crate) fn widen(&mut self, stream: u32, by: u32) -> io::Result<()> {
         self.send(WINDOW_UPDATE, 0, stream, &by.to_be_bytes())
     }
-}
-
-/// Literal fields, never indexed (RFC 7541 §6.2.2).
-pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    let text = |text: &str| {
-        let length = u8::try_from(text.len()).ok().filter(|length| *length < 127);
-        [&[length.expect("short")], text.as_bytes()].concat()
-    };
-    fields
-        .iter()
-        .flat_map(|(name, value)| [vec![0], text(name), text(value)].concat())
-        .collect()
 }

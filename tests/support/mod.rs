@@ -11,6 +11,7 @@ pub(crate) mod dns;
 pub(crate) mod frames;
 pub(crate) mod h2;
 pub(crate) mod java;
+pub(crate) mod neighbour;
 pub(crate) mod nginx;
 pub(crate) mod origin;
 pub(crate) mod pki;

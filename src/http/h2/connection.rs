@@ -459,7 +459,8 @@ impl<S> Connection<S> {
             };
             (length, frame_bytes) = (payload, HEADER + 1);
         }
-        self.meter.frame(head)?;
+        // A frame of padding alone is as empty as any.
+        self.meter.frame(Head { length, ..head })?;
         *used += frame_bytes;
         if self.receive.receive(head.length).is_err() {
             return broken(Reason::FlowControlError, "more than its window holds");
