@@ -429,18 +429,18 @@ async fn run(mut transport: Transport, link: Rc<Link>, send_timeout: Duration) {
             link.end(None, Some(Why::Broken(broken.reason)));
             transport.close(Linger::NONE).await;
         }
-        Ended::Failed(error) => {
-            link.end(Some(explain(&error)), None);
+        Ended::Failed(call, error) => {
+            link.end(Some(explain(call, &error)), None);
             transport.alert(&error).await;
         }
     }
 }
 
-fn explain(error: &TransportError) -> String {
+fn explain(call: &str, error: &TransportError) -> String {
     match error {
         TransportError::TimedOut => "upstream timed out (110: Connection timed out)".to_owned(),
         error @ TransportError::Tls(_) => error.to_string(),
-        error => format!("recv() {error}"),
+        error => format!("{call} {error}"),
     }
 }
 

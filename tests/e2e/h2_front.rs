@@ -466,3 +466,43 @@ fn an_idle_connection_ends_by_keepalive_timeout() {
     connection.expect_end();
     assert_eq!(connection.goaways, [(1, NO_ERROR)]);
 }
+
+#[test]
+fn how_a_client_left_is_in_the_log_in_nginxs_words() {
+    let origin = Origin::script(|peer| {
+        let request = peer.request()?;
+        if request.target() == "/" {
+            return peer.send(&ok("hello"));
+        }
+        peer.idle()
+    });
+    let ringwall = plain(&origin, "");
+    let ended = |parts: &[&str]| {
+        let more = [
+            "[info]",
+            "while processing HTTP/2 connection, client: 127.0.0.1",
+        ];
+        ringwall.complaint_with(&[parts, &more].concat());
+    };
+    // One that asks nothing any more may go; as browsers do with those to spare.
+    let mut idle = h2(&ringwall);
+    assert_eq!(idle.get(1, HOST, "/").status, 200);
+    let mut wire = idle.into_wire();
+    wire.finish_sending();
+    wire.until_close().expect("a proper end");
+    let mut broken = h2(&ringwall);
+    assert_eq!(broken.get(1, HOST, "/").status, 200);
+    broken.into_wire().reset();
+    ended(&["recv() failed (104: Connection reset by peer)"]);
+    let complaints = ringwall.complaints();
+    assert!(!complaints.contains("prematurely"), "{complaints}");
+    let mut waiting = h2(&ringwall);
+    waiting.headers(1, &fields("GET", HOST, "/wait", &[]), true);
+    eventually("the backend is asked", || {
+        (origin.requests() == 3).then_some(())
+    });
+    let mut wire = waiting.into_wire();
+    wire.finish_sending();
+    ended(&["client prematurely closed connection"]);
+    ringwall.access_with(&["HTTP/2.0 h2c GET 499"]);
+}

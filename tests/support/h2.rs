@@ -147,6 +147,11 @@ impl H2 {
         &self.wire
     }
 
+    /// For how it is to end.
+    pub(crate) fn into_wire(self) -> Connection {
+        self.wire
+    }
+
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.wire.send(bytes);
     }

@@ -36,8 +36,9 @@ pub(in crate::proxy) enum Ended {
     Left,
     /// The peer broke the protocol, and has been told so.
     Broken(Broken),
-    /// The peer can no longer be read from or written to.
-    Failed(TransportError),
+    /// The peer can no longer be read from or written to; and by what call, as
+    /// Nginx names them.
+    Failed(&'static str, TransportError),
 }
 
 /// Moves the connection's bytes until it is over, and then sends what is left.
@@ -72,7 +73,7 @@ pub(in crate::proxy) async fn drive(
             let was_choked = mux.is_choked();
             if let Poll::Ready(error) = sender.as_mut().poll(context) {
                 // Unless something else came first.
-                return Poll::Ready(ended.take().unwrap_or(Ended::Failed(error)));
+                return Poll::Ready(ended.take().unwrap_or(Ended::Failed("send()", error)));
             }
             if ended.is_some() && mux.is_flushed() {
                 return ended.take().map_or(Poll::Pending, Poll::Ready);
@@ -118,7 +119,7 @@ async fn receive(mut rx: Rx<'_>, side: &RefCell<impl Side>, mux: &Mux) -> Ended 
         match filled {
             Ok(0) => return Ended::Closed,
             Ok(read) => want = wanted_after(read),
-            Err(error) => return Ended::Failed(error),
+            Err(error) => return Ended::Failed("recv()", error),
         }
     }
 }

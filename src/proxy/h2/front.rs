@@ -75,24 +75,34 @@ pub(in crate::proxy) async fn serve(
     front.borrow_mut().look_about();
     let (rx, tx) = transport.split();
     let ended = drive(&front, &mux, rx, tx, send_timeout).await;
+    let is_at_work = mux.is_in_fields() || mux.active() > 0;
     mux.end(None);
     drop(front);
     match ended {
         // The client's own end, whatever is still on its way.
-        Ended::Closed => Some(Linger::NONE),
+        Ended::Closed => {
+            if is_at_work {
+                session.log_http2(format_args!("client prematurely closed connection"));
+            }
+            Some(Linger::NONE)
+        }
         Ended::Left => Some(Linger::for_time(LINGER)),
         Ended::Broken(broken) => {
             session.log_http2(format_args!("{broken}"));
             Some(Linger::for_time(LINGER))
         }
-        Ended::Failed(error @ TransportError::Tls(_)) => {
-            session.log_http2(format_args!("recv() {error}"));
+        Ended::Failed(call, error @ TransportError::Tls(_)) => {
+            session.log_http2(format_args!("{call} {error}"));
             transport.alert(&error).await;
             Some(Linger::NONE)
         }
         // The peer is gone, or as good as gone.
-        Ended::Failed(error) => {
-            session.log_http2(format_args!("{error}"));
+        Ended::Failed(_, error @ TransportError::TimedOut) => {
+            session.log_http2(format_args!("client {error}"));
+            None
+        }
+        Ended::Failed(call, error) => {
+            session.log_http2(format_args!("{call} {error}"));
             None
         }
     }
