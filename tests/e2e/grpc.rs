@@ -73,6 +73,7 @@ def serve(port, stem):
             ((read('server.key'), read('server.crt')),), read('ca.crt'), True))
     else:
         server.add_insecure_port('127.0.0.1:' + port)
+        server.add_insecure_port('unix:grpc.sock')
     server.start()
     server.wait_for_termination()
 
@@ -262,6 +263,58 @@ fn a_server_that_demands_a_client_certificate_is_called_with_the_configured_one(
     assert_eq!(call(folder, tls, "Who", "client"), "b'client.example'\n");
     let refused = call(folder, ringwall.address("WRONG"), "Failure/Echo", "");
     assert!(refused.starts_with("Echo UNAVAILABLE"), "{refused}");
+}
+
+#[test]
+fn groups_and_sockets_are_called_and_fields_set_and_hidden_as_the_location_says() {
+    let mut site = Site::new();
+    let _server = serve(&mut site, "");
+    let itself = local(site.port("GRPC"));
+    let server = |port: &str, location: &str| {
+        format!(
+            "server {{ listen 127.0.0.1:@{port}@; http2 on; client_max_body_size 10m;\n\
+             location / {{ {location} }} }}\n"
+        )
+    };
+    let group = |name: &str| {
+        format!("upstream {name} {{ server 127.0.0.1:@NOBODY@; server unix:@DIR@/grpc.sock; }}\n")
+    };
+    let ringwall = site.start(&whole(
+        "worker_processes 1;",
+        "",
+        &[
+            group("group"),
+            group("once"),
+            server("GROUP", "grpc_pass grpc://group;"),
+            server("ONCE", "grpc_pass grpc://once; grpc_next_upstream off;"),
+            server("SOCKET", "grpc_pass unix:@DIR@/grpc.sock;"),
+            server(
+                "SET",
+                "grpc_pass 127.0.0.1:@GRPC@; grpc_set_header X-Word other;",
+            ),
+            server(
+                "HIDDEN",
+                "grpc_pass 127.0.0.1:@GRPC@; grpc_hide_header X-Initial;",
+            ),
+        ]
+        .concat(),
+    ));
+    let folder = ringwall.site.path();
+    let through = |port: &str| call(folder, ringwall.address(port), "all", "");
+    let expected = call(folder, itself, "all", "");
+    assert!(expected.contains("echo b'hello' word end"), "{expected}");
+    for port in ["GROUP", "SOCKET"] {
+        assert_eq!(through(port), expected, "{port}");
+    }
+    let set = expected.replace("b'hello' word end", "b'hello' other end");
+    assert_eq!(through("SET"), set);
+    let hidden = expected.replace("b'hello' word end", "b'hello' None end");
+    assert_eq!(through("HIDDEN"), hidden);
+    // The first of the group is asked, and nobody else.
+    let refused = call(folder, ringwall.address("ONCE"), "Failure/Echo", "");
+    assert!(refused.starts_with("Echo UNAVAILABLE"), "{refused}");
+    let log = ringwall.complaint_with(&["connect() failed", "/t.Peer/Echo"]);
+    assert!(log.contains("upstream: \"grpc://127.0.0.1:"), "{log}");
 }
 
 #[test]
