@@ -52,6 +52,7 @@ fn every_form() -> String {
     let mut lines = String::from("# users\nplain:{PLAIN}secret\n");
     for (user, flags) in [
         ("apr1", "-nbm"),
+        ("des", "-nbd"),
         ("sha", "-nbs"),
         ("bcrypt", "-nbB"),
         ("sha256", "-nb2"),
@@ -67,7 +68,7 @@ fn every_form() -> String {
 }
 
 const FORMS: &[&str] = &[
-    "plain", "apr1", "sha", "bcrypt", "sha256", "sha512", "md5", "ossl5", "ossl6",
+    "plain", "apr1", "des", "sha", "bcrypt", "sha256", "sha512", "md5", "ossl5", "ossl6",
 ];
 
 #[test]

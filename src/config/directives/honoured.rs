@@ -364,7 +364,7 @@ pub(super) const ROWS: &[Row] = &[
         "auth_basic_user_file",
         HSL.with(LMT),
         ONE,
-        "users and their hashed passwords: apr1, crypt `$1$`, `$5$`, `$6$`, bcrypt, yescrypt, \
+        "users and their hashed passwords: apr1, crypt (DES, `$1$`, `$5$`, `$6$`), bcrypt, yescrypt, \
          `{SHA}`, `{SSHA}`, `{PLAIN}`",
     ),
     words(

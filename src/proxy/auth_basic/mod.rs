@@ -1,5 +1,6 @@
 //! `auth_basic`: who knows a password is let in (RFC 7617).
 
+mod des_crypt;
 mod passwords;
 mod users;
 mod verifier;

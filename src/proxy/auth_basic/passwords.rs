@@ -7,6 +7,8 @@ use sha_crypt::{PasswordVerifier, ShaCrypt};
 
 use crate::http::credentials::decode_base64;
 
+use super::des_crypt::des_crypt;
+
 /// What the comparison said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Match {
@@ -62,7 +64,10 @@ pub(super) fn verify(password: &[u8], stored: &[u8]) -> Match {
             Err(_) => Match::Unknown,
         };
     }
-    Match::Unknown
+    match des_crypt(password, stored) {
+        Some(hashed) => same_bytes(&hashed, stored).into(),
+        None => Match::Unknown,
+    }
 }
 
 /// In a time that does not tell where they differ.
@@ -249,7 +254,9 @@ mod tests {
             "$y$j9T$0123456789abcdef$lR1n3oQf67KjQYqz",
             // 1 GiB.
             "$y$jFT$0123456789abcdef$lR1n3oQf67KjQYqzXTbu5mO9zFkv9J6PEbyeH7jZQy4",
-            "ab01FAX.bQRSU",
+            "ab01FAX.bQRS",
+            "ab01FAX.bQRSUx",
+            "ab01FAX.bQR:U",
         ] {
             assert_eq!(
                 verify(b"secret", stored.as_bytes()),
