@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::support::eventually;
 use crate::support::h2::{
@@ -243,6 +244,22 @@ fn fields_that_do_not_come_to_an_end_have_client_header_timeout() {
     connection.expect_end();
     assert_eq!(connection.goaways.last(), Some(&(1, NO_ERROR)));
     ringwall.complaint_with(&["client timed out", "while processing HTTP/2 connection"]);
+    // No piece of them puts it off.
+    let mut connection = H2::plain(ringwall.address("HTTP"));
+    assert_eq!(connection.get(1, HOST, "/").status, 200);
+    connection.frame(HEADERS, END_STREAM, 3, &block(&[(":method", "GET")]));
+    let mut pieces = 0..100;
+    while connection.wire().is_quiet() {
+        pieces.next().expect("a deadline that no piece puts off");
+        if connection
+            .try_send(&frame(CONTINUATION, 0, 3, &block(&[("x", "y")])))
+            .is_err()
+        {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    connection.expect_end();
     // Nor may a client say hello and nothing else.
     H2::plain(ringwall.address("HTTP")).expect_end();
 }
@@ -256,6 +273,26 @@ fn a_body_that_does_not_come_has_client_body_timeout_on_its_own_stream() {
     connection.frame(DATA, 0, 1, b"some");
     let answer = connection.answer(1);
     assert_eq!(answer.status, 408, "{answer:?}");
+    assert_eq!(connection.get(3, HOST, "/").status, 200);
+}
+
+#[test]
+fn a_body_that_dribbles_has_client_body_min_rate_on_its_own_stream() {
+    let origin = Origin::hello();
+    let ringwall = target(
+        &origin,
+        "client_body_timeout 30s; client_body_min_rate 1k 1s;",
+    );
+    let mut connection = H2::plain(ringwall.address("HTTP"));
+    connection.headers(1, &fields("POST", HOST, "/", &[]), false);
+    connection.wire().set_read_limit(Duration::from_millis(100));
+    let answer = eventually("the dribble is refused", || {
+        connection.frame(DATA, 0, 1, b"x");
+        let answered = |it: &mut H2| Some(it.so_far(1)).filter(|answer| answer.status != 0);
+        connection.until(answered).ok()
+    });
+    assert_eq!(answer.status, 408, "{answer:?}");
+    connection.wire().set_read_limit(Duration::from_secs(30));
     assert_eq!(connection.get(3, HOST, "/").status, 200);
 }
 

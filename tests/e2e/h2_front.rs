@@ -386,9 +386,12 @@ fn a_drain_ends_what_is_idle_and_finishes_what_is_not() {
         .expect("the second GOAWAY");
     assert_eq!(busy.goaways[1], (1, NO_ERROR));
     assert!(ringwall.is_running());
+    // What comes behind it may be asked elsewhere: it is not served here.
+    busy.headers(3, &fields("GET", HOST, "/", &[]), true);
     release.send(()).expect("somebody waits");
     assert_eq!(busy.answer(1).body, b"late");
     busy.expect_end();
+    assert_eq!((busy.so_far(3).status, origin.requests()), (0, 1));
     assert!(ringwall.wait().success());
 }
 
