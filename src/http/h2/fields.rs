@@ -185,6 +185,7 @@ impl Draft {
     #[must_use]
     pub fn answer(&self) -> Option<(ResponseHead, Box<[u8]>)> {
         let head = ResponseHead {
+            version: Version::Http2,
             status: self.status(),
             fields: self.fields.clone(),
             len: self.text.len(),
