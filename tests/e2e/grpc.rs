@@ -319,23 +319,32 @@ fn groups_and_sockets_are_called_and_fields_set_and_hidden_as_the_location_says(
 
 #[test]
 fn calls_go_on_when_the_server_has_been_restarted() {
-    let mut site = Site::new();
-    let server = serve(&mut site, "");
-    let port = site.port("GRPC");
-    let ringwall = site.start(&whole(
-        "worker_processes 1;",
-        "",
-        "server { listen 127.0.0.1:@HTTP@; http2 on;\n\
-         location / { grpc_pass grpc://127.0.0.1:@GRPC@; } }",
-    ));
-    let (folder, address) = (ringwall.site.path(), ringwall.address("HTTP"));
-    assert_eq!(call(folder, address, "Echo", ""), "b'hi'\n");
-    drop(server);
-    let failed = call(folder, address, "Failure/Echo", "");
-    assert!(failed.starts_with("Echo UNAVAILABLE"), "{failed}");
-    let script = ringwall.site.file("peer.py").display().to_string();
-    let _server = serve_at(folder, &script, port, "");
-    assert_eq!(call(folder, address, "Echo", ""), "b'hi'\n");
+    let secure = format!(
+        "grpc_pass grpcs://127.0.0.1:@GRPC@; grpc_ssl_name {HOST}; grpc_ssl_verify on;\n\
+         grpc_ssl_trusted_certificate @DIR@/ca.crt; grpc_ssl_certificate @DIR@/client.crt;\n\
+         grpc_ssl_certificate_key @DIR@/client.key;"
+    );
+    for (stem, pass) in [
+        ("", "grpc_pass grpc://127.0.0.1:@GRPC@;"),
+        ("server", &*secure),
+    ] {
+        let (mut site, _pki) = Site::with_pki();
+        let server = serve(&mut site, stem);
+        let port = site.port("GRPC");
+        let ringwall = site.start(&whole(
+            "worker_processes 1;",
+            "",
+            &format!("server {{ listen 127.0.0.1:@HTTP@; http2 on; location / {{ {pass} }} }}"),
+        ));
+        let (folder, address) = (ringwall.site.path(), ringwall.address("HTTP"));
+        assert_eq!(call(folder, address, "Echo", ""), "b'hi'\n", "{pass}");
+        drop(server);
+        let failed = call(folder, address, "Failure/Echo", "");
+        assert!(failed.starts_with("Echo UNAVAILABLE"), "{pass}: {failed}");
+        let script = ringwall.site.file("peer.py").display().to_string();
+        let _server = serve_at(folder, &script, port, stem);
+        assert_eq!(call(folder, address, "Echo", ""), "b'hi'\n", "{pass}");
+    }
 }
 
 #[test]
