@@ -464,7 +464,8 @@ impl Target<'_> {
 }
 
 /// One peer: over a pooled connection if there is one, and over a fresh one
-/// if that turns out to have been closed meanwhile.
+/// if that turns out to have been closed meanwhile. The others that are kept may
+/// be no better, and the backend may have seen the request each time.
 async fn try_peer<B: BodySource, S: ResponseSink>(
     request: &mut Request<'_>,
     proxy: &Proxy,
@@ -474,12 +475,10 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
 ) -> Result<(), Trouble> {
     let &Target { upstream, peer, .. } = target;
     let repeatable = is_repeatable(request, proxy, body);
+    // Another's connection would speak for another client.
+    let mut may_reuse = proxy.link.proxy_protocol.is_none();
     loop {
-        let pooled = match proxy.link.proxy_protocol {
-            None => take_pooled(target, now()),
-            // Another's connection would speak for another client.
-            Some(_) => None,
-        };
+        let pooled = may_reuse.then(|| take_pooled(target, now())).flatten();
         if pooled.is_none() && target.reach == Reach::Kept {
             return Err(Trouble {
                 failure: Failure::Status(502),
@@ -525,6 +524,7 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
             // The backend closed an idle connection just as it was taken up
             // again: nobody's fault, and not worth a log line.
             request.attempts.pop();
+            may_reuse = target.reach == Reach::Kept;
             continue;
         }
         if !sink.is_committed() {

@@ -2,8 +2,8 @@
 //! asked next, who is not, and what the client hears. No request is delivered
 //! twice unless that can do no harm or the operator wants it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use crate::support::client::Connection;
@@ -296,6 +296,32 @@ fn a_backend_that_speaks_before_it_is_asked_answers_nobody() {
         }
     }
     assert!(eager.connections() >= 3, "no such connection is used again");
+}
+
+#[test]
+fn a_kept_connection_that_turns_out_to_be_closed_is_replaced_by_a_new_one_and_not_by_the_next() {
+    const KEPT: usize = 3;
+    let all_ask = Barrier::new(KEPT);
+    let origin = Origin::script(move |peer| {
+        let is_kept = peer.index < KEPT;
+        peer.request()?;
+        if is_kept {
+            all_ask.wait();
+        }
+        peer.send(&ok("hello"))?;
+        if is_kept {
+            peer.request()?;
+        }
+        peer.finish()
+    });
+    let ringwall = start(&[&origin], "", "");
+    std::thread::scope(|scope| {
+        for _ in 0..KEPT {
+            scope.spawn(|| assert_eq!(get(&ringwall), (200, "hello".into())));
+        }
+    });
+    assert_eq!(get(&ringwall), (200, "hello".into()));
+    assert_eq!(origin.requests(), KEPT + 2);
 }
 
 #[test]
