@@ -758,8 +758,15 @@ async fn answer<'a>(
         Served::CutOff => Next::CutOff,
         Served::Done if !body.is_in_step() => close(true),
         Served::Done if !sink.keeps_alive() => close(!body.is_finished()),
-        Served::Done if body.is_finished() || body.drain(DRAIN_BYTES).await => Next::Request,
-        Served::Done => close(true),
+        Served::Done if body.is_finished() => Next::Request,
+        Served::Done => {
+            // What is answered before its location is entered had no limits yet.
+            body.set_limits(request.location.client_body_timeout, 0);
+            match body.drain(DRAIN_BYTES).await {
+                true => Next::Request,
+                false => close(true),
+            }
+        }
     };
     request.length += body.received();
     next

@@ -89,6 +89,8 @@ pub(crate) fn after_error<'a>(
         ErrorStatus::Changed(status) => Some(status),
         ErrorStatus::OfTarget => None,
     };
+    // Before the target, which may name it.
+    request.target.error_status = answer;
     let target = expand_to_vec(&page.target, request);
     let redirect = match target.first() {
         Some(b'/' | b'@') => InternalRedirect::of(target),
@@ -99,7 +101,6 @@ pub(crate) fn after_error<'a>(
             return Instead::Redirect(status, target);
         }
     };
-    request.target.error_status = answer;
     // What asked for a page is gone: the page itself is fetched.
     let is_path = matches!(redirect, InternalRedirect::Path(..));
     request.target.is_get |= is_path && request.method() != Method::Head;

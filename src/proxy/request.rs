@@ -454,11 +454,14 @@ impl<'a> Request<'a> {
     /// The page for a status that the present location has, unless that of
     /// another error is being fetched.
     pub(crate) fn error_page(&self, status: u16) -> Option<&'a ErrorPage> {
-        let pages = &self.location.error_pages;
-        pages
-            .iter()
-            .find(|page| page.code == status)
-            .filter(|_| !self.target.is_error_page && self.target.changes_left > 0)
+        let page = self.configured_page(status);
+        page.filter(|_| !self.target.is_error_page && self.target.changes_left > 0)
+    }
+
+    /// What the location has for this status, whether or not it may be fetched.
+    pub(crate) fn configured_page(&self, status: u16) -> Option<&'a ErrorPage> {
+        let mut pages = self.location.error_pages.iter();
+        pages.find(|page| page.code == status)
     }
 
     /// The status that goes out for one that a handler answers with: while an

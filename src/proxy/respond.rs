@@ -1,5 +1,7 @@
 //! Answers that ringwall makes itself: `return`, redirects and error pages.
 
+use std::net::IpAddr;
+
 use smallvec::SmallVec;
 
 use crate::config::{Location, Return, ServerTokens, Template, units};
@@ -118,11 +120,8 @@ pub(crate) async fn configured(
     answer: &Return,
     sink: &mut impl ResponseSink,
 ) -> Result<(), TransportError> {
-    if answer.status == 444 {
-        request.answer.status = 444;
-        sink.close_after();
-        return Ok(());
-    }
+    // The text may name it.
+    request.answer.status = request.final_status(answer.status);
     let text = answer
         .text
         .as_ref()
@@ -139,6 +138,12 @@ pub(crate) async fn configured(
         // Nginx shows its page only for statuses that have one.
         (status, None) => error(request, status, sink).await,
     }
+}
+
+/// Status 444: the connection ends without an answer.
+pub(crate) fn nothing(request: &mut Request<'_>, sink: &mut impl ResponseSink) {
+    request.answer.status = 444;
+    sink.close_after();
 }
 
 /// A redirect with Nginx's little page; a path is made absolute.
@@ -190,6 +195,13 @@ pub(crate) fn write_origin(request: &Request<'_>, out: &mut Vec<u8>) {
     out.put(b"://");
     if redirects.server_name && !request.server.name.is_empty() {
         out.put(request.server.name.as_bytes());
+    } else if request.authority().is_empty() {
+        let own = request.connection.local.get().copied().flatten();
+        match own.map(|address| address.ip()) {
+            Some(IpAddr::V4(ip)) => put_display(out, format_args!("{ip}")),
+            Some(IpAddr::V6(ip)) => put_display(out, format_args!("[{ip}]")),
+            None => {}
+        }
     } else {
         write_host(request, out);
     }
@@ -225,6 +237,11 @@ pub(crate) async fn error(
     let mut page = Vec::new();
     error_page(status, Some(server_line(request.location)), &mut page);
     close_after(status, sink);
+    // Those were about what the backend wanted to be sent.
+    request.answer.carried.retain(|(name, _)| {
+        let id = FieldId::of(name);
+        !matches!(id, FieldId::ContentType | FieldId::AcceptRanges)
+    });
     let content_type: &[u8] = if page.is_empty() { b"" } else { b"text/html" };
     fixed(request, status, content_type, &page, None, sink).await
 }

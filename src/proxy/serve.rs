@@ -69,6 +69,10 @@ pub(crate) async fn serve<'a, B: BodySource, S: ResponseSink>(
                 continue;
             }
             // Nothing has been sent: something else can be.
+            Err(Failure::Status(444)) => {
+                respond::nothing(request, sink);
+                break Ok(());
+            }
             Err(Failure::Status(status)) => status,
             Err(Failure::Elsewhere) => match recover::after_accel(request, body) {
                 Ok(next) => {
@@ -304,11 +308,10 @@ async fn answer_of_script<S: ResponseSink>(
     let sent = match outcome {
         Outcome::Stay | Outcome::Find => Ok(()),
         // An error without a text of its own may have a page.
-        Outcome::Return(answer) if answer.status >= 400 && answer.text.is_none() => {
-            if answer.status != 444 {
-                return Err(Failure::Status(answer.status));
-            }
-            respond::configured(request, answer, sink).await
+        Outcome::Return(answer)
+            if answer.status == 444 || answer.status >= 400 && answer.text.is_none() =>
+        {
+            return Err(Failure::Status(answer.status));
         }
         Outcome::Return(answer) => respond::configured(request, answer, sink).await,
         Outcome::Redirect(status, address) => {

@@ -287,7 +287,14 @@ pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &m
             out,
         ),
         Variable::SslClientSerial => put_identity(identity().map(|identity| &identity.serial), out),
-        Variable::Status => put_padded(out, request.answer.status.into()),
+        Variable::Status => {
+            // Until there is one, the error's whose page is fetched.
+            let status = Some(request.answer.status).filter(|&status| status != 0);
+            put_padded(
+                out,
+                status.or(request.target.error_status).unwrap_or(0).into(),
+            );
+        }
         Variable::TcpInfo(fact) => {
             if let Some(info) = request.connection.gauge.tcp_info() {
                 let number = match fact {

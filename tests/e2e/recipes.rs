@@ -1124,3 +1124,120 @@ server {
         &format!("{agent}\r\n"),
     );
 }
+
+#[test]
+fn errors_have_pages_that_know_of_them_and_no_page_has_another() {
+    let mut both = Both::start(
+        r#"
+server {
+    listen 127.0.0.1:@PORT@;
+    error_page 403 500 502 /error?of=$status;
+    location = /error { internal; default_type application/json; return 200 '{"status":$status,"args":"$args"}'; }
+    location / { proxy_pass http://@BACKEND@; proxy_intercept_errors on; }
+    location /none/ { return 403; }
+    location /down/ { proxy_pass http://127.0.0.1:1; }
+    location /of-target/ { error_page 403 = @named; return 403; }
+    location /changed/ { error_page 403 =200 @named; return 403; }
+    location @named { return 202 "$status"; }
+    location /first/ {
+        proxy_pass http://@BACKEND@; proxy_intercept_errors on;
+        error_page 500 = /second/broken;
+    }
+    location /second/ {
+        proxy_pass http://@BACKEND@; proxy_intercept_errors on;
+        error_page 500 /error;
+    }
+    location /unintercepted/ { proxy_pass http://@BACKEND@; }
+    location /protected/ { internal; return 404; }
+}"#,
+        &[],
+    );
+    for (target, status, text) in [
+        ("/broken", 500, Some(r#"{"status":500,"args":"of=500"}"#)),
+        ("/none/", 403, Some(r#"{"status":403,"args":"of=403"}"#)),
+        ("/down/", 502, Some(r#"{"status":502,"args":"of=502"}"#)),
+        ("/of-target/", 202, Some("202")),
+        ("/changed/", 200, Some("200")),
+        ("/first/broken", 500, None),
+        ("/unintercepted/broken", 500, Some("oops")),
+    ] {
+        let answer = both.get(target);
+        assert_eq!(answer.status, status, "{target}");
+        if let Some(text) = text {
+            assert_eq!(answer.text(), text, "{target}");
+        }
+        both.ask(false, "HEAD", target, HOST, "\r\n");
+    }
+    assert!(both.get("/first/broken").text().contains("<center>"));
+    // The page about what the backend wanted sent is not of that type.
+    let missing = both.get("/unintercepted/accel");
+    assert_eq!(missing.status, 404);
+    assert_eq!(missing.header("content-type"), Some("text/html"));
+    assert_eq!(missing.header("content-disposition"), Some("attachment"));
+}
+
+#[test]
+fn a_connection_goes_on_after_an_answer_that_came_before_the_body() {
+    let mut both = Both::start(
+        "server { listen 127.0.0.1:@PORT@; location / { return 200 $request_method; } }",
+        &[],
+    );
+    for to_nginx in [true, false] {
+        let (mut client, _) = both.connect(false, to_nginx, HOST);
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+        assert_eq!(client.response("POST").text(), "POST");
+        client.send("helloGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.response("GET").text(), "GET");
+    }
+}
+
+#[test]
+fn what_is_over_a_limit_may_be_closed_without_an_answer() {
+    let mut both = Both::start(
+        "limit_req_zone $binary_remote_addr zone=one:1m rate=1r/m;\n\
+         server { listen 127.0.0.1:@PORT@; limit_req zone=one; limit_req_status 444;\n\
+         error_page 444 /page; location / { proxy_pass http://@BACKEND@; } }",
+        &[],
+    );
+    both.get("/");
+    for to_nginx in [true, false] {
+        let (mut client, _) = both.connect(false, to_nginx, HOST);
+        client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+        client.expect_close(if to_nginx { "Nginx" } else { "ringwall" });
+    }
+}
+
+#[test]
+fn a_client_that_names_no_host_is_redirected_to_the_address_it_came_to() {
+    let mut both = Both::start(
+        "server { listen 127.0.0.1:@PORT@; server_name a.test; location / { return 301 /there; }\n\
+         location /named/ { server_name_in_redirect on; return 301 /there; } }",
+        &[],
+    );
+    for to_nginx in [true, false] {
+        for (target, host) in [("/", "127.0.0.1"), ("/named/", "a.test")] {
+            let (mut client, port) = both.connect(false, to_nginx, HOST);
+            client.send(format!("GET {target} HTTP/1.0\r\n\r\n"));
+            let answer = client.response("GET");
+            let expected = format!("http://{host}:{port}/there");
+            assert_eq!(answer.header("location"), Some(&*expected), "{target}");
+        }
+    }
+}
+
+#[test]
+fn a_backend_whose_server_field_passes_may_have_none() {
+    let mut both = Both::start(
+        "server { listen 127.0.0.1:@PORT@; location / { proxy_pass http://@BACKEND@; }\n\
+         location /theirs/ { proxy_pass_header Server; proxy_pass http://@BACKEND@; } }",
+        &[],
+    );
+    for to_nginx in [true, false] {
+        for (target, is_there) in [("/", true), ("/theirs/", false)] {
+            let (mut client, _) = both.connect(false, to_nginx, HOST);
+            client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            let answer = client.response("GET");
+            assert_eq!(answer.header("server").is_some(), is_there, "{target}");
+        }
+    }
+}

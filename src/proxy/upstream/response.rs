@@ -294,7 +294,7 @@ pub(super) fn elsewhere(
     }
     let status = head.status;
     let intercepts = filters.intercept_errors && status >= 300;
-    if !intercepts || request.error_page(status).is_none() {
+    if !intercepts || request.configured_page(status).is_none() {
         return None;
     }
     if status == 401 {
@@ -473,13 +473,12 @@ fn send_fields<S: ResponseSink>(
     // HTTP/2 has none.
     let is_own = status == head.status && head.version != Version::Http2;
     answers::begin(request, sink, status, is_own.then(|| head.reason.of(bytes)));
-    let shows = |id: FieldId, name: &[u8]| {
-        !filters.hidden.hides(name, true) && head.field(bytes, id).is_some()
-    };
-    if !shows(FieldId::Server, b"Server") {
+    // Where the backend's is wanted, having none counts too.
+    if filters.hidden.hides(b"Server", true) {
         answers::put_server(request, sink);
     }
-    if !shows(FieldId::Date, b"Date") {
+    // A date there must be (RFC 9110, section 6.6.1).
+    if filters.hidden.hides(b"Date", true) || head.field(bytes, FieldId::Date).is_none() {
         answers::put_date(request, sink);
     }
     answers::put_challenges(request, sink);
