@@ -474,7 +474,7 @@ impl Variable {
         if let Some((name, reason)) = refusal(&name) {
             return Err(CompileError::Refused(name, reason));
         }
-        if Self::is_not_implemented(&name) {
+        if NOT_IMPLEMENTED.contains(&&*name) {
             return Err(CompileError::NotImplemented(name));
         }
         let field = |rest: &str| rest.replace('_', "-").into();

@@ -61,6 +61,13 @@ pub enum Behind {
     More,
 }
 
+impl Behind {
+    /// [`Behind::More`] if that is so.
+    pub fn more_if(follows: bool) -> Self {
+        if follows { Self::More } else { Self::Nothing }
+    }
+}
+
 #[derive(Debug)]
 struct Stream {
     kind: Kind,

@@ -213,11 +213,7 @@ async fn relay_segments<S: ResponseSink>(
         }
         incoming.take(read);
         let is_full = read == filled.capacity();
-        let behind = if is_full && !incoming.is_done() && rx.has_more() {
-            Behind::More
-        } else {
-            Behind::Nothing
-        };
+        let behind = Behind::more_if(is_full && !incoming.is_done() && rx.has_more());
         let sent = match buffering {
             Some(buffering) => {
                 let outgoing = Outgoing::Segments(filled, read, behind);

@@ -709,9 +709,8 @@ impl H1Sink<'_> {
         if let Some((buffer, range)) = self.out.take() {
             self.committed |= self.state != SinkState::Waiting;
             let ends = self.state == SinkState::Finished && !self.keep_alive;
-            let behind = if ends { Behind::More } else { Behind::Nothing };
             self.tx
-                .send(buffer, range, behind, self.send_timeout)
+                .send(buffer, range, Behind::more_if(ends), self.send_timeout)
                 .await?;
         }
         Ok(())

@@ -196,12 +196,11 @@ pub(crate) async fn accept(
                 session_id = server_hello::session_id(&out).map(Into::into);
             }
             // Tickets leave with the response, where the request is here already.
-            let behind = match &result {
-                Ok(progress) if progress.done.is_some() && progress.consumed < filled => {
-                    Behind::More
-                }
-                _ => Behind::Nothing,
-            };
+            let behind = Behind::more_if(
+                result
+                    .as_ref()
+                    .is_ok_and(|made| made.done.is_some() && made.consumed < filled),
+            );
             let sent = send(&mut socket, &deadline, &mut out, behind).await;
             if let (Ok(_), Err(error)) = (&result, sent) {
                 return Err(reject(

@@ -357,14 +357,24 @@ fn limit_rate(request: &Request<'_>) -> u64 {
     if let Some(rate) = request.target.limit_rate {
         return rate;
     }
-    // A limit may be made of itself.
-    if request.answer.bytes == 0 || request.depth.get() >= MAX_DEPTH {
+    if request.answer.bytes == 0 {
         return 0;
     }
-    request.depth.set(request.depth.get() + 1);
-    let rate = bytes_of(request.location.delivery.limit_rate.as_ref(), request);
-    request.depth.set(request.depth.get() - 1);
-    rate
+    // A limit may be made of itself.
+    let rate = request.location.delivery.limit_rate.as_ref();
+    deeper(request, || bytes_of(rate, request)).unwrap_or(0)
+}
+
+/// A value that is made of others; `None` if that goes on for too long.
+fn deeper<T>(request: &Request<'_>, evaluate: impl FnOnce() -> T) -> Option<T> {
+    let depth = request.depth.get();
+    if depth >= MAX_DEPTH {
+        return None;
+    }
+    request.depth.set(depth + 1);
+    let value = evaluate();
+    request.depth.set(depth);
+    Some(value)
 }
 
 /// What a client gave for this field name; several values are joined by
@@ -489,17 +499,14 @@ fn write_user(request: &Request<'_>, id: VariableId, out: &mut impl Sink) {
         return;
     };
     // A map may look at itself by way of others.
-    if request.depth.get() >= MAX_DEPTH {
+    let Some(value) = deeper(request, || evaluate(request, id, &variable.source)) else {
         log::request_error(
             request,
             Level::Error,
             format_args!("cycle while evaluating variable \"{}\"", variable.name),
         );
         return;
-    }
-    request.depth.set(request.depth.get() + 1);
-    let value = evaluate(request, id, &variable.source);
-    request.depth.set(request.depth.get() - 1);
+    };
     out.put(&value);
     let is_volatile = matches!(&variable.source, ValueSource::Map(map) if map.volatile);
     if !is_volatile {

@@ -75,19 +75,25 @@ impl Hkdf for HkdfOver {
 /// A secret that others are made from.
 struct Expander(hmac::Key);
 
+impl Expander {
+    /// T(counter), made of the one before it (RFC 5869 §2.3).
+    fn term(&self, before: &[u8], info: &[&[u8]], counter: u8) -> hmac::Tag {
+        let mut hash = hmac::Context::with_key(&self.0);
+        hash.update(before);
+        info.iter().for_each(|part| hash.update(part));
+        hash.update(&[counter]);
+        hash.sign()
+    }
+}
+
 impl HkdfExpander for Expander {
     fn expand_slice(&self, info: &[&[u8]], output: &mut [u8]) -> Result<(), OutputLengthError> {
         let mut term: Option<hmac::Tag> = None;
         let mut counter = 0_u8;
         for chunk in output.chunks_mut(self.hash_len()) {
             counter = counter.checked_add(1).ok_or(OutputLengthError)?;
-            let mut hash = hmac::Context::with_key(&self.0);
-            if let Some(term) = &term {
-                hash.update(term.as_ref());
-            }
-            info.iter().for_each(|part| hash.update(part));
-            hash.update(&[counter]);
-            let next = hash.sign();
+            let before = term.as_ref().map(AsRef::as_ref).unwrap_or_default();
+            let next = self.term(before, info, counter);
             if let Some(bytes) = next.as_ref().get(..chunk.len()) {
                 chunk.copy_from_slice(bytes);
             }
@@ -97,10 +103,7 @@ impl HkdfExpander for Expander {
     }
 
     fn expand_block(&self, info: &[&[u8]]) -> OkmBlock {
-        let mut hash = hmac::Context::with_key(&self.0);
-        info.iter().for_each(|part| hash.update(part));
-        hash.update(&[1]);
-        OkmBlock::new(hash.sign().as_ref())
+        OkmBlock::new(self.term(&[], info, 1).as_ref())
     }
 
     fn hash_len(&self) -> usize {

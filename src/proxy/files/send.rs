@@ -307,12 +307,8 @@ async fn body<S: ResponseSink>(
             let (result, filled) = file.read_segments(segments, left(at), at).await;
             let read = read_or_cut(request, path, result, at)?;
             at += read as u64;
-            let behind = match at < part.end {
-                true => Behind::More,
-                false => Behind::Nothing,
-            };
             segments = sink
-                .segments(filled, read, behind)
+                .segments(filled, read, Behind::more_if(at < part.end))
                 .await
                 .map_err(|e| gone(request, &e))?;
         }

@@ -200,10 +200,20 @@ impl<'s> H2Sink<'s> {
         fields: &Fields,
         ends: bool,
     ) -> Result<(), TransportError> {
-        let overhead = &mut self.overhead;
-        let sent = self.slot.send_fields(ends, |encoder, block| {
+        self.send_fields(ends, |encoder, block| {
             encoder.status(status, block);
             fields.write(encoder, block);
+        })
+    }
+
+    fn send_fields(
+        &mut self,
+        ends: bool,
+        write: impl FnOnce(&mut Encoder, &mut Vec<u8>),
+    ) -> Result<(), TransportError> {
+        let overhead = &mut self.overhead;
+        let sent = self.slot.send_fields(ends, |encoder, block| {
+            write(encoder, block);
             *overhead += (HEADER + block.len()) as u64;
         });
         sent.map_err(gone)
@@ -432,12 +442,7 @@ impl ResponseSink for H2Sink<'_> {
         if self.state == State::Body {
             self.state = State::Finished;
             let trailers = std::mem::take(&mut self.trailers);
-            let overhead = &mut self.overhead;
-            let sent = self.slot.send_fields(true, |encoder, block| {
-                trailers.write(encoder, block);
-                *overhead += (HEADER + block.len()) as u64;
-            });
-            sent.map_err(gone)?;
+            self.send_fields(true, |encoder, block| trailers.write(encoder, block))?;
         }
         Ok(())
     }

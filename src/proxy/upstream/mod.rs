@@ -265,12 +265,8 @@ async fn send_whole(
         head.put(body);
     }
     if let Some((buffer, range)) = head.take() {
-        let behind = if joined {
-            Behind::Nothing
-        } else {
-            Behind::More
-        };
-        tx.send(buffer, range, behind, timeout).await?;
+        tx.send(buffer, range, Behind::more_if(!joined), timeout)
+            .await?;
     }
     for piece in body.chunks(Output::CAPACITY).filter(|_| !joined) {
         let mut output = Output::default();

@@ -174,10 +174,8 @@ impl<'v> Secure<'v> {
             let refusal = take_server_refusal();
             if !out.is_empty() {
                 // The request follows, and the last flight leaves with it.
-                let behind = match &result {
-                    Ok(progress) if progress.done.is_some() => Behind::More,
-                    _ => Behind::Nothing,
-                };
+                let is_last = result.as_ref().is_ok_and(|made| made.done.is_some());
+                let behind = Behind::more_if(is_last);
                 let sent = send(&mut socket, deadline, &mut out, behind).await;
                 if let (Ok(_), Err(error)) = (&result, sent) {
                     return Err(SecureError::of_io("send()", error));
