@@ -831,11 +831,38 @@ fn attacked(bad: &Origin) -> (Ringwall, std::io::Result<Response>) {
     (ringwall, answer)
 }
 
+/// A frame: type, flags, payload.
+type Flood = (u8, u8, Vec<u8>);
+
+/// What the client gets of a backend that sends one frame again and again, on the
+/// stream that `begin` names: the backend is left before it comes to an end.
+fn flooded(
+    what: &str,
+    (kind, flags, payload): Flood,
+    begin: impl Fn(&mut Frames<'_>, u32) -> std::io::Result<u32> + Send + Sync + 'static,
+) -> std::io::Result<Response> {
+    const MOST: usize = 100_000;
+    eprintln!("{what}");
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&sent);
+    let origin = Origin::script(move |peer| {
+        let mut frames = Frames::greet(peer, &[])?;
+        let (stream, _) = frames.request()?;
+        let stream = begin(&mut frames, stream)?;
+        while count.fetch_add(1, Ordering::SeqCst) < MOST {
+            frames.send(kind, flags, stream, &payload)?;
+        }
+        Ok(())
+    });
+    let (ringwall, answer) = attacked(&origin);
+    assert!(sent.load(Ordering::SeqCst) < MOST, "{what}");
+    ringwall.complaint_with(&["upstream sent invalid http2 frames (ENHANCE_YOUR_CALM)"]);
+    answer
+}
+
 #[test]
 fn a_backend_that_floods_is_left_and_the_others_go_on() {
-    const MOST: usize = 100_000;
-    type Flood = (&'static str, u8, u8, &'static [u8]);
-    let floods: [Flood; 7] = [
+    let floods: [(&str, u8, u8, &[u8]); 7] = [
         ("PING", PING, 0, &[0; 8]),
         ("SETTINGS", SETTINGS, 0, &[]),
         ("PRIORITY", PRIORITY, 0, &[0, 0, 0, 3, 16]),
@@ -845,53 +872,33 @@ fn a_backend_that_floods_is_left_and_the_others_go_on() {
         ("unknown", 0xbb, 0, &[]),
     ];
     for (what, kind, flags, payload) in floods {
-        eprintln!("{what}");
-        let sent = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&sent);
-        let origin = Origin::script(move |peer| {
-            let mut frames = Frames::greet(peer, &[])?;
-            let (stream, _) = frames.request()?;
-            frames.headers(stream, &[(":status", "200")], 0)?;
-            let stream = match kind {
-                DATA | PRIORITY => stream,
-                _ => 0,
-            };
-            while count.fetch_add(1, Ordering::SeqCst) < MOST {
-                frames.send(kind, flags, stream, payload)?;
-            }
-            Ok(())
-        });
-        let (ringwall, answer) = attacked(&origin);
+        let answer = flooded(
+            what,
+            (kind, flags, payload.to_vec()),
+            move |frames, stream| {
+                frames.headers(stream, &[(":status", "200")], 0)?;
+                Ok(match kind {
+                    DATA | PRIORITY => stream,
+                    _ => 0,
+                })
+            },
+        );
         let refused = answer.as_ref().is_ok_and(|answer| answer.status == 502);
         assert!(refused || answer.is_err(), "{what}: {answer:?}");
-        assert!(sent.load(Ordering::SeqCst) < MOST, "{what}");
-        ringwall.complaint_with(&["upstream sent invalid http2 frames (ENHANCE_YOUR_CALM)"]);
     }
 }
 
 #[test]
 fn a_backend_whose_fields_do_not_come_to_an_end_is_left() {
-    const MOST: usize = 100_000;
     for (what, piece) in [
         ("empty", Vec::new()),
         ("fields", block(&[("x-field", &"x".repeat(900))])),
     ] {
-        eprintln!("{what}");
-        let sent = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&sent);
-        let origin = Origin::script(move |peer| {
-            let mut frames = Frames::greet(peer, &[])?;
-            let (stream, _) = frames.request()?;
+        let answer = flooded(what, (CONTINUATION, 0, piece), |frames, stream| {
             frames.send(HEADERS, 0, stream, &block(&[(":status", "200")]))?;
-            while count.fetch_add(1, Ordering::SeqCst) < MOST {
-                frames.send(CONTINUATION, 0, stream, &piece)?;
-            }
-            Ok(())
+            Ok(stream)
         });
-        let (ringwall, answer) = attacked(&origin);
         assert_eq!(answer.expect("an answer").status, 502, "{what}");
-        assert!(sent.load(Ordering::SeqCst) < MOST, "{what}");
-        ringwall.complaint_with(&["upstream sent invalid http2 frames (ENHANCE_YOUR_CALM)"]);
     }
 }
 

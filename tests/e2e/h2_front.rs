@@ -273,15 +273,20 @@ fn a_backend_that_takes_nothing_slows_its_own_client_and_no_other() {
     assert_eq!(answer.body, sent.to_string().into_bytes(), "{answer:?}");
 }
 
-#[test]
-fn the_backend_is_left_when_the_client_resets_its_stream() {
-    let origin = Origin::script(|peer| {
+/// A backend that says hello at `/`, and anywhere else nothing.
+fn patient() -> Origin {
+    Origin::script(|peer| {
         let request = peer.request()?;
         if request.target() == "/" {
             return peer.send(&ok("hello"));
         }
         peer.idle()
-    });
+    })
+}
+
+#[test]
+fn the_backend_is_left_when_the_client_resets_its_stream() {
+    let origin = patient();
     let ringwall = plain(&origin, "");
     let mut connection = h2(&ringwall);
     connection.headers(1, &fields("GET", HOST, "/wait", &[]), true);
@@ -472,13 +477,7 @@ fn an_idle_connection_ends_by_keepalive_timeout() {
 
 #[test]
 fn how_a_client_left_is_in_the_log_in_nginxs_words() {
-    let origin = Origin::script(|peer| {
-        let request = peer.request()?;
-        if request.target() == "/" {
-            return peer.send(&ok("hello"));
-        }
-        peer.idle()
-    });
+    let origin = patient();
     let ringwall = plain(&origin, "");
     let ended = |parts: &[&str]| {
         let more = [
