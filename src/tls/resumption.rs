@@ -53,6 +53,27 @@ pub fn take_source() -> Option<Source> {
     SOURCE.take()
 }
 
+thread_local! {
+    /// How many more sessions the handshake may leave that this thread is driving.
+    static ALLOWED: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// Lets a handshake go on, but leave at most so many sessions to be resumed:
+/// rustls issues as many after a resumption as after a full handshake.
+pub(super) fn leaving_at_most<T>(sessions: usize, go_on: impl FnOnce() -> T) -> T {
+    ALLOWED.set(sessions);
+    let result = go_on();
+    ALLOWED.set(usize::MAX);
+    result
+}
+
+/// Whether one more session may be left; counts it.
+fn leave_one() -> bool {
+    let allowed = ALLOWED.get();
+    ALLOWED.set(allowed.saturating_sub(1));
+    allowed > 0
+}
+
 /// The longest session that is stored or put in a ticket, bytes. A session
 /// holds the client's chain; a ticket comes back in one ClientHello, which
 /// should fit a 16 KiB record. Longer chains do full handshakes.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustls::server::StoresServerSessions;
 
-use super::{MAX_SESSION, Scope, Source, lock, note_source, unix_now, within};
+use super::{MAX_SESSION, Scope, Source, leave_one, lock, note_source, unix_now, within};
 
 /// Locks, so that workers seldom meet.
 const SHARDS: usize = 16;
@@ -105,7 +105,7 @@ impl ScopedStore {
 
 impl StoresServerSessions for ScopedStore {
     fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
-        self.put_at(&key, value, unix_now())
+        leave_one() && self.put_at(&key, value, unix_now())
     }
 
     fn get(&self, key: &[u8]) -> Option<Vec<u8>> {

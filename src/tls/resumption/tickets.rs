@@ -10,7 +10,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::{hmac, rand};
 use rustls::server::ProducesTickets;
 
-use super::{MAX_SESSION, Scope, Source, lock, note_source, unix_now, within};
+use super::{MAX_SESSION, Scope, Source, leave_one, lock, note_source, unix_now, within};
 
 /// How long a ticket key seals at least, seconds. A longer
 /// `ssl_session_timeout` stretches it, so that a ticket never loses its key
@@ -289,6 +289,9 @@ impl ProducesTickets for Ticketer {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        if !leave_one() {
+            return None;
+        }
         self.keys.seal(self.scope, plain, unix_now())
     }
 

@@ -17,12 +17,17 @@ use super::pump::Pump;
 use super::secrets::{self, TrafficSecrets};
 use super::{KeySchedule, Session};
 use crate::tls::client_hello::{self, Found};
+use crate::tls::resumption;
 
 /// The most ciphertext, in bytes, that a handshake can need in one piece: a
 /// message of 64 KiB (where rustls' bound for certificate chains lies) and what
 /// its records add. A read buffer that cannot grow to this refuses some
 /// clients.
 pub const MAX_INCOMING: usize = 80 * 1024;
+
+/// Sessions left by a handshake that has resumed one, in place of the one that
+/// is spent: as many as OpenSSL leaves (SSL_CTX_set_num_tickets(3)).
+const AFTER_RESUMPTION: usize = 1;
 
 /// One connection's handshake until it is done.
 #[derive(Debug)]
@@ -200,8 +205,14 @@ impl Handshake {
         };
         let mut early_plaintext = Vec::new();
         let Running { pump, secrets, .. } = &mut *running;
-        let advanced = secrets::watched(secrets, || {
-            pump.advance(incoming, out, &mut early_plaintext)
+        let sessions = match pump.connection.handshake_kind() {
+            Some(HandshakeKind::Resumed) => AFTER_RESUMPTION,
+            _ => usize::MAX,
+        };
+        let advanced = resumption::leaving_at_most(sessions, || {
+            secrets::watched(secrets, || {
+                pump.advance(incoming, out, &mut early_plaintext)
+            })
         });
         let (consumed, finished) = advanced?;
         let done = if finished {

@@ -1,11 +1,15 @@
 //! Against rustls' own client: every suite, both versions, data both ways.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use rustls::HandshakeKind;
+use rustls::server::ProducesTickets;
 
 use super::*;
+use crate::tls::resumption::{Scope, ScopedStore, SessionStore, TicketKeys, Ticketer};
 
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|i| (i * 7 + i / 251) as u8).collect()
@@ -52,6 +56,66 @@ fn every_suite_carries_data_both_ways() {
                     assert!(deliver(&mut client, &mut server).unwrap() == data);
                 }
             }
+        }
+    }
+}
+
+/// Counts the tickets that were made.
+#[derive(Debug)]
+struct Counting(Ticketer, AtomicUsize);
+
+impl ProducesTickets for Counting {
+    fn enabled(&self) -> bool {
+        self.0.enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.0.lifetime()
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        let made = self.0.encrypt(plain);
+        made.inspect(|_| _ = self.1.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        self.0.decrypt(cipher)
+    }
+}
+
+#[test]
+fn a_full_handshake_leaves_two_sessions_and_a_resumed_one_a_single_one() {
+    let (scope, hour) = (Scope([1; 32]), Duration::from_secs(3600));
+    let store = Arc::new(SessionStore::new(1 << 20));
+    let keys = Arc::new(TicketKeys::new().unwrap());
+    let tickets = Arc::new(Counting(Ticketer::new(keys, scope, hour), 0.into()));
+    let [mut by_store, mut by_ticket] = [Resume::Cache, Resume::Tickets].map(|resume| {
+        let setup = Setup {
+            resume,
+            ..Setup::new(V13)
+        };
+        setup.server()
+    });
+    by_store.session_storage = Arc::new(ScopedStore::new(store.clone(), scope, hour));
+    by_ticket.ticketer = tickets.clone();
+    // What is there in all: a store's session can be resumed once.
+    let expected = [
+        ("store", by_store, [2, 2, 2]),
+        ("ticket", by_ticket, [2, 3, 4]),
+    ];
+    for (way, config, expected) in expected {
+        let config = Arc::new(config);
+        let client_config = Arc::new(Setup::new(V13).client(false));
+        for (round, expected) in expected.into_iter().enumerate() {
+            let mut client = client(client_config.clone());
+            let mut server = Server::new(config.clone());
+            settle(&mut client, &mut server).unwrap();
+            assert_eq!(server.established.unwrap().resumed, round > 0, "{way}");
+            let made = match way {
+                "store" => store.len(),
+                _ => tickets.1.load(Ordering::Relaxed),
+            };
+            assert_eq!(made, expected, "{way}, {round}");
         }
     }
 }
