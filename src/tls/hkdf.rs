@@ -5,17 +5,72 @@
 //! work for outputs this short and the same for all that one secret gives. An
 //! expander here remembers it; the provider's own begins anew for each output,
 //! and extracts anew where the secret is an extracted one.
+//!
+//! rustls asks twice for much of it: for a secret's record keys when they are
+//! put to use and when the record layer of ours takes them over, for the same
+//! secret again at Finished, for a session's secret at each ticket. So a
+//! handshake has a [`Memory`] of the secrets that it has begun.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::hmac;
 use rustls::crypto::hmac::Tag;
 use rustls::crypto::tls13::{Hkdf, HkdfExpander, OkmBlock, OutputLengthError};
 use rustls::{CipherSuite, CipherSuiteCommon, SupportedCipherSuite, Tls13CipherSuite};
 
-/// HKDF (RFC 5869) over HMAC with one hash function.
-struct HkdfOver(hmac::Algorithm);
+/// Secrets that are remembered: those of a handshake that are used again are
+/// among the last so many at any time.
+const REMEMBERED: usize = 8;
 
-static SHA256: HkdfOver = HkdfOver(hmac::HMAC_SHA256);
-static SHA384: HkdfOver = HkdfOver(hmac::HMAC_SHA384);
+thread_local! {
+    /// Of the handshake that this thread is driving.
+    static MEMORY: RefCell<Option<Memory>> = const { RefCell::new(None) };
+}
+
+/// What one handshake has begun. It holds the handshake's secrets, and so is
+/// to live no longer than the key schedule of rustls', which has them as well.
+#[derive(Default)]
+pub(super) struct Memory(VecDeque<Arc<Secret>>);
+
+impl Memory {
+    /// Lets rustls go on with the handshake whose memory this is.
+    pub(super) fn during<T>(&mut self, go_on: impl FnOnce() -> T) -> T {
+        // In place of whatever one left behind that failed in between.
+        MEMORY.set(Some(std::mem::take(self)));
+        let result = go_on();
+        *self = MEMORY.take().unwrap_or_default();
+        result
+    }
+
+    fn recall(&mut self, hkdf: &HkdfOver, secret: &[u8]) -> Arc<Secret> {
+        let known = |one: &&Arc<Secret>| {
+            one.bytes.as_ref() == secret && one.key.algorithm() == hkdf.algorithm
+        };
+        if let Some(known) = self.0.iter().find(known) {
+            return Arc::clone(known);
+        }
+        if self.0.len() == REMEMBERED {
+            self.0.pop_front();
+        }
+        let fresh = Arc::new(Secret::new(hkdf.algorithm, secret));
+        self.0.push_back(Arc::clone(&fresh));
+        fresh
+    }
+}
+
+/// HKDF (RFC 5869) over HMAC with one hash function.
+struct HkdfOver {
+    algorithm: hmac::Algorithm,
+    /// The key of an extraction without a salt.
+    unsalted: OnceLock<hmac::Key>,
+    /// The early secret of a handshake that resumes nothing, the same for all.
+    without_psk: OnceLock<Arc<Secret>>,
+}
+
+static SHA256: HkdfOver = HkdfOver::new(hmac::HMAC_SHA256);
+static SHA384: HkdfOver = HkdfOver::new(hmac::HMAC_SHA384);
 
 /// The same suite, but for what it derives its secrets with.
 ///
@@ -41,59 +96,138 @@ pub(super) const fn over_hmac(suite: &SupportedCipherSuite) -> Tls13CipherSuite 
 }
 
 impl HkdfOver {
-    fn tag(&self, key: &[u8], message: &[u8]) -> hmac::Tag {
-        hmac::sign(&hmac::Key::new(self.0, key), message)
+    const fn new(algorithm: hmac::Algorithm) -> Self {
+        Self {
+            algorithm,
+            unsalted: OnceLock::new(),
+            without_psk: OnceLock::new(),
+        }
     }
 
-    fn expander(&self, secret: &[u8]) -> Box<dyn HkdfExpander> {
-        Box::new(Expander(hmac::Key::new(self.0, secret)))
+    fn key(&self, bytes: &[u8]) -> hmac::Key {
+        hmac::Key::new(self.algorithm, bytes)
+    }
+
+    fn extract(&self, salt: Option<&[u8]>, secret: &[u8]) -> OkmBlock {
+        // HMAC pads its key with zeroes, so that none is as good as a block of them.
+        let tag = match salt {
+            None => hmac::sign(self.unsalted.get_or_init(|| self.key(&[])), secret),
+            Some(salt) => hmac::sign(&self.key(salt), secret),
+        };
+        OkmBlock::new(tag.as_ref())
+    }
+
+    fn expander(&self, secret: &OkmBlock) -> Box<dyn HkdfExpander> {
+        let secret = MEMORY.with_borrow_mut(|memory| match memory {
+            Some(memory) => memory.recall(self, secret.as_ref()),
+            None => Arc::new(Secret::new(self.algorithm, secret.as_ref())),
+        });
+        Box::new(Expander(secret))
     }
 }
 
 impl Hkdf for HkdfOver {
     fn extract_from_zero_ikm(&self, salt: Option<&[u8]>) -> Box<dyn HkdfExpander> {
         let zeroes = [0; OkmBlock::MAX_LEN];
-        let length = self.0.digest_algorithm().output_len();
-        self.extract_from_secret(salt, zeroes.get(..length).unwrap_or_default())
+        let length = self.algorithm.digest_algorithm().output_len();
+        let zeroes = zeroes.get(..length).unwrap_or_default();
+        if salt.is_some() {
+            return self.extract_from_secret(salt, zeroes);
+        }
+        let secret = self.without_psk.get_or_init(|| {
+            let extracted = self.extract(None, zeroes);
+            Arc::new(Secret::new(self.algorithm, extracted.as_ref()))
+        });
+        Box::new(Expander(Arc::clone(secret)))
     }
 
     fn extract_from_secret(&self, salt: Option<&[u8]>, secret: &[u8]) -> Box<dyn HkdfExpander> {
-        // HMAC pads its key with zeroes, so that none is as good as a block of them.
-        let extracted = self.tag(salt.unwrap_or_default(), secret);
-        self.expander(extracted.as_ref())
+        self.expander(&self.extract(salt, secret))
     }
 
     fn expander_for_okm(&self, okm: &OkmBlock) -> Box<dyn HkdfExpander> {
-        self.expander(okm.as_ref())
+        self.expander(okm)
     }
 
     fn hmac_sign(&self, key: &OkmBlock, message: &[u8]) -> Tag {
-        Tag::new(self.tag(key.as_ref(), message).as_ref())
+        Tag::new(hmac::sign(&self.key(key.as_ref()), message).as_ref())
     }
 }
 
 /// A secret that others are made from.
-struct Expander(hmac::Key);
+struct Secret {
+    bytes: OkmBlock,
+    key: hmac::Key,
+    /// The first blocks made with a short `info`: of a traffic secret, those
+    /// that its key and its IV are cut from.
+    short: [OnceLock<(Short, OkmBlock)>; 2],
+}
 
-impl Expander {
-    /// T(counter), made of the one before it (RFC 5869 §2.3).
-    fn term(&self, before: &[u8], info: &[&[u8]], counter: u8) -> hmac::Tag {
-        let mut hash = hmac::Context::with_key(&self.0);
+impl Secret {
+    fn new(algorithm: hmac::Algorithm, bytes: &[u8]) -> Self {
+        Self {
+            bytes: OkmBlock::new(bytes),
+            key: hmac::Key::new(algorithm, bytes),
+            short: [const { OnceLock::new() }; 2],
+        }
+    }
+
+    /// T(1) of RFC 5869 §2.3, which is all of an output no longer than the hash.
+    fn first(&self, info: &[&[u8]]) -> OkmBlock {
+        if let Some(short) = Short::of(info) {
+            for place in &self.short {
+                let (of, block) = place.get_or_init(|| (short, self.term(&[], info, 1)));
+                if *of == short {
+                    return block.clone();
+                }
+            }
+        }
+        self.term(&[], info, 1)
+    }
+
+    /// T(counter), made of the one before it.
+    fn term(&self, before: &[u8], info: &[&[u8]], counter: u8) -> OkmBlock {
+        let mut hash = hmac::Context::with_key(&self.key);
         hash.update(before);
         info.iter().for_each(|part| hash.update(part));
         hash.update(&[counter]);
-        hash.sign()
+        OkmBlock::new(hash.sign().as_ref())
     }
 }
 
+/// An `info` of a few bytes, such as HKDF-Expand-Label's for a key or an IV,
+/// which have no context.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Short {
+    length: usize,
+    bytes: [u8; 16],
+}
+
+impl Short {
+    fn of(info: &[&[u8]]) -> Option<Self> {
+        let (mut length, mut bytes) = (0, [0; 16]);
+        for part in info {
+            bytes
+                .get_mut(length..length + part.len())?
+                .copy_from_slice(part);
+            length += part.len();
+        }
+        Some(Self { length, bytes })
+    }
+}
+
+struct Expander(Arc<Secret>);
+
 impl HkdfExpander for Expander {
     fn expand_slice(&self, info: &[&[u8]], output: &mut [u8]) -> Result<(), OutputLengthError> {
-        let mut term: Option<hmac::Tag> = None;
+        let mut term: Option<OkmBlock> = None;
         let mut counter = 0_u8;
         for chunk in output.chunks_mut(self.hash_len()) {
             counter = counter.checked_add(1).ok_or(OutputLengthError)?;
-            let before = term.as_ref().map(AsRef::as_ref).unwrap_or_default();
-            let next = self.term(before, info, counter);
+            let next = match &term {
+                None => self.0.first(info),
+                Some(before) => self.0.term(before.as_ref(), info, counter),
+            };
             if let Some(bytes) = next.as_ref().get(..chunk.len()) {
                 chunk.copy_from_slice(bytes);
             }
@@ -103,11 +237,11 @@ impl HkdfExpander for Expander {
     }
 
     fn expand_block(&self, info: &[&[u8]]) -> OkmBlock {
-        OkmBlock::new(self.term(&[], info, 1).as_ref())
+        self.0.first(info)
     }
 
     fn hash_len(&self) -> usize {
-        self.0.algorithm().digest_algorithm().output_len()
+        self.0.key.algorithm().digest_algorithm().output_len()
     }
 }
 
@@ -142,18 +276,69 @@ mod tests {
         ) {
             let salt = salt.as_deref();
             let info: Vec<&[u8]> = info.iter().map(|part| &**part).collect();
+            let mut memory = Memory::default();
             for suite in TLS13 {
                 let [ours, theirs] = providers(suite);
                 let key = OkmBlock::new(ours.extract_from_zero_ikm(None).expand_block(&info).as_ref());
-                let outputs = [ours, theirs].map(|hkdf| [
+                let derive = |hkdf: &dyn Hkdf| [
                     expanded(&*hkdf.extract_from_zero_ikm(salt), &info, length),
                     expanded(&*hkdf.extract_from_secret(salt, &secret), &info, length),
                     expanded(&*hkdf.expander_for_okm(&key), &info, length),
+                    expanded(&*hkdf.expander_for_okm(&key), &info[..info.len().min(1)], length),
+                    expanded(&*hkdf.expander_for_okm(&key), &[], length),
                     hkdf.hmac_sign(&key, &secret).as_ref().to_vec(),
-                ]);
-                prop_assert_eq!(&outputs[0], &outputs[1]);
+                ];
+                let expected = derive(theirs);
+                prop_assert_eq!(&derive(ours), &expected);
+                for _ in 0..2 {
+                    prop_assert_eq!(&memory.during(|| derive(ours)), &expected);
+                }
             }
         }
+    }
+
+    #[test]
+    fn a_secret_is_begun_once_in_a_handshake_and_again_in_another() {
+        let secret = OkmBlock::new(&[7; 48]);
+        let begin = || drop(SHA384.expander_for_okm(&secret));
+        let remembered = |memory: &Memory| memory.0.front().map(Arc::as_ptr);
+        let (mut one, mut other) = (Memory::default(), Memory::default());
+        one.during(begin);
+        let first = remembered(&one);
+        one.during(begin);
+        assert_eq!(one.0.len(), 1);
+        assert_eq!(remembered(&one), first);
+        other.during(begin);
+        assert_ne!(remembered(&other), first);
+        // The same bytes under another hash are another secret.
+        one.during(|| drop(SHA256.expander_for_okm(&secret)));
+        assert_eq!(one.0.len(), 2);
+    }
+
+    #[test]
+    fn key_and_iv_are_made_once_and_longer_infos_are_not_kept() {
+        let secret = Secret::new(hmac::HMAC_SHA384, &[7; 48]);
+        let made = || secret.short.iter().filter_map(OnceLock::get).count();
+        secret.first(&[&[3; 17]]);
+        assert_eq!(made(), 0);
+        for expected in [1, 2, 2, 2] {
+            secret.first(&[&[expected as u8; 13]]);
+            assert_eq!(made(), expected);
+        }
+    }
+
+    #[test]
+    fn nothing_stays_on_the_thread_and_the_memory_is_bounded() {
+        let begin = || {
+            for byte in 0..3 * REMEMBERED as u8 {
+                drop(SHA256.expander_for_okm(&OkmBlock::new(&[byte; 32])));
+            }
+        };
+        let mut memory = Memory::default();
+        memory.during(begin);
+        begin();
+        assert!(MEMORY.with_borrow(Option::is_none));
+        assert_eq!(memory.0.len(), REMEMBERED);
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl ClientHandshake {
         let mut early_plaintext = Vec::new();
         let (consumed, finished) = pump.advance(incoming, out, &mut early_plaintext)?;
         let done = if finished {
-            Some(establish(pump.connection, early_plaintext)?)
+            Some(pump.end(|connection| establish(connection, early_plaintext))?)
         } else {
             self.pump = Some(pump);
             None

@@ -313,7 +313,7 @@ impl Running {
             server_name_as_sent,
             secrets: traffic_secrets,
         } = *self;
-        let connection = pump.connection;
+        let connection = &pump.connection;
         let (Some(version), Some(suite)) = (
             connection.protocol_version(),
             connection.negotiated_cipher_suite(),
@@ -329,8 +329,8 @@ impl Running {
             .negotiated_key_exchange_group()
             .map(|group| group.name());
 
-        let (secrets, _) = connection
-            .dangerous_into_kernel_connection()
+        let (secrets, _) = pump
+            .end(UnbufferedServerConnection::dangerous_into_kernel_connection)
             .map_err(HandshakeError::SecretExtraction)?;
         let schedule = match (version, traffic_secrets) {
             (ProtocolVersion::TLSv1_3, Some(secrets)) => KeySchedule::Server(Box::new(secrets)),

@@ -10,6 +10,7 @@ use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
 
 use super::HandshakeError;
+use crate::tls::hkdf::Memory;
 use crate::tls::record::{HEADER, MAX_RECORD};
 
 /// What the two sides' connections have in common, which rustls gives no name.
@@ -67,6 +68,7 @@ impl Side for UnbufferedClientConnection {
 /// A connection of rustls' with what it has been shown.
 pub(super) struct Pump<C> {
     pub(super) connection: C,
+    memory: Memory,
     /// How much of the unconsumed input rustls has been shown. It ends at a
     /// record's end, unless rustls is to judge an incomplete record.
     shown: usize,
@@ -84,12 +86,35 @@ impl<C: Side> Pump<C> {
     pub(super) fn new(connection: C) -> Self {
         Self {
             connection,
+            memory: Memory::default(),
             shown: 0,
         }
     }
 
     /// Returns how many bytes were consumed, and whether the handshake is over.
     pub(super) fn advance(
+        &mut self,
+        incoming: &mut [u8],
+        out: &mut Vec<u8>,
+        early_plaintext: &mut Vec<u8>,
+    ) -> Result<(usize, bool), HandshakeError> {
+        let mut memory = std::mem::take(&mut self.memory);
+        let result = memory.during(|| self.go_on(incoming, out, early_plaintext));
+        self.memory = memory;
+        result
+    }
+
+    /// Takes from the connection what its handshake has led to.
+    pub(super) fn end<T>(self, take: impl FnOnce(C) -> T) -> T {
+        let Self {
+            connection,
+            mut memory,
+            ..
+        } = self;
+        memory.during(|| take(connection))
+    }
+
+    fn go_on(
         &mut self,
         incoming: &mut [u8],
         out: &mut Vec<u8>,
