@@ -84,18 +84,25 @@ impl<'a> ConnectionOptions<'a> {
             fields,
             buf,
         };
-        for member in options.members() {
-            if member.eq_ignore_ascii_case(b"close") {
-                options.close = true;
-            } else if member.eq_ignore_ascii_case(b"keep-alive") {
-                options.keep_alive = true;
-            } else if member.eq_ignore_ascii_case(b"upgrade") {
-                options.upgrade = true;
-            } else {
-                options.others = true;
+        // In two loops, not by `members`: each message comes by here.
+        for field in fields {
+            if field.id == FieldId::Connection {
+                list_members(field.value.of(buf)).for_each(|member| options.note(member));
             }
         }
         options
+    }
+
+    fn note(&mut self, member: &[u8]) {
+        if member.eq_ignore_ascii_case(b"close") {
+            self.close = true;
+        } else if member.eq_ignore_ascii_case(b"keep-alive") {
+            self.keep_alive = true;
+        } else if member.eq_ignore_ascii_case(b"upgrade") {
+            self.upgrade = true;
+        } else {
+            self.others = true;
+        }
     }
 
     /// Whether Connection names this field, so that it must not be forwarded.

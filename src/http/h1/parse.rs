@@ -423,12 +423,12 @@ fn check_hosts(buf: &[u8], head: &RequestHead) -> Result<(), HeadError> {
 }
 
 fn check_connection(buf: &[u8], fields: &[Field]) -> Result<(), HeadError> {
-    let options = fields
-        .iter()
-        .filter(|field| field.id == FieldId::Connection)
-        .flat_map(|field| list_members(field.value.of(buf)))
-        .take(MAX_CONNECTION_OPTIONS + 1)
-        .count();
+    let mut options = 0;
+    for field in fields {
+        if field.id == FieldId::Connection {
+            options += list_members(field.value.of(buf)).count();
+        }
+    }
     if options > MAX_CONNECTION_OPTIONS {
         return Err(HeadError::TooManyConnectionOptions);
     }
