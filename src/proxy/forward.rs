@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::future::{pending, poll_fn};
+use std::hint::cold_path;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -26,7 +27,7 @@ use super::log;
 use super::pool::{Connection, Key};
 use super::request::{Addressee, Attempt, Request};
 use super::transport::{Transport, TransportError};
-use super::upstream::secure::Secure;
+use super::upstream::secure::{Choice, Secure};
 use super::upstream::{Broken, Reuse, body_failed, exchange, expect_body, record, sent_method};
 use super::worker::UpstreamState;
 
@@ -109,6 +110,8 @@ pub(crate) async fn forward<W: Way, B: BodySource, S: ResponseSink>(
     // What an earlier `proxy_pass` of this request led to is no more.
     request.destination = None;
     request.answer.upstream_fields.clear();
+    request.answer.sticky_cookie = None;
+    request.answer.learner = None;
     record(request, |attempt| attempt.is_left = true);
     let place = match (&proxy.url, proxy.upstream) {
         // Boxed: rare, and every other request would have room for it.
@@ -125,17 +128,18 @@ pub(crate) async fn forward<W: Way, B: BodySource, S: ResponseSink>(
     }
     if sent_size(proxy, body) == BodySize::Unknown && proxy.http_version == ProxyHttpVersion::Http10
     {
-        log::request_error(
-            request,
-            Level::Error,
-            format_args!("a request body of unknown length cannot be sent by HTTP/1.0"),
-        );
-        return Err(Failure::Status(411));
+        let why = "a request body of unknown length cannot be sent by HTTP/1.0";
+        return Err(cannot_begin(request, 411, why));
     }
-    let secure = Secure::of(request, proxy).await.map_err(|error| {
-        let message = format_args!("{error} while connecting to upstream");
-        log::request_error(request, Level::Error, message);
-        Failure::Status(error.status())
+    let secure = match Secure::of(request, proxy) {
+        Ok(Choice::Made(secure)) => Ok(secure),
+        // Boxed: rare, and every other request would have room for it.
+        Ok(Choice::Open(open)) => Box::pin(open.choose(request)).await.map(Some),
+        Err(error) => Err(error),
+    };
+    let secure = secure.map_err(|error| {
+        let why = format_args!("{error} while connecting to upstream");
+        cannot_begin(request, error.status(), why)
     })?;
     let next = &proxy.next_upstream;
     let mut way = W::default();
@@ -152,6 +156,7 @@ pub(crate) async fn forward<W: Way, B: BodySource, S: ResponseSink>(
         let lease = match (chosen.flatten(), group.queue()) {
             (Some(lease), _) => lease,
             (None, Some(queue)) if !selection.has_begun() => {
+                cold_path();
                 let since = now();
                 let waiting = wait_in_queue(queue, group, request, proxy, &mut selection, body);
                 // Boxed: rare, and every other request would have room for it.
@@ -161,9 +166,11 @@ pub(crate) async fn forward<W: Way, B: BodySource, S: ResponseSink>(
             }
             (None, _) => return Err(no_live_upstream(request, upstream)),
         };
-        request.answer.sticky_cookie = lease.set_cookie(request);
-        request.answer.learner = lease.learner(&selection);
-        let peer = &Rc::clone(lease.peer());
+        if group.is_sticky() {
+            request.answer.sticky_cookie = lease.set_cookie(request);
+            request.answer.learner = lease.learner(&selection);
+        }
+        let peer = lease.peer();
         let repeatable = is_repeatable(request, proxy, body);
         let measured = present.cells.begin(lease.index());
         // While there is somebody else to ask, the answers that are listed
@@ -180,6 +187,7 @@ pub(crate) async fn forward<W: Way, B: BodySource, S: ResponseSink>(
             queued: queued.take(),
             secure: secure.as_ref(),
             local,
+            repeatable,
             unwelcome,
             reach: Reach::Any,
         };
@@ -191,6 +199,7 @@ pub(crate) async fn forward<W: Way, B: BodySource, S: ResponseSink>(
             learner.learn(request);
         }
         let Err(trouble) = tried else { return Ok(()) };
+        cold_path();
         let Some(reason) = blamed else {
             return Err(trouble.failure);
         };
@@ -212,9 +221,16 @@ pub(crate) async fn forward<W: Way, B: BodySource, S: ResponseSink>(
     }
 }
 
+/// Tells the log why no backend is asked; the client is told the status.
+#[cold]
+fn cannot_begin(request: &Request<'_>, status: u16, why: impl fmt::Display) -> Failure {
+    log::request_error(request, Level::Error, format_args!("{why}"));
+    Failure::Status(status)
+}
+
 /// Whether the request may be sent again when a peer may have seen it: by its
 /// method, and while its body can be read once more, if it has one.
-pub(super) fn is_repeatable<B: BodySource>(request: &Request<'_>, proxy: &Proxy, body: &B) -> bool {
+fn is_repeatable<B: BodySource>(request: &Request<'_>, proxy: &Proxy, body: &B) -> bool {
     is_repeatable_by_method(request, proxy)
         && (sent_size(proxy, body) == BodySize::None || body.is_repeatable())
 }
@@ -260,6 +276,7 @@ async fn wait_in_queue<B: BodySource>(
     Err(waited.map_or(Failure::Aborted, |_| Failure::Status(502)))
 }
 
+#[cold]
 fn no_live_upstream(request: &mut Request<'_>, upstream: &UpstreamState) -> Failure {
     log::request_error(
         request,
@@ -348,6 +365,7 @@ pub(crate) async fn forward_to<B: BodySource, S: ResponseSink>(
         queued: None,
         secure,
         local: link::local_address(request, proxy),
+        repeatable: is_repeatable(request, proxy, body),
         unwelcome: Conditions::NONE,
         reach,
     };
@@ -378,6 +396,7 @@ pub(crate) struct Trouble {
 
 impl Trouble {
     /// Before there was an answer; `status` is what the client is told.
+    #[cold]
     pub(super) fn of_peer(
         request: &mut Request<'_>,
         status: u16,
@@ -393,6 +412,7 @@ impl Trouble {
     }
 
     /// What became of an exchange; tells the log what it has not been told.
+    #[cold]
     pub(super) fn of(
         broken: Broken,
         request: &mut Request<'_>,
@@ -447,6 +467,8 @@ pub(crate) struct Target<'t> {
     pub(super) secure: Option<&'t Secure<'t>>,
     /// Where to connect from, if that is said.
     pub(super) local: Option<SocketAddr>,
+    /// Whether the request may be sent again when the peer may have seen it.
+    pub(super) repeatable: bool,
     /// An answer with one of these statuses does not reach the client.
     pub(super) unwelcome: Conditions,
     pub(super) reach: Reach,
@@ -474,12 +496,12 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
     sink: &mut S,
 ) -> Result<(), Trouble> {
     let &Target { upstream, peer, .. } = target;
-    let repeatable = is_repeatable(request, proxy, body);
     // Another's connection would speak for another client.
     let mut may_reuse = proxy.link.proxy_protocol.is_none();
     loop {
         let pooled = may_reuse.then(|| take_pooled(target, now())).flatten();
         if pooled.is_none() && target.reach == Reach::Kept {
+            cold_path();
             return Err(Trouble {
                 failure: Failure::Status(502),
                 reason: Some(Conditions::ERROR),
@@ -497,12 +519,9 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
         let mut connection = match pooled {
             Some(connection) => connection,
             None => {
-                let connected = connect(request, proxy, target).await;
-                let facts = connected.as_ref().map(|connection| connection.card.facts);
-                record(request, |attempt| attempt.note_connected(facts.ok(), now()));
-                let connected = connected
-                    .map_err(|status| Trouble::of_peer(request, status, reason_of(status), false));
-                Box::new(connected?)
+                cold_path();
+                // Boxed: rare, and every other request would have room for it.
+                Box::pin(open(request, proxy, target)).await?
             }
         };
         connection.count_request();
@@ -520,7 +539,8 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
             Ok(Reuse::No) => return Ok(()),
             Err(broken) => broken,
         };
-        if reused && repeatable && broken.is_stale_connection() {
+        cold_path();
+        if reused && target.repeatable && broken.is_stale_connection() {
             // The backend closed an idle connection just as it was taken up
             // again: nobody's fault, and not worth a log line.
             request.attempts.pop();
@@ -546,6 +566,20 @@ fn take_pooled(target: &Target<'_>, now: Instant) -> Option<Box<Connection>> {
             return Some(connection);
         }
     }
+}
+
+/// A new connection for the try that has just begun.
+async fn open(
+    request: &mut Request<'_>,
+    proxy: &Proxy,
+    target: &Target<'_>,
+) -> Result<Box<Connection>, Trouble> {
+    let connected = connect(request, proxy, target).await;
+    let facts = connected.as_ref().map(|connection| connection.card.facts);
+    record(request, |attempt| attempt.note_connected(facts.ok(), now()));
+    let connected =
+        connected.map_err(|status| Trouble::of_peer(request, status, reason_of(status), false));
+    Ok(Box::new(connected?))
 }
 
 /// A new connection. On failure the log has been told, and the result is the

@@ -8,7 +8,7 @@ use crate::net::deadlines::Deadline;
 use crate::telemetry::error_log::Level;
 
 use super::exchange::{BodySource, ResponseSink};
-use super::forward::{Target, Trouble, Way, connect, is_repeatable, reason_of};
+use super::forward::{Target, Trouble, Way, connect, reason_of};
 use super::log;
 use super::pool::Connection;
 use super::request::Request;
@@ -47,7 +47,6 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
     (body, sink): (&mut B, &mut S),
 ) -> Result<(), Trouble> {
     let peer = target.peer;
-    let repeatable = is_repeatable(request, proxy, body);
     let mut asked = 0;
     loop {
         asked += 1;
@@ -69,7 +68,7 @@ async fn try_peer<B: BodySource, S: ResponseSink>(
             attempt.finished = Some(started.elapsed())
         });
         let Err(broken) = result else { return Ok(()) };
-        let is_stale = || lease.is_reused() && repeatable && broken.is_stale_connection();
+        let is_stale = || lease.is_reused() && target.repeatable && broken.is_stale_connection();
         let harmless = broken.is_unprocessed() || is_stale();
         if harmless && kept.is_whole() && asked < ASKED_AT_MOST {
             // Nobody's fault, and not worth a log line.

@@ -160,6 +160,11 @@ impl Group {
         }
     }
 
+    /// Whether clients stay with the peer that they were given.
+    pub(crate) fn is_sticky(&self) -> bool {
+        self.sticky.is_some()
+    }
+
     /// Where requests wait that nobody can take, if they do.
     pub(crate) fn queue(&self) -> Option<&Queue> {
         self.queue.as_ref()
@@ -251,7 +256,6 @@ impl Group {
                 selection.tries_left = selection.tries_left.saturating_sub(1);
                 return Some(Lease {
                     group: Rc::clone(self),
-                    state: Arc::clone(state),
                     peer: Rc::clone(peer),
                     index,
                     is_settled: Cell::new(false),
@@ -302,7 +306,6 @@ impl Group {
 #[derive(Debug)]
 pub(crate) struct Lease {
     group: Rc<Group>,
-    state: Arc<PeerState>,
     peer: Rc<UpstreamPeer>,
     index: usize,
     is_settled: Cell<bool>,
@@ -312,6 +315,10 @@ pub(crate) struct Lease {
 impl Lease {
     pub(crate) fn peer(&self) -> &Rc<UpstreamPeer> {
         &self.peer
+    }
+
+    fn state(&self) -> Option<&PeerState> {
+        self.group.states.get(self.index).map(|state| &**state)
     }
 
     /// Its place in the configuration.
@@ -344,10 +351,12 @@ impl Lease {
         if self.is_released.replace(true) {
             return;
         }
-        if !self.is_settled.get() {
-            self.state.succeeded(&self.peer, Moment::at(now()));
+        if let Some(state) = self.state() {
+            if !self.is_settled.get() {
+                state.succeeded(&self.peer, || Moment::at(now()));
+            }
+            state.vacate();
         }
-        self.state.vacate();
         if let Some(queue) = &self.group.queue {
             queue.call();
         }
@@ -355,18 +364,18 @@ impl Lease {
 
     /// The peer failed. Otherwise it counts as having answered, whatever
     /// became of the answer.
-    pub(crate) fn failed(self, now: Instant) -> AfterFailure {
+    pub(crate) fn failed(&self, now: Instant) -> AfterFailure {
         self.is_settled.set(true);
-        if self.group.is_single() {
+        let Some(state) = self.state().filter(|_| !self.group.is_single()) else {
             return AfterFailure::Available;
-        }
+        };
         if self.peer.max_fails > 0
             && let Some(turn) = self.group.turns.borrow_mut().get_mut(self.index)
         {
             let loss = i64::from(self.peer.weight) / i64::from(self.peer.max_fails);
             turn.effective_weight = (turn.effective_weight - loss).max(0);
         }
-        self.state.failed(&self.peer, Moment::at(now))
+        state.failed(&self.peer, Moment::at(now))
     }
 }
 

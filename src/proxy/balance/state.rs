@@ -112,14 +112,14 @@ impl PeerState {
 
     /// The peer answered: what it did wrong before is forgotten if it has
     /// been on probation since.
-    pub(super) fn succeeded(&self, config: &UpstreamPeer, now: Moment) {
+    pub(super) fn succeeded(&self, config: &UpstreamPeer, now: impl Fn() -> Moment) {
         if self.fails.load(Ordering::Relaxed) == 0 {
             return;
         }
         if self.accessed.load(Ordering::Relaxed) < self.checked.load(Ordering::Relaxed) {
             let fails = self.fails.swap(0, Ordering::Relaxed);
             if config.max_fails > 0 && fails >= config.max_fails {
-                self.recovered.store(now.0, Ordering::Relaxed);
+                self.recovered.store(now().0, Ordering::Relaxed);
             }
         }
     }
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(state.share(&config, at(0)), 1000);
         assert_eq!(state.failed(&config, at(1)), AfterFailure::Disabled);
         assert!(state.occupy(&config, at(3)));
-        state.succeeded(&config, at(3));
+        state.succeeded(&config, || at(3));
         assert_eq!(state.share(&config, at(3)), 1);
         assert_eq!(state.share(&config, at(8)), 500);
         assert_eq!(state.share(&config, at(13)), 1000);
