@@ -12,12 +12,14 @@ mod trailers;
 
 use std::fmt;
 use std::future::{Future, pending, poll_fn};
+use std::hint::cold_path;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
 use crate::config::{Conditions, Proxy, UpstreamPeer};
 use crate::http::h1::encode::Sink as _;
+use crate::http::head::ResponseHead;
 use crate::net::socket::Behind;
 use crate::telemetry::error_log::Level;
 
@@ -40,6 +42,13 @@ use response::Answered;
 pub(super) enum Reuse {
     Yes,
     No,
+}
+
+impl Reuse {
+    /// This, unless something else stands against it.
+    fn only_if(self, holds: bool) -> Self {
+        if holds { self } else { Self::No }
+    }
 }
 
 /// How an exchange broke off.
@@ -103,6 +112,7 @@ pub(super) enum Cause {
 
 impl Cause {
     /// Tells the log; the result is the status for the client.
+    #[cold]
     pub(super) fn report(&self, request: &Request<'_>, peer: &UpstreamPeer) -> u16 {
         match self {
             Self::Send(error) => upstream_failed(
@@ -153,27 +163,29 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
     };
     let mut output = Output::default();
     if !request::write_head(request, proxy, size, &mut output) {
-        log::request_error(
+        return Err(cannot_be_sent(
             request,
-            Level::Error,
-            format_args!("invalid method in \"proxy_method\""),
-        );
-        return Err(Broken::Client(Some(500)));
+            500,
+            "invalid method in \"proxy_method\"",
+        ));
     }
     if output.is_overflown() {
-        log::request_error(
-            request,
-            Level::Error,
-            format_args!("request header is too large to be sent to upstream"),
-        );
-        return Err(Broken::Client(Some(494)));
+        let message = "request header is too large to be sent to upstream";
+        return Err(cannot_be_sent(request, 494, message));
     }
     let upload = if replaced.is_some() || size == BodySize::None {
-        let body_of_ours = replaced.unwrap_or_default();
-        let sent = send_whole(output, &body_of_ours, &mut tx, proxy.send_timeout).await;
+        let sent = match replaced {
+            None => send_head(output, &mut tx, proxy.send_timeout).await,
+            Some(ours) => {
+                // Boxed: rare, and every other request would have room for it.
+                let sending = send_whole(output, &ours, &mut tx, proxy.send_timeout);
+                Box::pin(sending).await
+            }
+        };
         sent.map_err(|error| Broken::Untouched(Cause::Send(error)))?;
         None
     } else {
+        cold_path();
         expect_body(body, sink).await?;
         let framing = match size {
             BodySize::Known(_) => UpstreamFraming::Length,
@@ -183,29 +195,39 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
     };
     let hold = Hold::new(target, &connection.card, upload.is_none());
     let silence = rx.deadline();
-    let client = async {
-        if let Some((head, framing)) = upload {
-            let sent = body::upload(head, body, framing, &mut tx, proxy.send_timeout).await;
-            // As in Nginx the backend's time begins when it has all of the
-            // request, or will take no more of it.
-            silence.arm(proxy.read_timeout);
-            sent?;
-            hold.all_sent.set(true);
-        }
-        if filters.ignore_client_abort {
-            pending::<()>().await;
-        }
-        body.abandoned().await;
-        Err(UploadError::Abandoned)
+    let outcome = {
+        // Both pinned where they are made: they would be moved there first.
+        let client = pin!(async {
+            if let Some((head, framing)) = upload {
+                cold_path();
+                let sent = body::upload(head, body, framing, &mut tx, proxy.send_timeout).await;
+                // As in Nginx the backend's time begins when it has all of the
+                // request, or will take no more of it.
+                silence.arm(proxy.read_timeout);
+                sent?;
+                hold.all_sent.set(true);
+            }
+            if filters.ignore_client_abort {
+                pending::<()>().await;
+            }
+            body.abandoned().await;
+            Err(UploadError::Abandoned)
+        });
+        let response = pin!(response::respond(
+            request, proxy, target, &hold, &mut rx, sink
+        ));
+        alongside(response, client).await
     };
-    let response = response::respond(request, proxy, target, &hold, &mut rx, sink);
-    let outcome = alongside(pin!(response), pin!(client)).await;
     match outcome {
-        Ok(answered) => {
+        Ok(Ok(Answered::Response(reuse))) => Ok(reuse.only_if(hold.all_sent.get())),
+        Ok(Ok(Answered::Switching(head))) => {
             let (upstream, client) = ((&mut rx, &mut tx), (body, sink));
             let sent = hold.all_sent.get();
-            conclude(request, proxy, peer, answered?, sent, upstream, client).await
+            let switching = switch(request, proxy, peer, &head, sent, upstream, client);
+            // Boxed: rare, and every other request would have room for it.
+            Box::pin(switching).await
         }
+        Ok(Err(broken)) => Err(broken),
         Err(None) => Err(client_gone(request, peer, hold.released().is_none())),
         Err(Some(error)) => {
             body_failed(request, &error);
@@ -214,8 +236,16 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
     }
 }
 
+/// Tells the log why a head cannot be sent; `status` is what the client is told.
+#[cold]
+fn cannot_be_sent(request: &Request<'_>, status: u16, why: &str) -> Broken {
+    log::request_error(request, Level::Error, format_args!("{why}"));
+    Broken::Client(Some(status))
+}
+
 /// Tells the log so, and whether the upstream connection `ends` with it: one that
 /// others have streams of, or that has been left to others, does not.
+#[cold]
 fn client_gone(request: &Request<'_>, peer: &UpstreamPeer, ends: bool) -> Broken {
     let consequence = match ends {
         true => ", so upstream connection is closed too",
@@ -231,6 +261,7 @@ fn client_gone(request: &Request<'_>, peer: &UpstreamPeer, ends: bool) -> Broken
 }
 
 /// Tells the log why a request's body did not come.
+#[cold]
 pub(super) fn body_failed(request: &Request<'_>, error: &BodyError) {
     log::request_error(
         request,
@@ -248,6 +279,18 @@ pub(super) async fn expect_body<B: BodySource, S: ResponseSink>(
 ) -> Result<(), Broken> {
     if body.awaits_continue() {
         sink.interim(100).await.map_err(|_| Broken::Client(None))?;
+    }
+    Ok(())
+}
+
+/// Sends a head that no body follows.
+async fn send_head(
+    mut head: Output,
+    tx: &mut Tx<'_>,
+    timeout: Duration,
+) -> Result<(), TransportError> {
+    if let Some((buffer, range)) = head.take() {
+        tx.send(buffer, range, Behind::Nothing, timeout).await?;
     }
     Ok(())
 }
@@ -278,40 +321,28 @@ async fn send_whole(
     Ok(())
 }
 
-/// After the answer: whether the connection can be used again, or what has
-/// been agreed on in its place. `sent` says whether all of the request was.
-async fn conclude<B: BodySource, S: ResponseSink>(
+/// The backend wants to speak another protocol from here on. `sent` says whether
+/// it has all of the request.
+async fn switch<B: BodySource, S: ResponseSink>(
     request: &mut Request<'_>,
     proxy: &Proxy,
     peer: &UpstreamPeer,
-    answered: Answered,
+    head: &ResponseHead,
     sent: bool,
     upstream: (&mut Rx<'_>, &mut Tx<'_>),
     client: (&mut B, &mut S),
 ) -> Result<Reuse, Broken> {
-    match answered {
-        Answered::Response(reuse) if sent => Ok(reuse),
-        Answered::Response(_) => Ok(Reuse::No),
-        // Nothing of the client's body may be left to be taken for the new
-        // protocol, as it is where the backend was not to have it.
-        Answered::Switching(head)
-            if sent && client.0.is_finished() && request::asks_for_upgrade(request, proxy) =>
-        {
-            // Boxed: rare, and every other request would have room for it.
-            Box::pin(response::switch(
-                request, proxy, peer, &head, upstream, client,
-            ))
-            .await
-        }
-        Answered::Switching(_) if sent && client.0.is_finished() => {
-            let what = "101 to a request that asked for no upgrade";
-            Err(response::invalid(request, peer, &what))
-        }
-        Answered::Switching(_) => {
-            let what = "101 before the end of the request";
-            Err(response::invalid(request, peer, &what))
-        }
+    // Nothing of the client's body may be left to be taken for the new
+    // protocol, as it is where the backend was not to have it.
+    if !sent || !client.0.is_finished() {
+        let what = "101 before the end of the request";
+        return Err(response::invalid(request, peer, &what));
     }
+    if !request::asks_for_upgrade(request, proxy) {
+        let what = "101 to a request that asked for no upgrade";
+        return Err(response::invalid(request, peer, &what));
+    }
+    response::switch(request, proxy, peer, head, upstream, client).await
 }
 
 /// Drives the response to its end, and what the client does alongside. A client
@@ -336,6 +367,7 @@ async fn alongside<T>(
 }
 
 /// Tells the log; the result is the status for the client.
+#[cold]
 fn upstream_failed(
     request: &Request<'_>,
     peer: &UpstreamPeer,
@@ -361,6 +393,7 @@ fn upstream_failed(
     status
 }
 
+#[cold]
 fn closed_early(request: &Request<'_>, peer: &UpstreamPeer, phase: &str) {
     log::upstream_error(
         request,

@@ -66,6 +66,8 @@ pub(super) trait Fields {
 }
 
 impl Fields for Output {
+    // Called from several places, each of which would have a copy of it.
+    #[inline(never)]
     fn field(&mut self, name: &[u8], value: &[u8]) {
         encode::field(self, name, value);
     }
@@ -75,7 +77,7 @@ impl Fields for Output {
     }
 
     fn unknown_length(&mut self) {
-        encode::field(self, b"Transfer-Encoding", b"chunked");
+        self.field(b"Transfer-Encoding", b"chunked");
     }
 }
 

@@ -3,16 +3,17 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
+use std::hint::cold_path;
 use std::pin::pin;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::config::{Conditions, HiddenFields, Proxy, UpstreamPeer, units};
+use crate::config::{Conditions, HiddenFields, IgnoredFields, Proxy, UpstreamPeer, units};
 use crate::http::date::parse_date;
 use crate::http::h1::framing::{self, Kind};
 use crate::http::h1::parse::{HeadLimits, Status, parse_response};
-use crate::http::head::{FieldId, Method, ResponseHead, Version};
+use crate::http::head::{Field, FieldId, Method, ResponseHead, Version};
 use crate::http::headers::{ConnectionOptions, is_hop_by_hop};
 use crate::net::buffers::Class;
 use crate::net::now::now;
@@ -51,18 +52,62 @@ pub(super) fn head_limits(proxy: &Proxy) -> HeadLimits {
     }
 }
 
-/// How many bytes of this response may wait for the client, if any.
-fn buffers(proxy: &Proxy, head: &ResponseHead, bytes: &[u8]) -> Option<usize> {
-    let filters = &proxy.filters;
-    let mut on = filters.buffering.on;
-    if !filters.ignored.accel_buffering {
-        match head.find(bytes, b"X-Accel-Buffering").next() {
-            Some(word) if word.eq_ignore_ascii_case(b"no") => on = false,
-            Some(word) if word.eq_ignore_ascii_case(b"yes") => on = true,
-            _ => {}
+/// What a backend asks of us by fields of its own: the first of each, where the
+/// configuration does not ignore it.
+#[derive(Debug, Default)]
+pub(super) struct Accel<'b> {
+    redirect: Option<&'b [u8]>,
+    limit_rate: Option<&'b [u8]>,
+    buffering: Option<&'b [u8]>,
+}
+
+impl<'b> Accel<'b> {
+    pub(super) fn of(proxy: &Proxy, head: &ResponseHead, bytes: &'b [u8]) -> Self {
+        let mut accel = Self::default();
+        for field in &head.fields {
+            if field.id == FieldId::XAccel {
+                accel.note(&proxy.filters.ignored, field, bytes);
+            }
+        }
+        accel
+    }
+
+    #[cold]
+    fn note(&mut self, ignored: &IgnoredFields, field: &Field, bytes: &'b [u8]) {
+        let name = field.name.of(bytes);
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        let kept = if is("X-Accel-Redirect") && !ignored.accel_redirect {
+            &mut self.redirect
+        } else if is("X-Accel-Limit-Rate") && !ignored.accel_limit_rate {
+            &mut self.limit_rate
+        } else if is("X-Accel-Buffering") && !ignored.accel_buffering {
+            &mut self.buffering
+        } else {
+            return;
+        };
+        kept.get_or_insert(field.value.of(bytes));
+    }
+
+    /// Takes note of `X-Accel-Limit-Rate`, which holds wherever the answer comes
+    /// from in the end.
+    pub(super) fn note_limit_rate(&self, request: &mut Request<'_>) {
+        if let Some(rate) = self.limit_rate
+            && let Some(rate) = units::number(rate)
+        {
+            request.target.limit_rate = Some(rate);
         }
     }
-    on.then_some(filters.buffering.buffers)
+
+    /// How many bytes of this response may wait for the client, if any.
+    fn buffers(&self, proxy: &Proxy) -> Option<usize> {
+        let buffering = &proxy.filters.buffering;
+        let on = match self.buffering {
+            Some(word) if word.eq_ignore_ascii_case(b"no") => false,
+            Some(word) if word.eq_ignore_ascii_case(b"yes") => true,
+            _ => buffering.on,
+        };
+        on.then_some(buffering.buffers)
+    }
 }
 
 /// What the backend answered with.
@@ -70,7 +115,7 @@ pub(super) enum Answered {
     /// A response, which has reached the client.
     Response(Reuse),
     /// A 101, whose head is still in the receive buffer.
-    Switching(ResponseHead),
+    Switching(Box<ResponseHead>),
 }
 
 /// Receives the response's head, sends ours, relays the body. A 101 is left to
@@ -96,7 +141,7 @@ pub(super) async fn respond<S: ResponseSink>(
     let behind_head = rx.input.plain().len().saturating_sub(head.len) as u64;
     let heads = traffic.received.saturating_sub(behind_head);
     if head.status == 101 {
-        return Ok(Answered::Switching(head));
+        return Ok(Answered::Switching(Box::new(head)));
     }
     if target.unwelcome.has_status(head.status) {
         return Err(Broken::Unwelcome(head.status));
@@ -106,8 +151,10 @@ pub(super) async fn respond<S: ResponseSink>(
         Ok(framing) => framing.kind(),
         Err(error) => return Err(invalid(request, peer, &error)),
     };
-    note_limit_rate(request, proxy, &head, input);
-    if let Some(failure) = elsewhere(request, proxy, &head, input) {
+    let accel = Accel::of(proxy, &head, input);
+    accel.note_limit_rate(request);
+    let buffers = accel.buffers(proxy);
+    if let Some(failure) = elsewhere(request, proxy, &accel, &head, input) {
         keep_fields(request, &head, input);
         return Err(Broken::Elsewhere(failure));
     }
@@ -124,10 +171,10 @@ pub(super) async fn respond<S: ResponseSink>(
         sink.expect_trailers();
     }
     send_response_head(request, proxy, &head, &options, framing, input, sink);
-    let buffers = buffers(proxy, &head, input);
     request.worker.keep_fields(std::mem::take(&mut head.fields));
     rx.input.consume(head.len);
     if request.method() == Method::Head && framing != Kind::Empty {
+        cold_path();
         // `proxy_method` made it a GET: the client gets the head alone, and
         // the rest is left where it is.
         sink.finish().await.map_err(|_| Broken::Client(None))?;
@@ -161,28 +208,25 @@ pub(super) async fn respond<S: ResponseSink>(
             attempt.finished = Some(released - attempt.started);
         });
     }
-    match relayed {
-        Ok(()) => {}
-        Err(RelayError::Client(error)) => return Err(client_failed(request, peer, &error)),
-        Err(RelayError::Upstream(error)) => {
-            upstream_failed(request, peer, &error, "recv()", "reading upstream");
-            return Err(Broken::Upstream);
+    relayed.map_err(|error| relay_failed(request, peer, &error))?;
+    let reuse = persistent && hold.released().is_none() && is_clean(rx);
+    Ok(Answered::Response(Reuse::Yes.only_if(reuse)))
+}
+
+/// Tells the log why a body has stopped short.
+#[cold]
+fn relay_failed(request: &Request<'_>, peer: &UpstreamPeer, error: &RelayError) -> Broken {
+    match error {
+        RelayError::Client(error) => return client_failed(request, peer, error),
+        RelayError::Upstream(error) => {
+            upstream_failed(request, peer, error, "recv()", "reading upstream");
         }
-        Err(RelayError::Premature) => {
-            closed_early(request, peer, "reading upstream");
-            return Err(Broken::Upstream);
-        }
-        Err(RelayError::Invalid(error)) => {
-            invalid(request, peer, &error);
-            return Err(Broken::Upstream);
+        RelayError::Premature => closed_early(request, peer, "reading upstream"),
+        RelayError::Invalid(error) => {
+            invalid(request, peer, error);
         }
     }
-    let reuse = persistent && hold.released().is_none() && is_clean(rx);
-    Ok(Answered::Response(if reuse {
-        Reuse::Yes
-    } else {
-        Reuse::No
-    }))
+    Broken::Upstream
 }
 
 /// Keeps what came behind a backend's body where a template asks for it, and
@@ -211,6 +255,7 @@ pub(super) fn pass_trailers<'t, S: ResponseSink>(
     }
 }
 
+#[cold]
 pub(super) fn client_failed(
     request: &Request<'_>,
     peer: &UpstreamPeer,
@@ -229,71 +274,20 @@ pub(super) fn client_failed(
     Broken::Client(None)
 }
 
-/// Takes note of `X-Accel-Limit-Rate`, which holds wherever the answer comes
-/// from in the end.
-pub(super) fn note_limit_rate(
-    request: &mut Request<'_>,
-    proxy: &Proxy,
-    head: &ResponseHead,
-    bytes: &[u8],
-) {
-    let rate = head.find(bytes, b"X-Accel-Limit-Rate").next();
-    if let Some(rate) = rate.filter(|_| !proxy.filters.ignored.accel_limit_rate)
-        && let Some(rate) = units::number(rate)
-    {
-        request.target.limit_rate = Some(rate);
-    }
-}
-
 /// Whether something else is to answer than this response: the location that
 /// the backend names, or the page for an error that the configuration has.
 pub(super) fn elsewhere(
     request: &mut Request<'_>,
     proxy: &Proxy,
+    accel: &Accel<'_>,
     head: &ResponseHead,
     bytes: &[u8],
 ) -> Option<Failure> {
-    let filters = &proxy.filters;
-    let accel = head.find(bytes, b"X-Accel-Redirect").next();
-    if let Some(target) = accel.filter(|_| !filters.ignored.accel_redirect) {
-        let merge_slashes = request.server.connection.merge_slashes;
-        let Some(redirect) = InternalRedirect::of_backend(target, merge_slashes) else {
-            let shown = String::from_utf8_lossy(target);
-            log::request_error(
-                request,
-                Level::Error,
-                format_args!("unsafe URI \"{shown}\" was detected"),
-            );
-            return Some(Failure::Status(404));
-        };
-        // As in Nginx these stay with the answer, wherever it comes from.
-        let carried = head.fields.iter().filter(|field| {
-            matches!(
-                field.id,
-                FieldId::ContentType
-                    | FieldId::SetCookie
-                    | FieldId::CacheControl
-                    | FieldId::Expires
-                    | FieldId::AcceptRanges
-            ) || field
-                .name
-                .of(bytes)
-                .eq_ignore_ascii_case(b"Content-Disposition")
-        });
-        let carried = carried.map(|field| {
-            let (name, value) = (field.name.of(bytes), field.value.of(bytes));
-            let rewritten = match (&filters.cookies, field.id) {
-                (Some(rules), FieldId::SetCookie) => cookies::set_cookie(rules, value, request),
-                _ => None,
-            };
-            (name.into(), rewritten.as_deref().unwrap_or(value).into())
-        });
-        request.answer.carried = carried.collect();
-        request.target.accel = Some(redirect);
-        return Some(Failure::Elsewhere);
+    if let Some(target) = accel.redirect {
+        return Some(redirected(request, proxy, target, head, bytes));
     }
     let status = head.status;
-    let intercepts = filters.intercept_errors && status >= 300;
+    let intercepts = proxy.filters.intercept_errors && status >= 300;
     if !intercepts || request.configured_page(status).is_none() {
         return None;
     }
@@ -302,6 +296,53 @@ pub(super) fn elsewhere(
         request.answer.challenges = challenges.map(<[u8]>::to_vec).collect();
     }
     Some(Failure::Status(status))
+}
+
+/// `X-Accel-Redirect`, with the fields that stay with the answer.
+#[cold]
+fn redirected(
+    request: &mut Request<'_>,
+    proxy: &Proxy,
+    target: &[u8],
+    head: &ResponseHead,
+    bytes: &[u8],
+) -> Failure {
+    let filters = &proxy.filters;
+    let merge_slashes = request.server.connection.merge_slashes;
+    let Some(redirect) = InternalRedirect::of_backend(target, merge_slashes) else {
+        let shown = String::from_utf8_lossy(target);
+        log::request_error(
+            request,
+            Level::Error,
+            format_args!("unsafe URI \"{shown}\" was detected"),
+        );
+        return Failure::Status(404);
+    };
+    // As in Nginx these stay with the answer, wherever it comes from.
+    let carried = head.fields.iter().filter(|field| {
+        matches!(
+            field.id,
+            FieldId::ContentType
+                | FieldId::SetCookie
+                | FieldId::CacheControl
+                | FieldId::Expires
+                | FieldId::AcceptRanges
+        ) || field
+            .name
+            .of(bytes)
+            .eq_ignore_ascii_case(b"Content-Disposition")
+    });
+    let carried = carried.map(|field| {
+        let (name, value) = (field.name.of(bytes), field.value.of(bytes));
+        let rewritten = match (&filters.cookies, field.id) {
+            (Some(rules), FieldId::SetCookie) => cookies::set_cookie(rules, value, request),
+            _ => None,
+        };
+        (name.into(), rewritten.as_deref().unwrap_or(value).into())
+    });
+    request.answer.carried = carried.collect();
+    request.target.accel = Some(redirect);
+    Failure::Elsewhere
 }
 
 /// Keeps a backend's fields where a template asks for them: also those of an
@@ -349,6 +390,7 @@ pub(super) async fn send_early_hints<S: ResponseSink>(
 }
 
 /// Tells the log; the result is for where no head has been passed on yet.
+#[cold]
 pub(super) fn invalid(
     request: &Request<'_>,
     peer: &UpstreamPeer,
@@ -384,20 +426,23 @@ async fn receive_head<S: ResponseSink>(
                 head.fields = request.worker.take_fields();
             }
             match parse_response(rx.input.plain(), &limits, head) {
-                Ok(Status::Complete) if head.status == 101 => return Ok(()),
-                Ok(Status::Complete) if head.status < 200 && interim < MAX_INTERIM => {
+                Ok(Status::Complete) if head.status == 101 || head.status >= 200 => return Ok(()),
+                Ok(Status::Complete) if interim == MAX_INTERIM => {
+                    return Err(invalid(request, peer, &"too many interim responses"));
+                }
+                Ok(Status::Complete) => {
+                    cold_path();
                     interim += 1;
                     if head.status == 103 && passes_early_hints(request) {
-                        send_early_hints(proxy, head, rx.input.plain(), sink).await?;
+                        let hints = send_early_hints(proxy, head, rx.input.plain(), sink);
+                        // Boxed: rare, and every other response would have room
+                        // for it.
+                        Box::pin(hints).await?;
                     }
                     rx.input.consume(head.len);
                     head.clear();
                     continue;
                 }
-                Ok(Status::Complete) if head.status < 200 => {
-                    return Err(invalid(request, peer, &"too many interim responses"));
-                }
-                Ok(Status::Complete) => return Ok(()),
                 Ok(Status::Partial) => {}
                 Err(error) => return Err(invalid(request, peer, &error)),
             }
@@ -409,22 +454,37 @@ async fn receive_head<S: ResponseSink>(
             false => Duration::MAX,
         };
         match rx.fill_later(Class::Medium, timeout).await {
-            Ok(0) if untouched => return Err(Broken::Untouched(Cause::Closed)),
-            Ok(0) => {
-                closed_early(request, peer, HEAD_PHASE);
-                return Err(Broken::Unanswered(502, Conditions::ERROR));
-            }
+            Ok(0) => return Err(no_head(request, peer, untouched, None)),
             Ok(_) => untouched = false,
-            Err(error) if untouched => return Err(Broken::Untouched(Cause::Receive(error))),
-            Err(error) => {
-                let status = upstream_failed(request, peer, &error, "recv()", HEAD_PHASE);
-                let reason = match error {
-                    TransportError::TimedOut => Conditions::TIMEOUT,
-                    TransportError::InputFull => Conditions::INVALID_HEADER,
-                    TransportError::Io(_) | TransportError::Tls(_) => Conditions::ERROR,
-                };
-                return Err(Broken::Unanswered(status, reason));
-            }
+            Err(error) => return Err(no_head(request, peer, untouched, Some(error))),
+        }
+    }
+}
+
+/// Nothing more will come, or an error has; `untouched` says that nothing has
+/// come at all. Otherwise this tells the log.
+#[cold]
+fn no_head(
+    request: &Request<'_>,
+    peer: &UpstreamPeer,
+    untouched: bool,
+    error: Option<TransportError>,
+) -> Broken {
+    match error {
+        None if untouched => Broken::Untouched(Cause::Closed),
+        Some(error) if untouched => Broken::Untouched(Cause::Receive(error)),
+        None => {
+            closed_early(request, peer, HEAD_PHASE);
+            Broken::Unanswered(502, Conditions::ERROR)
+        }
+        Some(error) => {
+            let status = upstream_failed(request, peer, &error, "recv()", HEAD_PHASE);
+            let reason = match error {
+                TransportError::TimedOut => Conditions::TIMEOUT,
+                TransportError::InputFull => Conditions::INVALID_HEADER,
+                TransportError::Io(_) | TransportError::Tls(_) => Conditions::ERROR,
+            };
+            Broken::Unanswered(status, reason)
         }
     }
 }

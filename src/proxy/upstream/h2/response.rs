@@ -21,7 +21,7 @@ use crate::proxy::streams::Lease;
 use crate::proxy::transport::TransportError;
 use crate::proxy::upstream::request::sent_method;
 use crate::proxy::upstream::response::{
-    client_failed, elsewhere, head_limits, invalid, keep_fields, note_limit_rate, pass_trailers,
+    Accel, client_failed, elsewhere, head_limits, invalid, keep_fields, pass_trailers,
     passes_early_hints, send_early_hints, send_response_head,
 };
 use crate::proxy::upstream::{Broken, Cause, record, upstream_failed};
@@ -67,8 +67,9 @@ pub(super) async fn respond<S: ResponseSink>(
         Kind::UntilClose if has_ended => Kind::Length(0),
         framing => framing,
     };
-    note_limit_rate(request, proxy, &head, &bytes);
-    if let Some(failure) = elsewhere(request, proxy, &head, &bytes) {
+    let accel = Accel::of(proxy, &head, &bytes);
+    accel.note_limit_rate(request);
+    if let Some(failure) = elsewhere(request, proxy, &accel, &head, &bytes) {
         keep_fields(request, &head, &bytes);
         return Err(Broken::Elsewhere(failure));
     }
