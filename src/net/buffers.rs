@@ -448,6 +448,32 @@ pub(super) fn tcp_info(socket: &impl AsRawFd) -> Option<libc::tcp_info> {
     (refused == 0).then(|| unsafe { info.assume_init() })
 }
 
+/// Tells the kernel how many bytes are worth waking a receiver for
+/// (`SO_RCVLOWAT`, socket(7)); for TCP it makes room for them.
+///
+/// # Errors
+/// Whatever `setsockopt(2)` reports.
+#[allow(unsafe_code, reason = "rustix and socket2 do not have this option")]
+pub(super) fn set_receive_low_water(socket: &impl AsRawFd, bytes: usize) -> std::io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    let length = mem::size_of_val(&bytes) as libc::socklen_t;
+    // SAFETY: `socket` owns the descriptor and is borrowed for the call, in which
+    // the kernel reads `length` bytes: those of a local of ours, all initialized.
+    let refused = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const bytes).cast(),
+            length,
+        )
+    };
+    match refused {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
 /// The last descriptor that every process has; -1 is none at all.
 pub(super) const STANDARD: RawFd = 2;
 

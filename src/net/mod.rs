@@ -10,6 +10,7 @@ pub mod deadlines;
 pub mod file;
 pub mod handoff;
 pub mod listener;
+mod low_water;
 pub mod now;
 pub mod offload;
 pub mod operations;

@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendFlags};
 
 use super::buffers::{self, Buffer, Class, Segments, with_fd};
+use super::low_water::LowWater;
 use super::now;
 use super::operations::{Operation, completed};
 use super::turns::{self, Ticket};
@@ -40,6 +41,8 @@ pub struct Receiver {
     /// The last reception was one of [`BULK`].
     is_bulk: bool,
     ticket: Option<Ticket>,
+    /// Boxed: few send bulk.
+    low_water: Option<Box<LowWater>>,
 }
 
 /// The sending side. Dropping it sends what `shutdown(2)` sends, unless the
@@ -69,7 +72,7 @@ impl Behind {
 }
 
 #[derive(Debug)]
-struct Stream {
+pub(super) struct Stream {
     kind: Kind,
     /// Counts those who had both sides; the latest one's sender ends it.
     owner: Cell<u32>,
@@ -91,7 +94,7 @@ impl AsRawFd for Stream {
 }
 
 impl Stream {
-    async fn readable(&self) -> io::Result<()> {
+    pub(super) async fn readable(&self) -> io::Result<()> {
         let turn = turns::present();
         let result = match &self.kind {
             Kind::Tcp(stream) => stream.readable(false).await,
@@ -203,6 +206,7 @@ impl Socket {
                 in_a_row: 0,
                 is_bulk: false,
                 ticket: None,
+                low_water: None,
             },
             sender: Sender { stream, owner },
         }
@@ -230,17 +234,22 @@ impl Receiver {
     pub async fn readable(&mut self) -> io::Result<()> {
         self.is_bulk = false;
         self.ticket = None;
-        self.next_turn().await
+        if let Some(mut low_water) = self.low_water.take() {
+            low_water.lift(&self.stream);
+        }
+        self.next_turn(0).await
     }
 
-    async fn next_turn(&mut self) -> io::Result<()> {
+    async fn next_turn(&mut self, expected: u64) -> io::Result<()> {
         self.in_a_row = 0;
-        match self.ticket {
-            Some(ticket) => {
+        match (self.ticket, &mut self.low_water) {
+            (Some(ticket), _) => {
                 turns::called(ticket).await;
                 Ok(())
             }
-            None => self.stream.readable().await,
+            (None, None) => self.stream.readable().await,
+            // Boxed: rare, and every connection's task would have room for it.
+            (None, Some(low_water)) => Box::pin(low_water.readable(&self.stream, expected)).await,
         }
     }
 
@@ -250,21 +259,48 @@ impl Receiver {
     /// Dropping the future loses the buffer and nothing else.
     pub async fn receive(
         &mut self,
-        mut buffer: Buffer,
+        buffer: Buffer,
         range: Range<usize>,
     ) -> (io::Result<usize>, Buffer) {
+        self.receive_expected(buffer, range, 0).await
+    }
+
+    /// As [`Receiver::receive`], where at least so many bytes are `expected`: if
+    /// they come fast, they are received in larger portions.
+    pub async fn receive_expected(
+        &mut self,
+        mut buffer: Buffer,
+        range: Range<usize>,
+        expected: u64,
+    ) -> (io::Result<usize>, Buffer) {
+        let low_water = self.low_water.as_deref();
+        let mut waits_first = low_water.is_some_and(|low_water| low_water.comes_first(expected));
         loop {
             let target = buffer.get_mut(range.clone()).unwrap_or_default();
-            let received = self.attempt(|fd| {
-                let (read, _) = rustix::net::recv(fd, &mut *target, RecvFlags::DONTWAIT)?;
-                Ok(read)
-            });
+            let received = match std::mem::take(&mut waits_first) {
+                true => None,
+                false => self.attempt(|fd| {
+                    let (read, _) = rustix::net::recv(fd, &mut *target, RecvFlags::DONTWAIT)?;
+                    Ok(read)
+                }),
+            };
             if let Some(result) = received {
+                self.measure(&result, range.len(), expected);
                 return (result, buffer);
             }
-            if let Err(error) = self.next_turn().await {
+            if let Err(error) = self.next_turn(expected).await {
                 return (Err(error), buffer);
             }
+        }
+    }
+
+    /// Notes how fast a body comes.
+    fn measure(&mut self, received: &io::Result<usize>, room: usize, expected: u64) {
+        match (&mut self.low_water, received) {
+            (None, _) if !self.is_bulk => {}
+            (None, _) => self.low_water = LowWater::measure(expected),
+            (Some(low_water), Ok(read)) => low_water.received(&self.stream, *read, room),
+            (Some(_), Err(_)) => {}
         }
     }
 
@@ -287,7 +323,7 @@ impl Receiver {
             if let Some(result) = received {
                 return (result, segments);
             }
-            if let Err(error) = self.next_turn().await {
+            if let Err(error) = self.next_turn(0).await {
                 return (Err(error), segments);
             }
         }
@@ -509,6 +545,7 @@ mod tests {
 
     use monoio::{IoUringDriver, RuntimeBuilder};
 
+    use super::super::low_water;
     use super::super::spawn::spawn;
     use super::*;
 
@@ -567,6 +604,99 @@ mod tests {
             while done.get() < TRANSFERS {
                 super::super::spawn::sleep(std::time::Duration::from_millis(1)).await;
             }
+        });
+    }
+
+    /// Has the peer send so fast that low water is waited for.
+    async fn hurried() -> (Receiver, std::net::TcpStream, Buffer) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let mut receiver = Socket::from(TcpStream::from_std(accepted).unwrap()).receiver;
+        let mut buffer = Buffer::take(Class::Large);
+        while !receiver.low_water.as_ref().is_some_and(|low| low.is_set()) {
+            now::refresh();
+            peer.write_all(&[b'x'; 2 * BULK]).unwrap();
+            let mut left = 2 * BULK;
+            while left > 0 {
+                let range = 0..buffer.len();
+                let (result, back) = receiver.receive_expected(buffer, range, u64::MAX).await;
+                buffer = back;
+                left -= result.unwrap();
+            }
+        }
+        (receiver, peer, buffer)
+    }
+
+    #[test]
+    fn bulk_that_comes_fast_is_received_in_larger_portions() {
+        let mut runtime = RuntimeBuilder::<IoUringDriver>::new()
+            .enable_timer()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (mut receiver, mut peer, buffer) = hurried().await;
+            let received = Rc::new(Cell::new(0));
+            let seen = Rc::clone(&received);
+            let task = async move {
+                let range = 0..buffer.len();
+                let (result, _) = receiver.receive_expected(buffer, range, u64::MAX).await;
+                seen.set(result.unwrap());
+            };
+            spawn(task, |_| {});
+            let mut sent = 0;
+            while received.get() == 0 {
+                peer.write_all(&[b'x'; BULK]).unwrap();
+                sent += BULK;
+                super::super::spawn::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            // No time has passed for the deadlines: nobody ticks.
+            assert_eq!(received.get(), Class::Large.size());
+            assert!(sent >= low_water::MARK, "woken for {sent} bytes");
+        });
+    }
+
+    #[test]
+    fn who_was_fast_and_falls_silent_is_heard_to_the_last_byte() {
+        let mut runtime = RuntimeBuilder::<IoUringDriver>::new()
+            .enable_timer()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let ticker = async {
+                loop {
+                    super::super::spawn::sleep(std::time::Duration::from_millis(10)).await;
+                    super::super::deadlines::tick();
+                }
+            };
+            spawn(ticker, |_| {});
+            let (mut receiver, mut peer, mut buffer) = hurried().await;
+            for expected in [u64::MAX, 0] {
+                peer.write_all(b"last").unwrap();
+                let range = 0..buffer.len();
+                let (result, back) = receiver.receive_expected(buffer, range, expected).await;
+                assert_eq!(result.unwrap(), 4);
+                buffer = back;
+            }
+        });
+    }
+
+    #[test]
+    fn a_fast_peer_is_heard_at_once_when_no_bulk_is_expected() {
+        let mut runtime = RuntimeBuilder::<IoUringDriver>::new().build().unwrap();
+        runtime.block_on(async {
+            let (mut receiver, mut peer, _) = hurried().await;
+            peer.write_all(b"next").unwrap();
+            // Without a tick, the low water would be waited for without end.
+            receiver.readable().await.unwrap();
+            let (mut receiver, mut peer, buffer) = hurried().await;
+            peer.write_all(b"next").unwrap();
+            let (result, _) = receiver.receive(buffer, 0..100).await;
+            assert_eq!(result.unwrap(), 4);
+            let (mut receiver, peer, buffer) = hurried().await;
+            drop(peer);
+            let (result, _) = receiver.receive_expected(buffer, 0..100, u64::MAX).await;
+            assert_eq!(result.unwrap(), 0);
         });
     }
 

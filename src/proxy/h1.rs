@@ -150,10 +150,12 @@ impl<'t> H1Body<'t> {
     }
 
     async fn fill(&mut self) -> Result<(), BodyError> {
-        let want = match self.state {
-            BodyState::Switched(want) => want,
-            _ => Class::Large,
+        let (want, left) = match self.state {
+            BodyState::Switched(want) => (want, 0),
+            BodyState::Length(left) => (Class::Large, left),
+            BodyState::Chunked(_) | BodyState::Finished => (Class::Large, 0),
         };
+        self.rx.expect(left);
         self.is_busy = true;
         let filled = match &mut self.min_rate {
             None => self.rx.fill(want, self.timeout).await,

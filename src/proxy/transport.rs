@@ -53,6 +53,8 @@ pub(crate) struct Rx<'a> {
     deadline: &'a Deadline,
     traffic: &'a Cell<Traffic>,
     timed_out: &'a Cell<bool>,
+    /// By [`Rx::expect`].
+    expected: u64,
     /// `proxy_limit_rate`.
     pub(crate) pace: Option<Box<Pace>>,
 }
@@ -126,6 +128,7 @@ impl Transport {
             deadline: &self.rx_deadline,
             traffic: &self.traffic,
             timed_out: &self.timed_out,
+            expected: 0,
             pace: None,
         };
         let tx = Tx {
@@ -313,6 +316,12 @@ impl<'a> Rx<'a> {
         Ok(read)
     }
 
+    /// Until this is said again, at least so many bytes are still to be received:
+    /// the rest of a body.
+    pub(crate) fn expect(&mut self, bytes: u64) {
+        self.expected = bytes;
+    }
+
     /// As [`Rx::fill`], where the peer has hardly had the time to send anything.
     pub(crate) async fn fill_later(
         &mut self,
@@ -363,7 +372,7 @@ impl<'a> Rx<'a> {
             let received = self
                 .deadline
                 .run_while(
-                    self.receiver.receive(buffer, range),
+                    self.receiver.receive_expected(buffer, range, self.expected),
                     may_go_on.as_deref_mut(),
                 )
                 .await;

@@ -275,6 +275,45 @@ fn a_backend_that_sends_piece_by_piece_is_heard_piece_by_piece() {
 }
 
 #[test]
+fn a_fast_upload_that_falls_silent_is_passed_on_to_its_last_byte() {
+    const FAST: usize = 4 * MIB;
+    // Less than what is waited for while it is fast.
+    const LAST: usize = 1000;
+    let (seen, heard) = std::sync::mpsc::channel::<usize>();
+    let origin = Origin::script(move |peer| {
+        loop {
+            peer.head()?;
+            for part in [FAST + LAST, MIB - LAST] {
+                let _ = seen.send(peer.discard(part)?);
+            }
+            peer.send(&ok("all"))?;
+        }
+    });
+    let (site, pki) = Site::with_pki();
+    let config = mutual_proxy(&origin.url()).replace(
+        "location / {",
+        "client_max_body_size 0; proxy_request_buffering off; location / {",
+    );
+    let ringwall = site.start(&config);
+    let mut client = TlsClient::with_identity(&pki.ca, &pki.client)
+        .connect(ringwall.address("TLS"), HOST)
+        .expect("a handshake");
+    // The second one on the same connection finds it as the first one did.
+    for _ in 0..2 {
+        client.send(format!(
+            "PUT / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {}\r\n\r\n",
+            FAST + MIB
+        ));
+        client.send(patterned(FAST));
+        client.send(patterned(LAST));
+        assert_eq!(heard.recv().expect("the backend has it"), FAST + LAST);
+        client.send(patterned(MIB - LAST));
+        assert_eq!(client.response("PUT").text(), "all");
+        assert_eq!(heard.recv().expect("the backend has it"), MIB - LAST);
+    }
+}
+
+#[test]
 fn an_early_response_to_an_upload_reaches_the_client() {
     let origin = Origin::script(|peer| {
         peer.head()?;
