@@ -24,6 +24,18 @@ pub fn has_special(bytes: &[u8]) -> bool {
     })
 }
 
+/// The word with its ASCII letters in lower case.
+#[must_use]
+#[inline]
+pub const fn lower(word: u64) -> u64 {
+    // Without their highest bits no byte's sum runs into the next one.
+    let low = word & !HIGHS;
+    let from_a = low + ONES * (0x80 - b'A' as u64);
+    let behind_z = low + ONES * (0x7f - b'Z' as u64);
+    let letters = (from_a ^ behind_z) & !word & HIGHS;
+    word | (letters >> 2)
+}
+
 /// Whether `test` gives anything but 0 for one of the words that make up
 /// `bytes`; no test may do so for a word of letters alone.
 #[inline]
@@ -81,6 +93,12 @@ mod tests {
             let special = |byte: &u8| !(0x20..0x7f).contains(byte) || b"\"\\".contains(byte);
             prop_assert_eq!(has_control(&bytes), bytes.iter().any(control));
             prop_assert_eq!(has_special(&bytes), bytes.iter().any(special));
+        }
+
+        #[test]
+        fn a_word_in_lower_case_is_its_bytes_in_lower_case(bytes: [u8; 8]) {
+            let lowered = lower(u64::from_le_bytes(bytes));
+            prop_assert_eq!(lowered.to_le_bytes().to_vec(), bytes.to_ascii_lowercase());
         }
     }
 }
