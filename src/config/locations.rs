@@ -46,6 +46,12 @@ impl Locations {
             self.shorter.push(open.last().copied());
             open.push(index);
         }
+        let exact = self.exact.iter().map(|(path, location)| (path, location));
+        let prefixes = self.prefixes.iter();
+        let prefixes = prefixes.map(|(path, _, location)| (path, location));
+        self.adds_slashes = exact
+            .chain(prefixes)
+            .any(|(path, location)| location.auto_redirect && path.len() > 1);
     }
 
     /// The location for a normalised path. Allocates nothing.
@@ -82,7 +88,9 @@ impl Locations {
         }
         let prefix = self.longest_prefix(path);
         // A prefix that is the whole path wins over the redirect.
-        if prefix.is_none_or(|(prefix, _, _)| prefix.len() < path.len())
+        // Only an empty path lacks just the slash of `/`.
+        if (self.adds_slashes || path.is_empty())
+            && prefix.is_none_or(|(prefix, _, _)| prefix.len() < path.len())
             && let Some(location) = self.find_with_slash(path)
         {
             *found = FoundLocation::AddSlash(location);
@@ -91,7 +99,9 @@ impl Locations {
         let mut ask_regexes = true;
         if let Some((_, no_regex, location)) = prefix {
             *found = FoundLocation::Location { location, regex };
-            if let Search::Final = location.nested.search(path, regex, found)? {
+            if !location.nested.is_empty()
+                && let Search::Final = location.nested.search(path, regex, found)?
+            {
                 return Ok(Search::Final);
             }
             ask_regexes = !no_regex;
@@ -105,6 +115,10 @@ impl Locations {
             }
         }
         Ok(Search::Open)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.prefixes.is_empty() && self.regexes.is_empty()
     }
 
     fn find_exact(&self, path: &[u8]) -> Option<&Arc<Location>> {

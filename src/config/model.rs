@@ -396,6 +396,9 @@ pub struct Locations {
     pub prefixes: Vec<Prefix>,
     /// Of each of them, which is the longest of those that it begins with.
     pub shorter: Vec<Option<usize>>,
+    /// Whether one of these and of the exact ones has [`Location::auto_redirect`]
+    /// and a path besides the slash.
+    pub adds_slashes: bool,
     /// `~` and `~*`, in file order.
     pub regexes: Vec<(Pattern, Arc<Location>)>,
     /// `@NAME`, reached by internal redirects only.

@@ -200,11 +200,12 @@ impl Gateway {
         &self.access_sinks
     }
 
-    /// The position of an access log in [`Gateway::access_sinks`].
+    /// The position of one of this configuration's access logs in
+    /// [`Gateway::access_sinks`].
     pub(crate) fn access_sink(&self, target: &LogTarget) -> Option<usize> {
         match &self.access_sinks[..] {
             // As most have it; saves hashing a path.
-            [(only, _)] => (only == target).then_some(0),
+            [_] => Some(0),
             _ => self.access_index.get(target).copied(),
         }
     }
