@@ -26,8 +26,10 @@ use super::respond::bytes_of;
 /// How deep variables may be made of variables.
 const MAX_DEPTH: u8 = 32;
 
-/// Appends the template's value for this request.
-pub(crate) fn expand(template: &Template, request: &Request<'_>, out: &mut impl Sink) {
+/// Appends the template's value for this request. The sink is a `dyn` one, so that
+/// all who write variables share one copy of what writes them: a request comes by
+/// here for the backend's fields and for the log.
+pub(crate) fn expand(template: &Template, request: &Request<'_>, out: &mut dyn Sink) {
     for part in &template.parts {
         match part {
             Part::Literal(bytes) => out.put(bytes),
@@ -44,7 +46,7 @@ pub(crate) fn expand_to_vec(template: &Template, request: &Request<'_>) -> Vec<u
 }
 
 /// Appends one variable's value; nothing if it has none.
-pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &mut impl Sink) {
+pub(crate) fn write_variable(variable: &Variable, request: &Request<'_>, out: &mut dyn Sink) {
     let head = request.head;
     let bytes = request.head_bytes();
     let tls = request.connection.tls.as_ref();
@@ -379,7 +381,7 @@ fn deeper<T>(request: &Request<'_>, evaluate: impl FnOnce() -> T) -> Option<T> {
 
 /// What a client gave for this field name; several values are joined by
 /// commas, cookies by semicolons, as Nginx does.
-fn write_field(request: &Request<'_>, name: &[u8], out: &mut impl Sink) {
+fn write_field(request: &Request<'_>, name: &[u8], out: &mut dyn Sink) {
     let separator: &[u8] = if name.eq_ignore_ascii_case(b"cookie") {
         b"; "
     } else {
@@ -399,7 +401,7 @@ fn write_field(request: &Request<'_>, name: &[u8], out: &mut impl Sink) {
     }
 }
 
-fn put_field(request: &Request<'_>, id: FieldId, out: &mut impl Sink) {
+fn put_field(request: &Request<'_>, id: FieldId, out: &mut dyn Sink) {
     out.put(
         request
             .head
@@ -410,7 +412,7 @@ fn put_field(request: &Request<'_>, id: FieldId, out: &mut impl Sink) {
 
 /// `$host`: what the client asked for, in lower case and without port; the
 /// server's name if it asked for nothing.
-pub(crate) fn write_host(request: &Request<'_>, out: &mut impl Sink) {
+pub(crate) fn write_host(request: &Request<'_>, out: &mut dyn Sink) {
     let Some(host) = host_name(request.authority()) else {
         out.put(request.server.name.as_bytes());
         return;
@@ -424,7 +426,7 @@ pub(crate) fn write_host(request: &Request<'_>, out: &mut impl Sink) {
 }
 
 /// `$proxy_add_x_forwarded_for`.
-fn write_forwarded_for(request: &Request<'_>, out: &mut impl Sink) {
+fn write_forwarded_for(request: &Request<'_>, out: &mut dyn Sink) {
     let bytes = request.head_bytes();
     for value in request.head.fields_of(bytes, FieldId::XForwardedFor) {
         out.put(value);
@@ -434,7 +436,7 @@ fn write_forwarded_for(request: &Request<'_>, out: &mut impl Sink) {
 }
 
 /// The port of a client, if it has one: who is named in a field may have none.
-fn put_port(client: ClientAddr, out: &mut impl Sink) {
+fn put_port(client: ClientAddr, out: &mut dyn Sink) {
     if let Some(port) = client.port().filter(|port| *port > 0) {
         decimal(out, port.into());
     }
@@ -443,7 +445,7 @@ fn put_port(client: ClientAddr, out: &mut impl Sink) {
 /// Of the addresses in the header in front of the connection.
 fn put_proxied<T: fmt::Display>(
     request: &Request<'_>,
-    out: &mut impl Sink,
+    out: &mut dyn Sink,
     part: impl Fn((SocketAddr, SocketAddr)) -> T,
 ) {
     let header = request.connection.proxy_header.as_ref();
@@ -452,7 +454,7 @@ fn put_proxied<T: fmt::Display>(
     }
 }
 
-fn write_capture(request: &Request<'_>, group: usize, out: &mut impl Sink) {
+fn write_capture(request: &Request<'_>, group: usize, out: &mut dyn Sink) {
     match &*request.captured.borrow() {
         Captured::Host => {
             let mut host = Vec::new();
@@ -490,7 +492,7 @@ fn find(pattern: &Pattern, subject: &[u8]) -> Option<Groups> {
 }
 
 /// A variable that the configuration defines.
-fn write_user(request: &Request<'_>, id: VariableId, out: &mut impl Sink) {
+fn write_user(request: &Request<'_>, id: VariableId, out: &mut dyn Sink) {
     if let Some(Some(value)) = request.values.borrow().get(id) {
         out.put(value);
         return;
@@ -673,7 +675,7 @@ fn cookie_set<'f>(fields: &'f RecordedFields, name: &[u8]) -> &'f [u8] {
     .unwrap_or_default()
 }
 
-fn put_lines(text: &str, separator: &[u8], out: &mut impl Sink) {
+fn put_lines(text: &str, separator: &[u8], out: &mut dyn Sink) {
     for (index, line) in text.lines().enumerate() {
         if index > 0 {
             out.put(separator);
@@ -682,14 +684,14 @@ fn put_lines(text: &str, separator: &[u8], out: &mut impl Sink) {
     }
 }
 
-fn put_identity(value: Option<&String>, out: &mut impl Sink) {
+fn put_identity(value: Option<&String>, out: &mut dyn Sink) {
     if let Some(value) = value {
         out.put(value.as_bytes());
     }
 }
 
 /// Separated by commas; a comma in a name itself becomes `%2C`.
-fn put_names(names: Option<&[Box<str>]>, out: &mut impl Sink) {
+fn put_names(names: Option<&[Box<str>]>, out: &mut dyn Sink) {
     for (index, name) in names.into_iter().flatten().enumerate() {
         if index > 0 {
             out.put(b",");
@@ -704,7 +706,7 @@ fn put_names(names: Option<&[Box<str>]>, out: &mut impl Sink) {
 }
 
 /// Empty where the configuration has nothing to say about it.
-fn put_invalid_referer(request: &Request<'_>, out: &mut impl Sink) {
+fn put_invalid_referer(request: &Request<'_>, out: &mut dyn Sink) {
     let Some(referers) = &request.location.referers else {
         return;
     };
@@ -718,7 +720,7 @@ fn put_invalid_referer(request: &Request<'_>, out: &mut impl Sink) {
 
 /// `$sent_http_NAME`. What the sink has added itself is known once all has been
 /// sent.
-fn put_sent(request: &Request<'_>, name: &str, out: &mut impl Sink) {
+fn put_sent(request: &Request<'_>, name: &str, out: &mut dyn Sink) {
     let own = &request.answer.own_fields;
     match name {
         "content-length" => {
@@ -749,7 +751,7 @@ fn put_sent(request: &Request<'_>, name: &str, out: &mut impl Sink) {
     }
 }
 
-fn put_recorded(fields: &RecordedFields, name: &str, out: &mut impl Sink) {
+fn put_recorded(fields: &RecordedFields, name: &str, out: &mut dyn Sink) {
     let fields = fields.iter().map(|(field, value)| (&**field, &**value));
     put_named(fields, name, out);
 }
@@ -758,7 +760,7 @@ fn put_recorded(fields: &RecordedFields, name: &str, out: &mut impl Sink) {
 fn put_named<'f>(
     fields: impl Iterator<Item = (&'f [u8], &'f [u8])>,
     name: &str,
-    out: &mut impl Sink,
+    out: &mut dyn Sink,
 ) {
     let mut named = fields.filter(|(field, _)| same_field_name(field, name.as_bytes()));
     if let Some((_, value)) = named.next() {
@@ -773,7 +775,11 @@ fn put_named<'f>(
 /// One value for each try, separated as Nginx does: by a comma, and by a colon
 /// where an internal redirect has led to another `proxy_pass`; `-` where a try
 /// has none.
-fn put_attempts<S: Sink>(request: &Request<'_>, out: &mut S, value: impl Fn(&Attempt, &mut S)) {
+fn put_attempts(
+    request: &Request<'_>,
+    out: &mut dyn Sink,
+    value: impl Fn(&Attempt, &mut dyn Sink),
+) {
     let mut attempts = request.attempts.iter().peekable();
     while let Some(attempt) = attempts.next() {
         value(attempt, out);
@@ -787,11 +793,7 @@ fn put_attempts<S: Sink>(request: &Request<'_>, out: &mut S, value: impl Fn(&Att
 
 /// What was agreed on with each try's backend; nothing where no TLS is spoken
 /// to it.
-fn put_links<S: Sink>(
-    request: &Request<'_>,
-    out: &mut S,
-    fact: impl Fn(&LinkFacts) -> &'static str,
-) {
+fn put_links(request: &Request<'_>, out: &mut dyn Sink, fact: impl Fn(&LinkFacts) -> &'static str) {
     if request.attempts.iter().any(|attempt| attempt.tls.is_some()) {
         put_attempts(request, out, |attempt, out| {
             out.put(attempt.tls.as_ref().map_or("-", &fact).as_bytes());
@@ -799,9 +801,9 @@ fn put_links<S: Sink>(
     }
 }
 
-fn put_times<S: Sink>(
+fn put_times(
     request: &Request<'_>,
-    out: &mut S,
+    out: &mut dyn Sink,
     time: impl Fn(&Attempt) -> Option<Duration>,
 ) {
     put_attempts(request, out, |attempt, out| match time(attempt) {
@@ -810,14 +812,14 @@ fn put_times<S: Sink>(
     });
 }
 
-fn put_seconds(out: &mut impl Sink, time: Duration) {
+fn put_seconds(out: &mut dyn Sink, time: Duration) {
     decimal(out, time.as_secs());
     out.put(b".");
     put_padded(out, time.subsec_millis());
 }
 
 /// In three digits at least.
-fn put_padded(out: &mut impl Sink, number: u32) {
+fn put_padded(out: &mut dyn Sink, number: u32) {
     if number < 100 {
         out.put(if number < 10 { b"00" } else { b"0" });
     }
@@ -825,7 +827,7 @@ fn put_padded(out: &mut impl Sink, number: u32) {
 }
 
 /// As Nginx logs a client: the bare address, or `unix:`.
-fn put_client(out: &mut impl Sink, client: ClientAddr) {
+fn put_client(out: &mut dyn Sink, client: ClientAddr) {
     match client.ip() {
         Some(ip) => put_ip(out, ip),
         None => out.put(b"unix:"),
@@ -834,7 +836,7 @@ fn put_client(out: &mut impl Sink, client: ClientAddr) {
 
 /// Most requests write this several times, and the formatting machinery takes
 /// ten times as long over it.
-fn put_ip(out: &mut impl Sink, ip: IpAddr) {
+fn put_ip(out: &mut dyn Sink, ip: IpAddr) {
     let IpAddr::V4(ip) = ip else {
         return put_display(out, ip);
     };
@@ -881,9 +883,9 @@ static OCTETS: [([u8; 4], u8); 256] = {
 };
 
 /// Formats straight into the sink.
-pub(crate) fn put_display(out: &mut impl Sink, value: impl fmt::Display) {
-    struct Adapter<'s, S>(&'s mut S);
-    impl<S: Sink> Write for Adapter<'_, S> {
+pub(crate) fn put_display(out: &mut dyn Sink, value: impl fmt::Display) {
+    struct Adapter<'s>(&'s mut dyn Sink);
+    impl Write for Adapter<'_> {
         fn write_str(&mut self, text: &str) -> fmt::Result {
             self.0.put(text.as_bytes());
             Ok(())

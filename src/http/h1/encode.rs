@@ -12,7 +12,10 @@ pub trait Sink {
 
     /// Appends one after the other; where that is cheaper than one by one.
     #[inline]
-    fn put_all<const COUNT: usize>(&mut self, parts: [&[u8]; COUNT]) {
+    fn put_all<const COUNT: usize>(&mut self, parts: [&[u8]; COUNT])
+    where
+        Self: Sized,
+    {
         for part in parts {
             self.put(part);
         }
@@ -87,7 +90,7 @@ pub fn is_field_value(value: &[u8]) -> bool {
 }
 
 /// Digits, without leading zeros.
-pub fn decimal(out: &mut impl Sink, value: u64) {
+pub fn decimal(out: &mut (impl Sink + ?Sized), value: u64) {
     out.put(itoa::Buffer::new().format(value).as_bytes());
 }
 

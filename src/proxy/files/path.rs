@@ -72,12 +72,12 @@ pub(super) fn check(request: &Request<'_>, part: &[u8]) -> Result<(), Failure> {
 }
 
 /// `$document_root`.
-pub(crate) fn write_root(request: &Request<'_>, out: &mut impl Sink) {
+pub(crate) fn write_root(request: &Request<'_>, out: &mut dyn Sink) {
     out.put(&root_path(&request.location.files.root, request));
 }
 
 /// `$request_filename`.
-pub(crate) fn write_uri(request: &Request<'_>, out: &mut impl Sink) {
+pub(crate) fn write_uri(request: &Request<'_>, out: &mut dyn Sink) {
     let root = &request.location.files.root;
     out.put(&root_path(root, request));
     let uri = request.path();
