@@ -232,15 +232,26 @@ impl Receiver {
     /// # Errors
     /// When the runtime cannot wait. Dropping the future does nothing.
     pub async fn readable(&mut self) -> io::Result<()> {
+        self.expect_to_wait();
+        self.next_turn(0).await
+    }
+
+    /// What comes next is no more of what has been received so far: it need not
+    /// stand in line for it, and is worth waking for, however little it is.
+    pub fn expect_to_wait(&mut self) {
         self.is_bulk = false;
         self.ticket = None;
         if let Some(mut low_water) = self.low_water.take() {
             low_water.lift(&self.stream);
         }
-        self.next_turn(0).await
     }
 
-    async fn next_turn(&mut self, expected: u64) -> io::Result<()> {
+    /// Waits until [`Receiver::receive_at_once`] is worth another try, with as many
+    /// bytes `expected`.
+    ///
+    /// # Errors
+    /// When the runtime cannot wait. Dropping the future does nothing.
+    pub async fn next_turn(&mut self, expected: u64) -> io::Result<()> {
         self.in_a_row = 0;
         match (self.ticket, &mut self.low_water) {
             (Some(ticket), _) => {
@@ -259,49 +270,43 @@ impl Receiver {
     /// Dropping the future loses the buffer and nothing else.
     pub async fn receive(
         &mut self,
-        buffer: Buffer,
-        range: Range<usize>,
-    ) -> (io::Result<usize>, Buffer) {
-        self.receive_expected(buffer, range, 0).await
-    }
-
-    /// As [`Receiver::receive`], where at least so many bytes are `expected`: if
-    /// they come fast, they are received in larger portions.
-    pub async fn receive_expected(
-        &mut self,
         mut buffer: Buffer,
         range: Range<usize>,
-        expected: u64,
     ) -> (io::Result<usize>, Buffer) {
-        let low_water = self.low_water.as_deref();
-        let mut waits_first = low_water.is_some_and(|low_water| low_water.comes_first(expected));
         loop {
             let target = buffer.get_mut(range.clone()).unwrap_or_default();
-            let received = match std::mem::take(&mut waits_first) {
-                true => None,
-                false => self.attempt(|fd| {
-                    let (read, _) = rustix::net::recv(fd, &mut *target, RecvFlags::DONTWAIT)?;
-                    Ok(read)
-                }),
-            };
-            if let Some(result) = received {
-                self.measure(&result, range.len(), expected);
+            if let Some(result) = self.receive_at_once(target, 0) {
                 return (result, buffer);
             }
-            if let Err(error) = self.next_turn(expected).await {
+            if let Err(error) = self.next_turn(0).await {
                 return (Err(error), buffer);
             }
         }
     }
 
-    /// Notes how fast a body comes.
-    fn measure(&mut self, received: &io::Result<usize>, room: usize, expected: u64) {
-        match (&mut self.low_water, received) {
+    /// Receives what has come without waiting: `None` if nothing has, if it is time
+    /// to give way to others, or if more is to be waited for. At least so many bytes
+    /// are `expected`: if they come fast, they are received in larger portions.
+    pub fn receive_at_once(
+        &mut self,
+        target: &mut [u8],
+        expected: u64,
+    ) -> Option<io::Result<usize>> {
+        let low_water = self.low_water.as_deref();
+        if low_water.is_some_and(|low_water| low_water.comes_first(expected)) {
+            return None;
+        }
+        let received = self.attempt(|fd| {
+            let (read, _) = rustix::net::recv(fd, &mut *target, RecvFlags::DONTWAIT)?;
+            Ok(read)
+        })?;
+        match (&mut self.low_water, &received) {
             (None, _) if !self.is_bulk => {}
             (None, _) => self.low_water = LowWater::measure(expected),
-            (Some(low_water), Ok(read)) => low_water.received(&self.stream, *read, room),
+            (Some(low_water), Ok(read)) => low_water.received(&self.stream, *read, target.len()),
             (Some(_), Err(_)) => {}
         }
+        Some(received)
     }
 
     /// Receives at most `limit` bytes into the payloads of `segments`;
@@ -607,6 +612,16 @@ mod tests {
         });
     }
 
+    /// As [`Receiver::receive`], with so many bytes `expected`.
+    async fn receive(receiver: &mut Receiver, buffer: &mut [u8], expected: u64) -> usize {
+        loop {
+            if let Some(result) = receiver.receive_at_once(buffer, expected) {
+                return result.unwrap();
+            }
+            receiver.next_turn(expected).await.unwrap();
+        }
+    }
+
     /// Has the peer send so fast that low water is waited for.
     async fn hurried() -> (Receiver, std::net::TcpStream, Buffer) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -619,10 +634,7 @@ mod tests {
             peer.write_all(&[b'x'; 2 * BULK]).unwrap();
             let mut left = 2 * BULK;
             while left > 0 {
-                let range = 0..buffer.len();
-                let (result, back) = receiver.receive_expected(buffer, range, u64::MAX).await;
-                buffer = back;
-                left -= result.unwrap();
+                left -= receive(&mut receiver, &mut buffer, u64::MAX).await;
             }
         }
         (receiver, peer, buffer)
@@ -635,13 +647,11 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let (mut receiver, mut peer, buffer) = hurried().await;
+            let (mut receiver, mut peer, mut buffer) = hurried().await;
             let received = Rc::new(Cell::new(0));
             let seen = Rc::clone(&received);
             let task = async move {
-                let range = 0..buffer.len();
-                let (result, _) = receiver.receive_expected(buffer, range, u64::MAX).await;
-                seen.set(result.unwrap());
+                seen.set(receive(&mut receiver, &mut buffer, u64::MAX).await);
             };
             spawn(task, |_| {});
             let mut sent = 0;
@@ -673,10 +683,7 @@ mod tests {
             let (mut receiver, mut peer, mut buffer) = hurried().await;
             for expected in [u64::MAX, 0] {
                 peer.write_all(b"last").unwrap();
-                let range = 0..buffer.len();
-                let (result, back) = receiver.receive_expected(buffer, range, expected).await;
-                assert_eq!(result.unwrap(), 4);
-                buffer = back;
+                assert_eq!(receive(&mut receiver, &mut buffer, expected).await, 4);
             }
         });
     }
@@ -693,10 +700,9 @@ mod tests {
             peer.write_all(b"next").unwrap();
             let (result, _) = receiver.receive(buffer, 0..100).await;
             assert_eq!(result.unwrap(), 4);
-            let (mut receiver, peer, buffer) = hurried().await;
+            let (mut receiver, peer, mut buffer) = hurried().await;
             drop(peer);
-            let (result, _) = receiver.receive_expected(buffer, 0..100, u64::MAX).await;
-            assert_eq!(result.unwrap(), 0);
+            assert_eq!(receive(&mut receiver, &mut buffer, u64::MAX).await, 0);
         });
     }
 

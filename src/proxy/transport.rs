@@ -95,6 +95,13 @@ impl fmt::Display for TransportError {
     }
 }
 
+impl From<SessionError> for TransportError {
+    #[cold]
+    fn from(error: SessionError) -> Self {
+        Self::Tls(error)
+    }
+}
+
 /// An error's text without the ` (os error N)` that the standard library adds.
 struct OsMessage<'a>(&'a io::Error);
 
@@ -284,6 +291,7 @@ pub(crate) enum First {
 }
 
 /// Notes it, and says so.
+#[cold]
 fn timed_out(noted: &Cell<bool>) -> TransportError {
     noted.set(true);
     TransportError::TimedOut
@@ -348,7 +356,7 @@ impl<'a> Rx<'a> {
     pub(crate) async fn fill_while(
         &mut self,
         want: Class,
-        first: First,
+        mut first: First,
         mut may_go_on: Option<&mut (dyn FnMut() -> bool + '_)>,
     ) -> Result<usize, TransportError> {
         let before = self.input.plain.len();
@@ -360,35 +368,42 @@ impl<'a> Rx<'a> {
             if self.input.closed {
                 return Ok(0);
             }
-            // An idle connection has no buffer.
             if first == First::Wait && self.input.is_empty() {
+                first = First::Try;
                 self.input.buffer = None;
-                let readable = self.receiver.readable();
-                let waited = self.deadline.run_while(readable, may_go_on.as_deref_mut());
-                let readable = waited.await.map_err(|_| timed_out(self.timed_out))?;
-                readable.map_err(TransportError::Io)?;
+                self.receiver.expect_to_wait();
+            } else if self.receive_at_once(want)? {
+                continue;
             }
-            let (buffer, range) = self.input.lend(want).ok_or(TransportError::InputFull)?;
-            let received = self
-                .deadline
-                .run_while(
-                    self.receiver.receive_expected(buffer, range, self.expected),
-                    may_go_on.as_deref_mut(),
-                )
-                .await;
-            let (result, buffer) = received.map_err(|_| timed_out(self.timed_out))?;
-            self.input.buffer = Some(buffer);
-            match result.map_err(TransportError::Io)? {
-                0 => self.input.closed = true,
-                read => {
-                    self.input.cipher.end += read;
-                    self.open()?;
-                }
-            }
+            let turn = self.receiver.next_turn(self.expected);
+            let waited = self.deadline.run_while(turn, may_go_on.as_deref_mut());
+            let turn = waited.await.map_err(|_| timed_out(self.timed_out))?;
+            turn.map_err(TransportError::Io)?;
         }
         let received = self.input.plain.len() - before;
         self.count(received);
         Ok(received)
+    }
+
+    /// Takes in what has come, or the end. Whether anything had; whoever waits for
+    /// it holds no buffer if nothing is in it.
+    fn receive_at_once(&mut self, want: Class) -> Result<bool, TransportError> {
+        let (mut buffer, range) = self.input.lend(want).ok_or(TransportError::InputFull)?;
+        let target = buffer.get_mut(range).unwrap_or_default();
+        let received = self.receiver.receive_at_once(target, self.expected);
+        let Some(received) = received else {
+            self.input.give_back(buffer, 0);
+            return Ok(false);
+        };
+        self.input.buffer = Some(buffer);
+        match received.map_err(TransportError::Io)? {
+            0 => self.input.closed = true,
+            read => {
+                self.input.cipher.end += read;
+                self.open()?;
+            }
+        }
+        Ok(true)
     }
 
     fn count(&self, received: usize) {
@@ -472,10 +487,10 @@ impl<'a> Rx<'a> {
             return Ok(());
         };
         if let Some(buffer) = &mut input.buffer {
-            let opened = session
-                .borrow_mut()
-                .open(buffer, input.plain.end, input.cipher.clone())
-                .map_err(TransportError::Tls)?;
+            let opened =
+                session
+                    .borrow_mut()
+                    .open(buffer, input.plain.end, input.cipher.clone())?;
             input.plain.end = opened.plain_end;
             input.cipher.start = opened.cipher_start;
             input.closed |= opened.closed;
@@ -502,20 +517,40 @@ impl Tx<'_> {
         timeout: Duration,
     ) -> Result<Buffer, TransportError> {
         self.count(plain.len());
-        let Some(session) = self.session else {
-            return self.send_range(buffer, plain, behind, timeout).await;
-        };
-        self.flush_session(timeout).await?;
-        let fits = plain.len() <= MAX_PLAINTEXT
-            && plain.start >= HEADROOM
-            && buffer.len() - plain.end >= TAILROOM;
-        if fits {
-            let record = session
-                .borrow_mut()
-                .seal_in_place(&mut buffer, plain)
-                .map_err(TransportError::Tls)?;
-            return self.send_range(buffer, record, behind, timeout).await;
+        if self.owes() {
+            Box::pin(self.pay(timeout)).await?;
         }
+        let range = match self.session {
+            None => plain,
+            Some(session) => {
+                let fits = plain.len() <= MAX_PLAINTEXT
+                    && plain.start >= HEADROOM
+                    && buffer.len() - plain.end >= TAILROOM;
+                if !fits {
+                    // Boxed: rare.
+                    let copied = self.send_copied(session, &buffer, plain, behind, timeout);
+                    return Box::pin(copied).await.map(|()| buffer);
+                }
+                session.borrow_mut().seal_in_place(&mut buffer, plain)?
+            }
+        };
+        let bytes = buffer.get(range).unwrap_or_default();
+        let rest = self.send_at_once(bytes, behind)?;
+        if !rest.is_empty() {
+            self.send_raw(rest, behind, timeout).await?;
+        }
+        Ok(buffer)
+    }
+
+    /// Seals in another buffer what cannot be where it lies.
+    async fn send_copied(
+        &mut self,
+        session: &RefCell<Session>,
+        buffer: &Buffer,
+        plain: Range<usize>,
+        behind: Behind,
+        timeout: Duration,
+    ) -> Result<(), TransportError> {
         let mut record_buffer = Buffer::take(Class::Medium);
         for piece in buffer.get(plain).unwrap_or_default().chunks(MAX_PLAINTEXT) {
             let room = HEADROOM..HEADROOM + piece.len();
@@ -524,13 +559,11 @@ impl Tx<'_> {
             }
             let record = session
                 .borrow_mut()
-                .seal_in_place(&mut record_buffer, room)
-                .map_err(TransportError::Tls)?;
-            record_buffer = self
-                .send_range(record_buffer, record, behind, timeout)
-                .await?;
+                .seal_in_place(&mut record_buffer, room)?;
+            let record = record_buffer.get(record).unwrap_or_default();
+            self.send_raw(record, behind, timeout).await?;
         }
-        Ok(buffer)
+        Ok(())
     }
 
     /// Sends the `filled` bytes of payload in `segments`, which were taken
@@ -543,7 +576,9 @@ impl Tx<'_> {
         timeout: Duration,
     ) -> Result<Segments, TransportError> {
         self.count(filled);
-        self.flush_session(timeout).await?;
+        if self.owes() {
+            Box::pin(self.pay(timeout)).await?;
+        }
         let mut all: Option<Range<usize>> = None;
         for index in 0..SEGMENTS_EACH {
             let payload = segments.plain(index, filled);
@@ -553,22 +588,16 @@ impl Tx<'_> {
             let record = match self.session {
                 Some(session) => session
                     .borrow_mut()
-                    .seal_in_place(segments.bytes_mut(), payload)
-                    .map_err(TransportError::Tls)?,
+                    .seal_in_place(segments.bytes_mut(), payload)?,
                 None => payload,
             };
             all = Some(all.map_or(record.clone(), |all| all.start..record.end));
         }
-        let all = all.unwrap_or(0..0);
-        let all = self.send_at_once(segments.bytes(), all, behind)?;
-        if all.is_empty() {
-            return Ok(segments);
+        let all = segments.bytes().get(all.unwrap_or(0..0));
+        let rest = self.send_at_once(all.unwrap_or_default(), behind)?;
+        if !rest.is_empty() {
+            self.send_raw(rest, behind, timeout).await?;
         }
-        self.deadline.arm(timeout);
-        let rest = segments.bytes().get(all).unwrap_or_default();
-        let sent = self.deadline.run(self.sender.send(rest, behind)).await;
-        let result = sent.map_err(|_| timed_out(self.timed_out))?;
-        result.map_err(TransportError::Io)?;
         Ok(segments)
     }
 
@@ -597,41 +626,18 @@ impl Tx<'_> {
         result.map_err(TransportError::Io)
     }
 
-    /// Sends without waiting, and returns what of the range is left for the
-    /// ring: nothing, unless the peer is slow. A system call of its own costs
-    /// less than an operation of the ring, which must also be completed and
-    /// polled for, and the peer has it sooner.
-    fn send_at_once(
+    /// Sends without waiting, and returns what is left for [`Tx::send_raw`]:
+    /// nothing, unless the peer is slow. A system call of its own costs less than
+    /// an operation of the ring, which must also be completed and polled for, and
+    /// the peer has it sooner.
+    fn send_at_once<'b>(
         &self,
-        bytes: &[u8],
-        mut range: Range<usize>,
+        bytes: &'b [u8],
         behind: Behind,
-    ) -> Result<Range<usize>, TransportError> {
-        let bytes = bytes.get(range.clone()).unwrap_or_default();
-        range.start += self
-            .sender
-            .send_at_once(bytes, behind)
-            .map_err(TransportError::Io)?;
-        Ok(range)
-    }
-
-    async fn send_range(
-        &mut self,
-        buffer: Buffer,
-        range: Range<usize>,
-        behind: Behind,
-        timeout: Duration,
-    ) -> Result<Buffer, TransportError> {
-        let range = self.send_at_once(&buffer, range, behind)?;
-        if range.is_empty() {
-            return Ok(buffer);
-        }
-        self.deadline.arm(timeout);
-        let rest = buffer.get(range).unwrap_or_default();
-        let sent = self.deadline.run(self.sender.send(rest, behind)).await;
-        let result = sent.map_err(|_| timed_out(self.timed_out))?;
-        result.map_err(TransportError::Io)?;
-        Ok(buffer)
+    ) -> Result<&'b [u8], TransportError> {
+        let sent = self.sender.send_at_once(bytes, behind);
+        let sent = sent.map_err(TransportError::Io)?;
+        Ok(bytes.get(sent..).unwrap_or_default())
     }
 
     /// Ends this direction: TLS close_notify, then FIN. The peer may send on.
@@ -652,19 +658,18 @@ impl Tx<'_> {
         self.send_raw(&alert, Behind::More, timeout).await
     }
 
-    /// Sends what the record layer owes the peer: the answer to a KeyUpdate.
-    async fn flush_session(&mut self, timeout: Duration) -> Result<(), TransportError> {
-        let Some(session) = self
-            .session
-            .filter(|session| session.borrow().has_pending())
-        else {
-            return Ok(());
-        };
+    /// Whether the record layer owes the peer something, which goes before all
+    /// else: the answer to a KeyUpdate. So rarely that what sends it is boxed.
+    fn owes(&self) -> bool {
+        let session = self.session;
+        session.is_some_and(|session| session.borrow().has_pending())
+    }
+
+    async fn pay(&mut self, timeout: Duration) -> Result<(), TransportError> {
         let mut pending = Vec::new();
-        session
-            .borrow_mut()
-            .take_pending(&mut pending)
-            .map_err(TransportError::Tls)?;
+        if let Some(session) = self.session {
+            session.borrow_mut().take_pending(&mut pending)?;
+        }
         self.send_raw(&pending, Behind::More, timeout).await
     }
 }

@@ -431,7 +431,7 @@ impl KeySchedule {
 }
 
 fn not_derived() -> SessionError {
-    SessionError::KeySchedule(rustls::Error::General("HKDF refused".into()))
+    SessionError::KeySchedule(Box::new(rustls::Error::General("HKDF refused".into())))
 }
 
 impl fmt::Debug for KeySchedule {

@@ -252,7 +252,9 @@ impl<S: ResponseSink> ResponseSink for Filtered<'_, S> {
     }
 
     async fn flush(&mut self) -> Result<(), TransportError> {
-        self.code(&[], Step::Flush).await?;
+        if self.is_coding() {
+            self.code(&[], Step::Flush).await?;
+        }
         self.inner.flush().await
     }
 
@@ -273,7 +275,9 @@ impl<S: ResponseSink> ResponseSink for Filtered<'_, S> {
     }
 
     async fn finish(&mut self) -> Result<(), TransportError> {
-        self.code(&[], Step::Finish).await?;
+        if self.is_coding() {
+            self.code(&[], Step::Finish).await?;
+        }
         if let Some(coder) = self.gzip.take().and_then(|gzip| gzip.coder) {
             self.ratio = coder.ratio();
         }

@@ -203,19 +203,19 @@ impl Tickets {
         let payload = message.get(MESSAGE_HEADER..).unwrap_or_default();
         self.kernel
             .handle_new_session_ticket(payload)
-            .map_err(SessionError::Ticket)
+            .map_err(|error| SessionError::Ticket(Box::new(error)))
     }
 
     pub(super) fn next_rx(&mut self) -> Result<(u64, ConnectionTrafficSecrets), SessionError> {
         self.kernel
             .update_rx_secret()
-            .map_err(SessionError::KeySchedule)
+            .map_err(|error| SessionError::KeySchedule(Box::new(error)))
     }
 
     pub(super) fn next_tx(&mut self) -> Result<(u64, ConnectionTrafficSecrets), SessionError> {
         self.kernel
             .update_tx_secret()
-            .map_err(SessionError::KeySchedule)
+            .map_err(|error| SessionError::KeySchedule(Box::new(error)))
     }
 }
 

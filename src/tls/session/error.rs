@@ -6,7 +6,8 @@ use rustls::{AlertDescription, HandshakeType};
 
 use crate::tls::record::RecordError;
 
-/// Why a session must end.
+/// Why a session must end. Small, what is large being boxed: every reception and
+/// every send may fail with one, and it is moved with their results.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SessionError {
@@ -27,13 +28,13 @@ pub enum SessionError {
     /// Peer: too many KeyUpdates or warnings.
     Flood,
     /// Peer: a session ticket that cannot be used.
-    Ticket(rustls::Error),
+    Ticket(Box<rustls::Error>),
     /// ringwall: the ranges given do not lie in the buffer in this order.
     Ranges,
     /// ringwall: was to send after close_notify or a fatal alert.
     Closed,
     /// ringwall: rustls refused to derive the next keys.
-    KeySchedule(rustls::Error),
+    KeySchedule(Box<rustls::Error>),
 }
 
 impl SessionError {
@@ -91,7 +92,7 @@ impl std::error::Error for SessionError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Record(error) => Some(error),
-            Self::KeySchedule(error) | Self::Ticket(error) => Some(error),
+            Self::KeySchedule(error) | Self::Ticket(error) => Some(&**error),
             _ => None,
         }
     }
