@@ -174,7 +174,7 @@ pub fn host_name(authority: &[u8]) -> Option<&[u8]> {
     let (host, port) = split_port(authority)?;
     match port {
         [] => Some(host),
-        [b':', digits @ ..] if is_port(digits) => Some(host),
+        [b':', digits @ ..] if parse_port(digits).is_some() => Some(host),
         _ => None,
     }
 }
@@ -183,9 +183,7 @@ pub fn host_name(authority: &[u8]) -> Option<&[u8]> {
 #[must_use]
 pub fn port(authority: &[u8]) -> Option<u16> {
     let (_, port) = split_port(authority)?;
-    let digits = port.strip_prefix(b":").filter(|digits| is_port(digits))?;
-    let port = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    Some(port).filter(|port| *port > 0)
+    parse_port(port.strip_prefix(b":")?).filter(|port| *port > 0)
 }
 
 /// The host, and what is behind it.
@@ -221,11 +219,13 @@ fn split_port(authority: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
-/// Empty, or a number that fits a port (RFC 3986 §3.2.3 allows it empty).
-fn is_port(digits: &[u8]) -> bool {
-    digits.is_empty()
-        || (digits.iter().all(u8::is_ascii_digit)
-            && std::str::from_utf8(digits).is_ok_and(|text| text.parse::<u16>().is_ok()))
+/// A number that fits a port, or 0 for none (RFC 3986 §3.2.3 allows that).
+fn parse_port(digits: &[u8]) -> Option<u16> {
+    digits.iter().try_fold(0_u16, |port, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        let port = port.checked_mul(10)?.checked_add(digit.into())?;
+        (digit < 10).then_some(port)
+    })
 }
 
 /// [`is_name_byte`] for each.

@@ -340,9 +340,8 @@ impl<F> Room<F> {
             // There is one kind of future in nearly all cases.
             (last.len() >= Self::LINES).then_some(last)
         });
-        let new = || vec![EMPTY_LINE; Self::LINES].into_boxed_slice();
         Self {
-            lines: Some(used.unwrap_or_else(new)),
+            lines: Some(used.unwrap_or_else(|| new_room(Self::LINES))),
             holds: PhantomData,
         }
     }
@@ -360,6 +359,13 @@ impl<F> Room<F> {
             holds: PhantomData,
         }
     }
+}
+
+/// Apart, so that the alignment is not that of its callers' stack frames.
+#[cold]
+#[inline(never)]
+fn new_room(lines: usize) -> Box<[Line]> {
+    vec![EMPTY_LINE; lines].into_boxed_slice()
 }
 
 const EMPTY_LINE: Line = Line {

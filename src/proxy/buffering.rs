@@ -38,7 +38,6 @@ pub(super) struct Buffering<'b> {
     /// Told, perhaps more than once, that all has come and the client has not
     /// taken it; nothing is received afterwards.
     when_all_is_here: &'b dyn Fn(&mut Rx<'_>),
-    patience: Deadline,
 }
 
 /// What is to be sent.
@@ -58,7 +57,6 @@ impl<'b> Buffering<'b> {
             limit,
             read_timeout,
             when_all_is_here,
-            patience: Deadline::new(),
         }
     }
 
@@ -83,8 +81,9 @@ impl<'b> Buffering<'b> {
             if is_last {
                 return self.last(sending, rx).await;
             }
-            self.patience.arm(PATIENCE);
-            if let Ok(sent) = self.patience.run(sending.as_mut()).await {
+            let patience = Deadline::new();
+            patience.arm(PATIENCE);
+            if let Ok(sent) = patience.run(sending.as_mut()).await {
                 return sent;
             }
             // Boxed: rare, and every other response would have room for it.

@@ -66,29 +66,35 @@ pub fn serve_connection(
     address: Rc<ListenAddress>,
 ) -> impl Future<Output = ()> {
     let registration = worker.register(Phase::Waiting);
-    serve_registered(worker, registration, socket, client, address)
+    // Boxed: it happens once, and every poll of the task afterwards would have its
+    // stack frame.
+    let opening = Box::pin(open(worker, registration, socket, client, address));
+    serve_opened(opening)
 }
 
-async fn serve_registered(
+async fn serve_opened(opening: impl Future<Output = Option<(HttpConnection, Transport)>>) {
+    let Some((mut session, mut transport)) = opening.await else {
+        return;
+    };
+    if let Some(linger) = session.serve_requests(&mut transport).await {
+        Box::pin(transport.close(linger)).await;
+    }
+}
+
+/// What comes before the first request: the PROXY protocol's header and the
+/// handshake. `None` if it has come to nothing, which the log has been told.
+async fn open(
     worker: Rc<Worker>,
     registration: Registration,
     mut socket: Socket,
     client: ClientAddr,
     address: Rc<ListenAddress>,
-) {
+) -> Option<(HttpConnection, Transport)> {
     let view = worker.view();
-    let Some(index) = view.gateway.listener(&address) else {
-        return;
-    };
-    let Some((index, local)) = by_local_address(&view.gateway, index, &socket) else {
-        return;
-    };
-    let Some(listener) = view.gateway.config.listeners.get(index) else {
-        return;
-    };
-    let Some(default) = view.gateway.server(listener.hosts.default) else {
-        return;
-    };
+    let index = view.gateway.listener(&address)?;
+    let (index, local) = by_local_address(&view.gateway, index, &socket)?;
+    let listener = view.gateway.config.listeners.get(index)?;
+    let default = view.gateway.server(listener.hosts.default)?;
     let mut connection = ClientConnection {
         serial: registration.serial,
         client,
@@ -117,11 +123,11 @@ async fn serve_registered(
                 let logs = &default.root.error_logs;
                 let message = format_args!("{message} while reading PROXY protocol");
                 log::connection_error(&view.gateway, logs, who, level, message);
-                return;
+                return None;
             }
         }
     }
-    let mut transport = if listener.ssl {
+    let transport = if listener.ssl {
         registration.enter(Phase::Handshaking);
         let begun = Instant::now();
         let timeout = default.connection.client_header_timeout;
@@ -140,23 +146,15 @@ async fn serve_registered(
             let logs = &default.root.error_logs;
             let message = format_args!("client timed out while waiting for its SSL handshake");
             log::connection_error(&view.gateway, logs, who, Level::Info, message);
-            return;
+            return None;
         };
-        // Boxed, as is what serves a request: an idle connection then carries
-        // neither of them.
-        match Box::pin(handshake::accept(
-            socket,
-            &received,
-            Place {
-                worker: &worker,
-                view: &view,
-                connection: &connection,
-                listener,
-            },
-            timeout,
-        ))
-        .await
-        {
+        let place = Place {
+            worker: &worker,
+            view: &view,
+            connection: &connection,
+            listener,
+        };
+        match handshake::accept(socket, &received, place, timeout).await {
             Ok(accepted) => {
                 measure::accepted(&worker.metrics, &accepted, begun);
                 let Accepted { transport, tls, .. } = accepted;
@@ -183,14 +181,14 @@ async fn serve_registered(
                     rejected.level,
                     format_args!("{}", rejected.message),
                 );
-                return;
+                return None;
             }
         }
     } else {
         let input = Input::from_plaintext(&received).unwrap_or_default();
         Transport::new(socket, None, input)
     };
-    let mut session = HttpConnection {
+    let session = HttpConnection {
         address: if listener.address == *address {
             address
         } else {
@@ -204,9 +202,7 @@ async fn serve_registered(
         connection,
         routed: None,
     };
-    if let Some(linger) = session.serve_requests(&mut transport).await {
-        Box::pin(transport.close(linger)).await;
-    }
+    Some((session, transport))
 }
 
 /// Waits until there is room for another handshake; not for longer than one
@@ -312,8 +308,6 @@ enum Next {
     /// The end in the middle of a response: without a close_notify, so that
     /// the client can tell it from a response that is over.
     CutOff,
-    /// Another protocol, from here on.
-    Http2,
 }
 
 impl HttpConnection {
@@ -331,38 +325,26 @@ impl HttpConnection {
         let mut head = RequestHead::default();
         let mut idle = None;
         loop {
-            match self.serve_one(transport, &mut head, &mut idle).await {
+            let read = match self.read_head(transport, &mut head, idle).await {
+                Read::Closed => return Some(Linger::NONE),
+                Read::Http2 => return Box::pin(front::serve(self, transport)).await,
+                read => read,
+            };
+            // Boxed: an idle connection then carries nothing of a request. And
+            // room first: a future that is made before it is moved there, all of
+            // its kilobytes at every request.
+            let room = Room::take();
+            let served = self.serve_read(read, transport, &mut head, &mut idle);
+            match room.host(served).await {
                 Next::Request => self.connection.requests += 1,
                 Next::Close(linger) => return Some(linger),
                 Next::CutOff => return None,
-                Next::Http2 => return Box::pin(front::serve(self, transport)).await,
             }
         }
     }
 
-    /// Reads a request and answers it. `idle` is what the request before allows
-    /// for the wait; `None` for the first.
-    async fn serve_one(
-        &mut self,
-        transport: &mut Transport,
-        head: &mut RequestHead,
-        idle: &mut Option<Idle>,
-    ) -> Next {
-        let read = self.read_head(transport, head, *idle).await;
-        match read {
-            Read::Closed => return Next::Close(Linger::NONE),
-            Read::Http2 => return Next::Http2,
-            _ => {}
-        }
-        // Boxed: an idle connection then carries nothing of a request. And room
-        // first: a future that is made before it is moved there, all of its
-        // kilobytes at every request.
-        let room = Room::take();
-        let served = self.serve_read(read, transport, head, idle);
-        room.host(served).await
-    }
-
-    /// Answers what was read.
+    /// Answers what was read. `idle` becomes what that allows for the wait for
+    /// another request.
     async fn serve_read(
         &mut self,
         read: Read,
@@ -433,38 +415,40 @@ impl HttpConnection {
             (head, buffer, base),
             (received, length as u64),
         );
-        let (rx, tx) = transport.split();
-        let mut sink = H1Sink::new(tx, kind, wants_more && still_listed);
-        let refused = self.connection.tls.is_none()
-            && route::is_cleartext_refused(&view.gateway, listener, server);
-        let next = match framing {
-            Ok(framing) => {
-                let mut entry = Entry::Arrival;
-                if refused {
-                    log::request_error(
-                        &request,
-                        Level::Info,
-                        format_args!(
-                            "client sent plain HTTP request to HTTPS port while reading client request headers"
-                        ),
-                    );
-                    sink.close_after();
-                    entry = Entry::Refused(497);
+        // In a block, at whose end the sink goes: `drop` would move it first.
+        let next = {
+            let (rx, tx) = transport.split();
+            let mut sink = H1Sink::new(tx, kind, wants_more && still_listed);
+            let refused = self.connection.tls.is_none()
+                && route::is_cleartext_refused(&view.gateway, listener, server);
+            match framing {
+                Ok(framing) => {
+                    let entry = match refused {
+                        false => Entry::Arrival,
+                        true => refuse_cleartext(&request, &mut sink),
+                    };
+                    let mut body = H1Body::new(rx, framing, expects_continue);
+                    let served = serve(&mut request, entry, &mut body, &mut sink).await;
+                    let next = match served {
+                        Served::CutOff => Next::CutOff,
+                        Served::Done if leaves_nothing(&body, &sink) => Next::Request,
+                        // Boxed: rare.
+                        Served::Done => Box::pin(leave(&request, &mut body, &sink)).await,
+                    };
+                    request.length += body.received();
+                    next
                 }
-                let body = H1Body::new(rx, framing, expects_continue);
-                answer(&mut request, entry, body, &mut sink).await
-            }
-            Err(status) => {
-                // Where the next request would begin is unknown.
-                sink.close_after();
-                // Boxed, as the alert is: rare, and every request's own box would
-                // have room for them.
-                let _ = Box::pin(respond::error(&mut request, status, &mut sink)).await;
-                request.answer.note_sent(&sink);
-                Next::Close(Linger::after_request(&request.location.parting, true))
+                Err(status) => {
+                    // Where the next request would begin is unknown.
+                    sink.close_after();
+                    // Boxed, as the alert is: rare, and every request's own box would
+                    // have room for them.
+                    let _ = Box::pin(respond::error(&mut request, status, &mut sink)).await;
+                    request.answer.note_sent(&sink);
+                    Next::Close(Linger::after_request(&request.location.parting, true))
+                }
             }
         };
-        drop(sink);
         let is_over = transport.has_timed_out() || request.answer.status == 444;
         let next = if is_over && request.location.parting.reset_timed_out {
             transport.sender().reset();
@@ -524,7 +508,6 @@ impl HttpConnection {
                 }
             }
             if !may_be_http2 && !transport.input.plain().is_empty() {
-                self.registration.enter(Phase::Reading);
                 if waiting.take().is_some() {
                     // From the first byte on the whole head has its time, and
                     // no byte prolongs it.
@@ -532,7 +515,7 @@ impl HttpConnection {
                 }
                 match parse_request(transport.input.plain(), &head_limits, head) {
                     Ok(Status::Complete) => return Read::Head,
-                    Ok(Status::Partial) => {}
+                    Ok(Status::Partial) => self.registration.enter(Phase::Reading),
                     Err(error) => {
                         self.log_reading(format_args!("client sent {error}"));
                         return Read::Refused(error);
@@ -745,31 +728,40 @@ enum Read {
     Failed(TransportError),
 }
 
-/// Serves a well-framed request and sees to its body.
-async fn answer<'a>(
-    request: &mut Request<'a>,
-    entry: Entry<'a>,
-    mut body: H1Body<'_>,
-    sink: &mut H1Sink<'_>,
-) -> Next {
-    let served = serve(request, entry, &mut body, sink).await;
+/// Plain HTTP has come to a TLS port.
+#[cold]
+fn refuse_cleartext<'a>(request: &Request<'_>, sink: &mut H1Sink<'_>) -> Entry<'a> {
+    log::request_error(
+        request,
+        Level::Info,
+        format_args!(
+            "client sent plain HTTP request to HTTPS port while reading client request headers"
+        ),
+    );
+    sink.close_after();
+    Entry::Refused(497)
+}
+
+/// Whether the next request can follow as it is.
+fn leaves_nothing(body: &H1Body<'_>, sink: &H1Sink<'_>) -> bool {
+    body.is_in_step() && body.is_finished() && sink.keeps_alive()
+}
+
+/// Sees to what an answered request has left of its body.
+async fn leave(request: &Request<'_>, body: &mut H1Body<'_>, sink: &H1Sink<'_>) -> Next {
     let close = |more: bool| Next::Close(Linger::after_request(&request.location.parting, more));
-    let next = match served {
-        Served::CutOff => Next::CutOff,
-        Served::Done if !body.is_in_step() => close(true),
-        Served::Done if !sink.keeps_alive() => close(!body.is_finished()),
-        Served::Done if body.is_finished() => Next::Request,
-        Served::Done => {
-            // What is answered before its location is entered had no limits yet.
-            body.set_limits(request.location.client_body_timeout, 0);
-            match body.drain(DRAIN_BYTES).await {
-                true => Next::Request,
-                false => close(true),
-            }
-        }
-    };
-    request.length += body.received();
-    next
+    if !body.is_in_step() {
+        return close(true);
+    }
+    if !sink.keeps_alive() {
+        return close(!body.is_finished());
+    }
+    // What is answered before its location is entered had no limits yet.
+    body.set_limits(request.location.client_body_timeout, 0);
+    match body.drain(DRAIN_BYTES).await {
+        true => Next::Request,
+        false => close(true),
+    }
 }
 
 #[cfg(test)]

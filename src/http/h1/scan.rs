@@ -45,13 +45,15 @@ pub(super) fn scan_request(
             return Err(HeadError::TlsOnPlainPort);
         }
     }
+    let start = buf.get(scan.begin..).unwrap_or_default();
     if scan.line == scan.begin {
-        check_method_early(buf.get(scan.begin..).unwrap_or_default())?;
+        check_method_early(start)?;
     }
     let found = find_end(buf, limits, scan, HeadError::RequestLineTooLong);
     if head.line.is_empty() && (found != Ok(None) || scan.line > scan.begin) {
-        let line = buf.get(scan.begin..).unwrap_or_default();
-        let length = memchr::memchr2(b'\r', b'\n', line).unwrap_or(line.len());
+        let feed = memchr::memchr(b'\n', start).unwrap_or(start.len());
+        let line = start.get(..feed).unwrap_or_default();
+        let length = memchr::memchr(b'\r', line).unwrap_or(line.len());
         head.line = Span::new(scan.begin, scan.begin + length);
     }
     found
