@@ -49,6 +49,26 @@ impl Output {
         (length > 0).then_some((buffer, HEADROOM..HEADROOM + length))
     }
 
+    /// Where the next bytes go, so many of them, which count as written; nowhere
+    /// if they do not fit.
+    #[inline(never)]
+    fn place(&mut self, length: usize) -> &mut [u8] {
+        if self.length + length > Self::CAPACITY {
+            self.overflown = true;
+            return &mut [];
+        }
+        let start = HEADROOM + self.length;
+        let end = start + length;
+        let room = self.buffer.as_ref().map_or(0, |buffer| buffer.len());
+        if room < end + TAILROOM {
+            self.grow(end + TAILROOM);
+        }
+        self.length += length;
+        let buffer = self.buffer.as_mut();
+        let place = buffer.and_then(|buffer| buffer.get_mut(start..end));
+        place.unwrap_or_default()
+    }
+
     fn grow(&mut self, needed: usize) {
         let mut larger = Buffer::for_size(needed);
         if let Some(old) = self.buffer.take() {
@@ -68,22 +88,9 @@ impl Sink for Output {
     }
 
     /// All of it or nothing.
+    #[inline]
     fn put_all<const COUNT: usize>(&mut self, parts: [&[u8]; COUNT]) {
-        let length: usize = parts.iter().map(|part| part.len()).sum();
-        if self.length + length > Self::CAPACITY {
-            self.overflown = true;
-            return;
-        }
-        let start = HEADROOM + self.length;
-        let needed = start + length + TAILROOM;
-        let room = self.buffer.as_ref().map_or(0, |buffer| buffer.len());
-        if room < needed {
-            self.grow(needed);
-        }
-        let Some(buffer) = &mut self.buffer else {
-            return;
-        };
-        let mut target = buffer.get_mut(start..).unwrap_or_default();
+        let mut target = self.place(parts.iter().map(|part| part.len()).sum());
         for part in parts {
             let Some((place, rest)) = target.split_at_mut_checked(part.len()) else {
                 return;
@@ -91,7 +98,6 @@ impl Sink for Output {
             place.copy_from_slice(part);
             target = rest;
         }
-        self.length += length;
     }
 }
 

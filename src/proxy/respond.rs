@@ -2,8 +2,6 @@
 
 use std::net::IpAddr;
 
-use smallvec::SmallVec;
-
 use crate::config::{Location, Return, ServerTokens, Template, units};
 use crate::http::error::{error_page, wire_status};
 use crate::http::h1::encode::Sink;
@@ -321,10 +319,10 @@ pub(crate) fn add_headers_after(
     }
     // What the backend said that left the answer to this location.
     let carried = std::mem::take(&mut request.answer.carried);
-    let mut all = SmallVec::<[(&[u8], &[u8]); 4]>::from_slice(replaceable);
+    let mut carried_on: Vec<(&[u8], &[u8])> = Vec::new();
     for (name, value) in &carried {
         match FieldId::of(name) {
-            FieldId::Expires | FieldId::CacheControl => all.push((name, value)),
+            FieldId::Expires | FieldId::CacheControl => carried_on.push((name, value)),
             FieldId::ContentType => {}
             _ => put_field(request, sink, name, value),
         }
@@ -342,7 +340,7 @@ pub(crate) fn add_headers_after(
             );
         }
         None => {
-            for (name, value) in all {
+            for (name, value) in replaceable.iter().chain(&carried_on) {
                 put_field(request, sink, name, value);
             }
         }

@@ -2,7 +2,6 @@
 
 use crate::config::FoundLocation;
 use crate::config::{Handler, Listener, Location, Pattern, Proxy, Server, TooManySteps};
-use crate::http::uri;
 
 use super::gateway::Gateway;
 use super::request::TlsFacts;
@@ -63,19 +62,6 @@ pub(crate) fn location<'g>(server: &'g Server, path: &[u8]) -> Result<Route<'g>,
         FoundLocation::AddSlash(location) => Route::AddSlash(location),
         FoundLocation::None => Route::Location(&server.root, None),
     })
-}
-
-/// The normalised path, or `None` if it is as it was sent.
-///
-/// # Errors
-/// A path that climbs over the root or does not decode: 400.
-pub(crate) fn normalize(path: &[u8], server: &Server) -> Result<Option<Vec<u8>>, uri::InvalidPath> {
-    if uri::is_plain(path) {
-        return Ok(None);
-    }
-    let mut normalized = Vec::with_capacity(path.len());
-    uri::normalize(path, server.connection.merge_slashes, &mut normalized)?;
-    Ok(Some(normalized))
 }
 
 /// The `proxy_pass` of a location.

@@ -5,6 +5,7 @@
 //! can still tell the client is noted where it stands.
 
 use crate::config::{Handler, Location, ProxyHttpVersion, Server, VerifyClient};
+use crate::http::uri;
 use crate::telemetry::error_log::Level;
 use crate::tls::authorization::judge;
 
@@ -84,15 +85,16 @@ pub(crate) async fn serve<'a, B: BodySource, S: ResponseSink>(
             Err(failure) => break Err(failure),
         };
         respond::close_after(status, sink);
+        // Boxed: most requests succeed.
         let sent = match recover::after_error(request, status, body) {
             Instead::Pass(next) => {
                 entry = next;
                 continue;
             }
             Instead::Redirect(status, address) => {
-                respond::redirect(request, status, &address, sink).await
+                Box::pin(respond::redirect(request, status, &address, sink)).await
             }
-            Instead::Page(status) => respond::error(request, status, sink).await,
+            Instead::Page(status) => Box::pin(respond::error(request, status, sink)).await,
         };
         break sent.map_err(|_| Failure::Aborted);
     };
@@ -140,11 +142,9 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
                 return Err(failure);
             }
             real_ip::apply(request, &server.root);
-            let path = request.head.path.of(request.head_bytes());
-            request.target.path = route::normalize(path, server).map_err(|error| {
-                log::request_error(request, Level::Info, format_args!("client sent {error}"));
-                Failure::Status(400)
-            })?;
+            if !uri::is_plain(request.path()) {
+                normalize(request)?;
+            }
         }
         Entry::Refused(status) => {
             request.target.is_barred = demands_certificate(server);
@@ -157,12 +157,14 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
     // Phase 2, the server's rewriting: may answer at once.
     if named.is_none() {
         request.location = &server.root;
-        match script(request, &server.root).await? {
-            Outcome::Stay | Outcome::Find => {}
-            outcome => {
-                authorize(request, &server.root)?;
-                answer_of_script(request, outcome, sink).await?;
-                return Ok(Answered::Sent);
+        if has_script(&server.root) {
+            match script(request, &server.root).await? {
+                Outcome::Stay | Outcome::Find => {}
+                outcome => {
+                    authorize(request, &server.root)?;
+                    answer_of_script(request, outcome, sink).await?;
+                    return Ok(Answered::Sent);
+                }
             }
         }
     }
@@ -200,6 +202,9 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
 
         // Phase 5, the location's rewriting: may answer, or change the path and
         // with it the location.
+        if !has_script(location) {
+            break;
+        }
         match script(request, location).await? {
             Outcome::Stay => break,
             Outcome::Find => request.count_change().map_err(|RedirectionCycle| {
@@ -268,10 +273,11 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
         Handler::Proxy(proxy) => forward::<Separate, _, _>(request, proxy, body, sink).await?,
         // Boxed: large, and every other request would have room for it.
         Handler::Relay(relay) => Box::pin(relay::relay(request, relay, body, sink)).await?,
-        Handler::Health(health) => status::answer(request, health, sink).await?,
-        Handler::Metrics => measure::metrics(request, sink).await?,
-        Handler::StubStatus => measure::stub_status(request, sink).await?,
-        Handler::EmptyGif => files::empty_gif(request, sink).await?,
+        // Boxed: rare.
+        Handler::Health(health) => Box::pin(status::answer(request, health, sink)).await?,
+        Handler::Metrics => Box::pin(measure::metrics(request, sink)).await?,
+        Handler::StubStatus => Box::pin(measure::stub_status(request, sink)).await?,
+        Handler::EmptyGif => Box::pin(files::empty_gif(request, sink)).await?,
         // Boxed: it has many states, and most requests are not for files.
         Handler::Files => match Box::pin(files::serve(request, sink)).await? {
             Content::Sent => {}
@@ -285,6 +291,25 @@ async fn answer<'a, B: BodySource, S: ResponseSink>(
     Ok(Answered::Sent)
 }
 
+/// Decodes the path and takes the dots out of it.
+fn normalize(request: &mut Request<'_>) -> Result<(), Failure> {
+    let path = request.head.path.of(request.head_bytes());
+    let mut normalized = Vec::with_capacity(path.len());
+    let merge_slashes = request.server.connection.merge_slashes;
+    uri::normalize(path, merge_slashes, &mut normalized).map_err(|error| {
+        log::request_error(request, Level::Info, format_args!("client sent {error}"));
+        Failure::Status(400)
+    })?;
+    request.target.path = Some(normalized);
+    Ok(())
+}
+
+/// Whether the block does something before anything answers. Most don't, and are
+/// spared a future.
+fn has_script(block: &Location) -> bool {
+    matches!(block.handler, Handler::Return(_)) || !block.script.is_empty()
+}
+
 /// What the block does before anything answers.
 async fn script<'a>(
     request: &mut Request<'a>,
@@ -292,9 +317,6 @@ async fn script<'a>(
 ) -> Result<Outcome<'a>, Failure> {
     if let Handler::Return(answer) = &block.handler {
         return Ok(Outcome::Return(answer));
-    }
-    if block.script.is_empty() {
-        return Ok(Outcome::Stay);
     }
     rewrite::run(request, &block.script).await
 }

@@ -69,7 +69,9 @@ pub fn request_line(out: &mut impl Sink, method: &[u8], target: &[&[u8]], versio
 
 /// `Name: value` and its CRLF. The value must hold no CR, LF or NUL: it comes
 /// from a parsed head or from [`is_field_value`]'s approval.
-#[inline]
+///
+/// One copy serves all the fields of a head.
+#[inline(never)]
 pub fn field(out: &mut impl Sink, name: &[u8], value: &[u8]) {
     out.put_all([name, b": ", value, b"\r\n"]);
 }
