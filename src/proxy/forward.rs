@@ -27,7 +27,7 @@ use super::log;
 use super::pool::{Connection, Key};
 use super::request::{Addressee, Attempt, Request};
 use super::transport::{Transport, TransportError};
-use super::upstream::secure::{Choice, Secure};
+use super::upstream::secure::Secure;
 use super::upstream::{Broken, Reuse, body_failed, exchange, expect_body, record, sent_method};
 use super::worker::UpstreamState;
 
@@ -131,13 +131,7 @@ pub(crate) async fn forward<W: Way, B: BodySource, S: ResponseSink>(
         let why = "a request body of unknown length cannot be sent by HTTP/1.0";
         return Err(cannot_begin(request, 411, why));
     }
-    let secure = match Secure::of(request, proxy) {
-        Ok(Choice::Made(secure)) => Ok(secure),
-        // Boxed: rare, and every other request would have room for it.
-        Ok(Choice::Open(open)) => Box::pin(open.choose(request)).await.map(Some),
-        Err(error) => Err(error),
-    };
-    let secure = secure.map_err(|error| {
+    let secure = Secure::of(request, proxy).await.map_err(|error| {
         let why = format_args!("{error} while connecting to upstream");
         cannot_begin(request, error.status(), why)
     })?;

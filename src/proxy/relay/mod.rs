@@ -31,7 +31,7 @@ use super::forward::{Failure, Reach, forward_to};
 use super::log;
 use super::request::Request;
 use super::respond;
-use super::upstream::secure::{Choice, Secure};
+use super::upstream::secure::Secure;
 
 /// The longest call, bytes, where `client_max_body_size` sets no lower limit:
 /// it is held in memory.
@@ -180,13 +180,7 @@ async fn make<B: BodySource, S: ResponseSink>(
     let view = request.view;
     let failed = |status| Denied::Failed(Failure::Status(status));
     let upstream = view.upstream(target.upstream).ok_or_else(|| failed(502))?;
-    let secure = match Secure::of(request, proxy) {
-        Ok(Choice::Made(secure)) => Ok(secure),
-        // Boxed: rare, and every other call would have room for it.
-        Ok(Choice::Open(open)) => Box::pin(open.choose(request)).await.map(Some),
-        Err(error) => Err(error),
-    };
-    let secure = secure.map_err(|error| {
+    let secure = Secure::of(request, proxy).await.map_err(|error| {
         let message = format_args!("{error} while connecting to upstream");
         log::request_error(request, Level::Error, message);
         failed(502)

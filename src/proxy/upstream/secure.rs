@@ -7,7 +7,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::certificates;
-use crate::config::{NamedCertificate, Part, Proxy, ProxyTls, UpstreamAddress, Variable};
+use crate::config::{Part, Proxy, ProxyTls, UpstreamAddress, Variable};
 use crate::net::buffers::{Buffer, Class};
 use crate::net::deadlines::Deadline;
 use crate::net::socket::{Behind, Socket};
@@ -53,67 +53,35 @@ impl Deref for Chosen<'_> {
     }
 }
 
-/// How TLS is spoken to a backend for a request, if it is, as far as that can be
-/// said without waiting.
-pub(in crate::proxy) enum Choice<'v> {
-    /// `None` for a backend without TLS.
-    Made(Option<Secure<'v>>),
-    Open(Open<'v>),
-}
-
-/// The request may name the certificate that the backend is shown.
-pub(in crate::proxy) struct Open<'v> {
-    fixed: Secure<'v>,
-    settings: &'v Arc<ProxyTls>,
-    named: &'v NamedCertificate,
-}
-
-impl<'v> Open<'v> {
-    /// Under the certificate that the request names, if it names one.
-    ///
-    /// # Errors
-    /// It cannot be had. Cancelling it does nothing.
-    pub(in crate::proxy) async fn choose(
-        self,
-        request: &mut Request<'_>,
-    ) -> Result<Secure<'v>, SecureError> {
-        let chosen = certificates::choose(request, self.settings, self.named).await;
-        let chosen = chosen.map_err(SecureError::Certificate)?;
-        request.upstream_certificate.clone_from(&chosen);
-        let tls = chosen.map_or(self.fixed.tls, Chosen::Named);
-        Ok(Secure { tls, ..self.fixed })
-    }
-}
-
 impl<'v> Secure<'v> {
-    /// For a request to a backend.
+    /// `None` for a backend without TLS.
     ///
     /// # Errors
-    /// `proxy_ssl_name` gives what is no text.
-    pub(in crate::proxy) fn of<'r>(
+    /// `proxy_ssl_name` gives what is no text, or a certificate that the request
+    /// names cannot be had. Cancelling it does nothing.
+    pub(in crate::proxy) async fn of<'r>(
         request: &mut Request<'r>,
         proxy: &'v Proxy,
-    ) -> Result<Choice<'v>, SecureError>
+    ) -> Result<Option<Self>, SecureError>
     where
         'r: 'v,
     {
         // What an earlier `proxy_pass` of this request named is no more.
         request.upstream_certificate = None;
-        let Some(settings) = &proxy.tls else {
-            return Ok(Choice::Made(None));
-        };
-        if !request.is_proxied_securely(proxy) {
-            return Ok(Choice::Made(None));
+        let mut secure = Self::without_certificate(request, proxy)?;
+        if let Some(settings) = &proxy.tls
+            && let Some(named) = &settings.named
+            && let Some(secure) = &mut secure
+        {
+            // Boxed: rare, and every other request would have room for it.
+            let chosen = Box::pin(certificates::choose(request, settings, named)).await;
+            let chosen = chosen.map_err(SecureError::Certificate)?;
+            request.upstream_certificate.clone_from(&chosen);
+            if let Some(tls) = chosen {
+                secure.tls = Chosen::Named(tls);
+            }
         }
-        let fixed = Self::fixed(request, proxy, settings)?;
-        Ok(match &settings.named {
-            None => Choice::Made(Some(fixed)),
-            Some(named) => Choice::Open(Open {
-                fixed,
-                settings,
-                named,
-            }),
-        })
+        Ok(secure)
     }
 
     /// For a backend that is asked how it is, on nobody's behalf. `None` where no
@@ -137,15 +105,19 @@ impl<'v> Secure<'v> {
         })
     }
 
-    /// As the configuration alone says.
-    fn fixed<'r>(
+    fn without_certificate<'r>(
         request: &Request<'r>,
         proxy: &'v Proxy,
-        settings: &'v ProxyTls,
-    ) -> Result<Self, SecureError>
+    ) -> Result<Option<Self>, SecureError>
     where
         'r: 'v,
     {
+        let Some(settings) = &proxy.tls else {
+            return Ok(None);
+        };
+        if !request.is_proxied_securely(proxy) {
+            return Ok(None);
+        }
         let Some(tls) = request.view.gateway.upstream_tls(settings.id) else {
             return Err(SecureError::NotBuilt);
         };
@@ -164,10 +136,10 @@ impl<'v> Secure<'v> {
                 Cow::Owned(without_port(&name).to_owned())
             }
         };
-        Ok(Self {
+        Ok(Some(Self {
             tls: Chosen::Fixed(tls),
             name,
-        })
+        }))
     }
 
     /// What a pooled connection must have been made under.
