@@ -120,12 +120,8 @@ async fn send_output(
     tx: &mut Tx<'_>,
     timeout: Duration,
 ) -> Result<(), UploadError> {
-    if let Some((buffer, range)) = out.take() {
-        tx.send(buffer, range, Behind::Nothing, timeout)
-            .await
-            .map_err(UploadError::Upstream)?;
-    }
-    Ok(())
+    let sent = tx.send_output(out, Behind::Nothing, timeout).await;
+    sent.map_err(UploadError::Upstream)
 }
 
 /// Why a response body stopped short.

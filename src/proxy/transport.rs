@@ -21,6 +21,7 @@ use crate::tls::record::{HEADROOM, MAX_PLAINTEXT, TAILROOM};
 use crate::tls::session::{Session, SessionError};
 
 use super::input::Input;
+use super::output::Output;
 use super::pace::Pace;
 
 /// Both directions of a connection.
@@ -540,6 +541,19 @@ impl Tx<'_> {
             self.send_raw(rest, behind, timeout).await?;
         }
         Ok(buffer)
+    }
+
+    /// Sends what has been written, if anything; otherwise as [`Tx::send`].
+    pub(crate) async fn send_output(
+        &mut self,
+        out: &mut Output,
+        behind: Behind,
+        timeout: Duration,
+    ) -> Result<(), TransportError> {
+        if let Some((buffer, range)) = out.take() {
+            self.send(buffer, range, behind, timeout).await?;
+        }
+        Ok(())
     }
 
     /// Seals in another buffer what cannot be where it lies.

@@ -174,13 +174,11 @@ pub(super) async fn exchange<B: BodySource, S: ResponseSink>(
         return Err(cannot_be_sent(request, 494, message));
     }
     let upload = if replaced.is_some() || size == BodySize::None {
+        let timeout = proxy.send_timeout;
         let sent = match replaced {
-            None => send_head(output, &mut tx, proxy.send_timeout).await,
-            Some(ours) => {
-                // Boxed: rare, and every other request would have room for it.
-                let sending = send_whole(output, &ours, &mut tx, proxy.send_timeout);
-                Box::pin(sending).await
-            }
+            None => tx.send_output(&mut output, Behind::Nothing, timeout).await,
+            // Boxed: rare, and every other request would have room for it.
+            Some(ours) => Box::pin(send_whole(output, &ours, &mut tx, timeout)).await,
         };
         sent.map_err(|error| Broken::Untouched(Cause::Send(error)))?;
         None
@@ -283,18 +281,6 @@ pub(super) async fn expect_body<B: BodySource, S: ResponseSink>(
     Ok(())
 }
 
-/// Sends a head that no body follows.
-async fn send_head(
-    mut head: Output,
-    tx: &mut Tx<'_>,
-    timeout: Duration,
-) -> Result<(), TransportError> {
-    if let Some((buffer, range)) = head.take() {
-        tx.send(buffer, range, Behind::Nothing, timeout).await?;
-    }
-    Ok(())
-}
-
 /// Sends a head and a body that is there already, which leaves with the head if
 /// it is short.
 async fn send_whole(
@@ -307,16 +293,13 @@ async fn send_whole(
     if joined {
         head.put(body);
     }
-    if let Some((buffer, range)) = head.take() {
-        tx.send(buffer, range, Behind::more_if(!joined), timeout)
-            .await?;
-    }
+    tx.send_output(&mut head, Behind::more_if(!joined), timeout)
+        .await?;
     for piece in body.chunks(Output::CAPACITY).filter(|_| !joined) {
         let mut output = Output::default();
         output.put(piece);
-        if let Some((buffer, range)) = output.take() {
-            tx.send(buffer, range, Behind::Nothing, timeout).await?;
-        }
+        tx.send_output(&mut output, Behind::Nothing, timeout)
+            .await?;
     }
     Ok(())
 }

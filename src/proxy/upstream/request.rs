@@ -66,8 +66,6 @@ pub(super) trait Fields {
 }
 
 impl Fields for Output {
-    // Called from several places, each of which would have a copy of it.
-    #[inline(never)]
     fn field(&mut self, name: &[u8], value: &[u8]) {
         encode::field(self, name, value);
     }
