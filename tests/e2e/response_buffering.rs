@@ -236,10 +236,10 @@ fn a_backend_whose_response_waits_here_for_its_client_serves_others_meanwhile() 
          location / {{ proxy_pass http://one; }} }}",
         origin.address()
     )));
-    for (target, connections) in [("/length", 1), ("/close", 2)] {
+    // All of the response is here once others are served.
+    let waits_here = |client: &mut Connection, target: &str| {
         let before = sent.load(Ordering::SeqCst);
-        let mut slow = Connection::plain(ringwall.address("HTTP"));
-        ask(&mut slow, target);
+        ask(client, target);
         eventually("the backend has sent it all", || {
             (sent.load(Ordering::SeqCst) > before).then_some(())
         });
@@ -247,16 +247,16 @@ fn a_backend_whose_response_waits_here_for_its_client_serves_others_meanwhile() 
         eventually("another client is served", || {
             (other.get(HOST, "/small").status == 200).then_some(())
         });
+    };
+    for (target, connections) in [("/length", 1), ("/close", 2)] {
+        let mut slow = Connection::plain(ringwall.address("HTTP"));
+        waits_here(&mut slow, target);
         assert_eq!(origin.connections(), connections, "{target}");
         assert!(slow.response("GET").body == patterned(PART), "{target}");
     }
     // Whoever goes then ends nothing of the backend's, and the log does not say so.
-    let before = sent.load(Ordering::SeqCst);
     let mut gone = Connection::plain(ringwall.address("HTTP"));
-    ask(&mut gone, "/length");
-    eventually("the backend has sent it all", || {
-        (sent.load(Ordering::SeqCst) > before).then_some(())
-    });
+    waits_here(&mut gone, "/length");
     gone.finish_sending();
     let said = ringwall.complaint_with(&["[info]", "client prematurely closed connection"]);
     assert!(!said.contains("upstream connection"), "{said}");
