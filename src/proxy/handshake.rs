@@ -257,7 +257,7 @@ async fn named_certificate(
     let Ok(Found::Name(sent)) = client_hello::server_name(incoming) else {
         return Ok((default, None));
     };
-    let sent: Option<Box<str>> = sent.as_ref().map(|sent| sent.as_ref().into());
+    let sent: Option<Box<str>> = sent.as_deref().map(Into::into);
     let name = sent.as_deref().map(normalised);
     let id = name
         .as_ref()

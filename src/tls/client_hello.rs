@@ -12,10 +12,11 @@
 
 mod openssl_names;
 
+use std::borrow::Cow;
 use std::fmt;
 
 pub(super) use self::openssl_names::group as group_name;
-use rustls::pki_types::{DnsName, ServerName};
+use rustls::pki_types::ServerName;
 
 /// The longest ClientHello, in bytes without its handshake header. rustls
 /// refuses longer handshake messages.
@@ -49,7 +50,7 @@ pub enum Found<'a> {
     /// rustls takes it for no name at all.
     ///
     /// The name is as sent: not lower-cased, a trailing dot kept.
-    Name(Option<DnsName<'a>>),
+    Name(Option<Cow<'a, str>>),
 }
 
 /// Why these bytes are not an acceptable ClientHello.
@@ -106,13 +107,16 @@ pub fn server_name(incoming: &[u8]) -> Result<Found<'_>, Error> {
         return Ok(Found::NeedMore);
     };
     if let Some(message) = complete_message(first_record)? {
-        return Ok(Found::Name(host_name(message)?));
+        return Ok(Found::Name(host_name(message)?.map(Cow::Borrowed)));
     }
     let Some(gathered) = gather(incoming)? else {
         return Ok(Found::NeedMore);
     };
     match complete_message(&gathered)? {
-        Some(message) => Ok(Found::Name(host_name(message)?.map(|name| name.to_owned()))),
+        Some(message) => {
+            let name = host_name(message)?;
+            Ok(Found::Name(name.map(|name| Cow::Owned(name.to_owned()))))
+        }
         None => Ok(Found::NeedMore),
     }
 }
@@ -251,7 +255,7 @@ fn gather(incoming: &[u8]) -> Result<Option<Vec<u8>>, Error> {
 }
 
 /// The host name in the body of a ClientHello (RFC 8446 §4.1.2, RFC 6066 §3).
-fn host_name(message: &[u8]) -> Result<Option<DnsName<'_>>, Error> {
+fn host_name(message: &[u8]) -> Result<Option<&str>, Error> {
     let mut hello = Reader(message);
     hello.take(2 + 32)?; // legacy_version, random
     if hello.vector8()?.len() > 32 {
@@ -283,7 +287,7 @@ fn host_name(message: &[u8]) -> Result<Option<DnsName<'_>>, Error> {
     server_name.map_or(Ok(None), host_name_of_extension)
 }
 
-fn host_name_of_extension(content: &[u8]) -> Result<Option<DnsName<'_>>, Error> {
+fn host_name_of_extension(content: &[u8]) -> Result<Option<&str>, Error> {
     let mut content = Reader(content);
     let mut list = Reader(content.vector16()?);
     if list.is_empty() || !content.is_empty() {
@@ -301,10 +305,13 @@ fn host_name_of_extension(content: &[u8]) -> Result<Option<DnsName<'_>>, Error> 
             return Err(Error::Malformed);
         }
     }
-    match found.map(ServerName::try_from) {
-        Some(Ok(ServerName::DnsName(name))) => Ok(Some(name)),
-        Some(Ok(ServerName::IpAddress(_))) => Ok(None),
-        Some(Ok(_) | Err(_)) | None => Err(Error::InvalidName),
+    let name = found.and_then(|name| str::from_utf8(name).ok());
+    let name = name.ok_or(Error::InvalidName)?;
+    match ServerName::try_from(name) {
+        // It has no trailing dot, whether or not there was one.
+        Ok(ServerName::DnsName(_)) => Ok(Some(name)),
+        Ok(ServerName::IpAddress(_)) => Ok(None),
+        Ok(_) | Err(_) => Err(Error::InvalidName),
     }
 }
 
@@ -383,7 +390,7 @@ mod tests {
 
     fn name_of(found: Result<Found<'_>, Error>) -> Option<String> {
         match found {
-            Ok(Found::Name(name)) => name.map(|name| name.as_ref().to_owned()),
+            Ok(Found::Name(name)) => name.map(Cow::into_owned),
             other => panic!("no name: {other:?}"),
         }
     }
@@ -619,7 +626,9 @@ mod tests {
             }
             if let Some(theirs) = by_rustls(&hello) {
                 let ours = name_of(server_name(&hello)).map(|name| name.to_ascii_lowercase());
-                prop_assert_eq!(ours, theirs);
+                // rustls leaves a trailing dot out.
+                let undotted = ours.map(|name| name.strip_suffix('.').unwrap_or(&name).to_owned());
+                prop_assert_eq!(undotted, theirs);
             }
         }
     }

@@ -247,10 +247,9 @@ fn start(
             return Err(HandshakeError::ClientHello(error));
         }
     };
-    let name = sent.as_ref().map(|sent| normalised(sent.as_ref()));
+    let name = sent.as_deref().map(normalised);
     let as_sent = sent
-        .as_ref()
-        .map(|sent| sent.as_ref())
+        .as_deref()
         .filter(|sent| name.as_deref() != Some(sent))
         .map(Into::into);
     let Some(config) = choose(name.as_deref()) else {
