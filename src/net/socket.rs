@@ -7,7 +7,7 @@
 //! and each send was the alternative; `docs/performance.md` has what it cost.
 
 use std::cell::Cell;
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -17,7 +17,7 @@ use std::rc::{Rc, Weak};
 use monoio::net::{TcpStream, UnixStream};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendFlags};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags};
 
 use super::buffers::{self, Buffer, Class, Segments, with_fd};
 use super::low_water::LowWater;
@@ -415,10 +415,30 @@ impl Sender {
     /// # Errors
     /// Whatever the kernel reports, but for there being no room.
     pub fn send_at_once(&self, bytes: &[u8], behind: Behind) -> io::Result<usize> {
+        self.attempt(behind, |fd, flags| rustix::net::send(fd, bytes, flags))
+    }
+
+    /// As [`Sender::send_at_once`], of bytes that lie in several places.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn send_slices(&self, slices: &[IoSlice<'_>], behind: Behind) -> io::Result<usize> {
+        self.attempt(behind, |fd, flags| {
+            let mut none = SendAncillaryBuffer::default();
+            rustix::net::sendmsg(fd, slices, &mut none, flags)
+        })
+    }
+
+    /// One system call that does not wait; 0 if there is no room.
+    fn attempt(
+        &self,
+        behind: Behind,
+        send: impl Fn(BorrowedFd<'_>, SendFlags) -> rustix::io::Result<usize>,
+    ) -> io::Result<usize> {
         let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         flags.set(SendFlags::MORE, behind == Behind::More);
         loop {
-            match with_fd(&*self.stream, |fd| rustix::net::send(fd, bytes, flags)) {
+            match with_fd(&*self.stream, |fd| send(fd, flags)) {
                 Ok(sent) => {
                     completed(Operation::Send);
                     return Ok(sent);

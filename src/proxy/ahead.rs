@@ -30,7 +30,7 @@ impl Ahead {
         let mut bytes = Vec::with_capacity(expected.min(limit));
         while bytes.len() < limit && !body.is_finished() {
             if let Some(piece) = body.next().await? {
-                bytes.extend_from_slice(piece.buffer.get(piece.range).unwrap_or_default());
+                piece.parts().for_each(|part| bytes.extend_from_slice(part));
                 body.give_back(piece.buffer);
             }
         }
@@ -83,7 +83,7 @@ impl Ahead {
         let range = HEADROOM..HEADROOM + part.len();
         buffer.get_mut(range.clone())?.copy_from_slice(part);
         self.given += part.len();
-        Some(Piece { buffer, range })
+        Some(Piece::alone(buffer, range))
     }
 }
 
@@ -98,7 +98,7 @@ mod tests {
         for _ in 0..2 {
             let mut given = Vec::new();
             while let Some(piece) = ahead.next() {
-                given.extend_from_slice(&piece.buffer[piece.range]);
+                piece.parts().for_each(|part| given.extend_from_slice(part));
             }
             assert!(given == bytes && !ahead.has_piece());
             ahead.rewind();

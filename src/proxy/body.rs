@@ -42,6 +42,8 @@ pub(crate) enum UploadError {
 /// Of the first piece, this much is copied behind the head, so that a small
 /// body leaves with it in one segment; what is more is sent from where it lies.
 const COPY_LIMIT: usize = 16 << 10;
+/// Of a response, what is left for a smaller buffer.
+const SMALL_REST: u64 = 16 << 10;
 /// Payload of one of our own chunks: fits an [`Output`] with its framing.
 const MAX_CHUNK: usize = 32 << 10;
 
@@ -61,38 +63,30 @@ pub(crate) async fn upload<B: BodySource>(
         send_output(&mut out, tx, timeout).await?;
     }
     while let Some(mut piece) = body.next().await.map_err(UploadError::Client)? {
-        if !out.is_empty() || framing == UpstreamFraming::Chunked {
-            for part in piece
-                .buffer
-                .get(piece.range.clone())
-                .unwrap_or_default()
-                .chunks(MAX_CHUNK)
-            {
-                let part = if framing == UpstreamFraming::Length {
-                    part.get(..COPY_LIMIT).unwrap_or(part)
-                } else {
-                    part
-                };
-                put_framed(part, framing, &mut out);
-                piece.range.start += part.len();
-                if framing == UpstreamFraming::Length
-                    || !body.is_finished()
-                    || !piece.range.is_empty()
-                {
+        match framing {
+            UpstreamFraming::Length => {
+                if !out.is_empty() {
+                    let first = piece.runs.take_front(COPY_LIMIT);
+                    out.put(piece.buffer.get(first).unwrap_or_default());
                     send_output(&mut out, tx, timeout).await?;
                 }
-                if framing == UpstreamFraming::Length {
-                    break;
+                let sent = tx.send_piece(piece, Behind::Nothing, timeout).await;
+                body.give_back(sent.map_err(UploadError::Upstream)?);
+            }
+            UpstreamFraming::Chunked => {
+                let parts = piece.parts().flat_map(|part| part.chunks(MAX_CHUNK));
+                let mut parts = parts.peekable();
+                while let Some(part) = parts.next() {
+                    put_chunk(part, &mut out);
+                    // The last leaves with what ends the body.
+                    if parts.peek().is_some() || !body.is_finished() {
+                        send_output(&mut out, tx, timeout).await?;
+                    }
                 }
+                drop(parts);
+                body.give_back(piece.buffer);
             }
         }
-        if !piece.range.is_empty() {
-            let sent = tx
-                .send(piece.buffer, piece.range, Behind::Nothing, timeout)
-                .await;
-            piece.buffer = sent.map_err(UploadError::Upstream)?;
-        }
-        body.give_back(piece.buffer);
     }
     if framing == UpstreamFraming::Chunked {
         out.put(encode::LAST_CHUNK);
@@ -100,19 +94,11 @@ pub(crate) async fn upload<B: BodySource>(
     send_output(&mut out, tx, timeout).await
 }
 
-fn put_framed(data: &[u8], framing: UpstreamFraming, out: &mut Output) {
-    if data.is_empty() {
-        return;
-    }
-    match framing {
-        UpstreamFraming::Length => out.put(data),
-        UpstreamFraming::Chunked => {
-            let (head, length) = encode::chunk_head(data.len());
-            out.put(head.get(..length).unwrap_or_default());
-            out.put(data);
-            out.put(encode::CHUNK_END);
-        }
-    }
+fn put_chunk(data: &[u8], out: &mut Output) {
+    let (head, length) = encode::chunk_head(data.len());
+    out.put(head.get(..length).unwrap_or_default());
+    out.put(data);
+    out.put(encode::CHUNK_END);
 }
 
 async fn send_output(
@@ -156,6 +142,9 @@ pub(super) async fn relay<S: ResponseSink>(
             match sink.segment_gaps().filter(|_| rx.is_bare()) {
                 Some(gaps) if incoming.left().is_some() => {
                     relay_segments(gaps, buffering, rx, sink, incoming, read_timeout).await?;
+                }
+                _ if incoming.left().is_some() && rx.has_records() => {
+                    relay_records(buffering, rx, sink, incoming, read_timeout).await?;
                 }
                 _ => incoming.fill(rx, Class::Medium, read_timeout).await?,
             }
@@ -221,6 +210,44 @@ async fn relay_segments<S: ResponseSink>(
             }
         };
         segments = sent.unwrap_or_else(|| Segments::take(gaps));
+    }
+    Ok(())
+}
+
+/// The same of what comes over TLS: sent from where its records were opened.
+async fn relay_records<S: ResponseSink>(
+    buffering: Option<&Buffering<'_>>,
+    rx: &mut Rx<'_>,
+    sink: &mut S,
+    incoming: &mut Incoming,
+    read_timeout: Duration,
+) -> Result<(), RelayError> {
+    while let Some(left) = incoming.left()
+        && rx.input.plain().is_empty()
+    {
+        let want = match left {
+            ..=SMALL_REST => Class::Medium,
+            _ => Class::Large,
+        };
+        let read = rx.fill_records(want, read_timeout).await;
+        if read.map_err(RelayError::Upstream)? == 0 {
+            return Err(RelayError::Premature);
+        }
+        let piece = rx.take_records(left).map_err(RelayError::Upstream)?;
+        let Some(piece) = piece else {
+            return Ok(());
+        };
+        incoming.take(piece.runs.len());
+        match buffering {
+            Some(buffering) => {
+                let outgoing = Outgoing::Piece(piece);
+                buffering.send(outgoing, sink, rx, incoming).await?;
+            }
+            None => {
+                let sent = sink.piece(piece, Behind::Nothing).await;
+                sent.map_err(RelayError::Client)?;
+            }
+        }
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ use crate::net::deadlines::Deadline;
 use crate::net::socket::Behind;
 
 use super::body::{Incoming, RelayError};
-use super::exchange::ResponseSink;
+use super::exchange::{Piece, ResponseSink};
 use super::transport::Rx;
 
 /// How long a send may take before its client counts as slow; the clock's
@@ -43,6 +43,7 @@ pub(super) struct Buffering<'b> {
 /// What is to be sent.
 pub(super) enum Outgoing {
     Bytes(Buffer, Range<usize>),
+    Piece(Piece),
     /// Taken with the sink's gaps, and so many bytes filled.
     Segments(Segments, usize, Behind),
 }
@@ -161,6 +162,10 @@ async fn send<S: ResponseSink>(
             sink.write(data).await.map_err(RelayError::Client)?;
             sink.flush().await.map_err(RelayError::Client)?;
             Ok(None)
+        }
+        Outgoing::Piece(piece) => {
+            let sent = sink.piece(piece, Behind::Nothing).await;
+            sent.map(|()| None).map_err(RelayError::Client)
         }
         Outgoing::Segments(segments, filled, behind) => {
             let sent = sink.segments(segments, filled, behind).await;

@@ -13,6 +13,7 @@ use crate::net::socket::Behind;
 
 use super::ahead::Ahead;
 use super::gzip::Plan;
+use super::runs::Runs;
 use super::transport::TransportError;
 
 /// How long a body is.
@@ -53,7 +54,22 @@ pub(crate) const MAX_INTERIM: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Piece {
     pub(crate) buffer: Buffer,
-    pub(crate) range: Range<usize>,
+    pub(crate) runs: Runs,
+}
+
+impl Piece {
+    /// One in a buffer that has nothing else.
+    pub(crate) fn alone(buffer: Buffer, range: Range<usize>) -> Self {
+        let mut runs = Runs::default();
+        runs.push(range);
+        runs.end_at(buffer.len());
+        Self { buffer, runs }
+    }
+
+    /// Its bytes, of which there are at least one.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        self.runs.parts(&self.buffer)
+    }
 }
 
 /// Why a request body ended before its end.
@@ -219,6 +235,12 @@ pub(crate) trait ResponseSink {
         behind: Behind,
     ) -> Result<Segments, TransportError>;
 
+    /// Adds a piece to the body and sends all that has been added, the piece from
+    /// where it lies if that can be.
+    async fn piece(&mut self, piece: Piece, _: Behind) -> Result<(), TransportError> {
+        write_piece(self, piece).await
+    }
+
     /// Ends the body and sends all that is left of the response.
     async fn finish(&mut self) -> Result<(), TransportError>;
 
@@ -269,4 +291,16 @@ pub(crate) trait ResponseSink {
     fn own_fields(&self) -> OwnFields {
         OwnFields::default()
     }
+}
+
+/// What [`ResponseSink::piece`] does where a piece cannot be sent from where it
+/// lies.
+pub(crate) async fn write_piece<S: ResponseSink + ?Sized>(
+    sink: &mut S,
+    piece: Piece,
+) -> Result<(), TransportError> {
+    for part in piece.parts() {
+        sink.write(part).await?;
+    }
+    sink.flush().await
 }

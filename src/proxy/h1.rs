@@ -12,7 +12,7 @@ use crate::net::deadlines;
 use crate::net::socket::Behind;
 
 use super::ahead::Ahead;
-use super::exchange::{BodyError, BodySize, BodySource, OwnFields, Piece, ResponseSink};
+use super::exchange::{self, BodyError, BodySize, BodySource, OwnFields, Piece, ResponseSink};
 use super::output::Output;
 use super::pace::Pace;
 use super::transport::{Rx, TransportError, Tx};
@@ -33,7 +33,6 @@ pub(crate) struct H1Body<'t> {
     ahead: Option<Box<Ahead>>,
     /// What came behind its last chunk.
     trailers: Trailers,
-    lent: Lent,
     /// A read is under way, or a piece is on loan. If that is so when the
     /// body is no longer being read, bytes are lost, and where the next
     /// request begins is unknown.
@@ -50,13 +49,6 @@ enum BodyState {
     /// wait for them with.
     Switched(Class),
     Finished,
-}
-
-/// What of the input the piece on loan covers.
-#[derive(Default)]
-struct Lent {
-    consumed: usize,
-    finishes: bool,
 }
 
 impl<'t> H1Body<'t> {
@@ -77,7 +69,6 @@ impl<'t> H1Body<'t> {
             awaits_continue,
             ahead: None,
             trailers: Trailers::default(),
-            lent: Lent::default(),
             is_busy: false,
             received: 0,
             is_withheld: false,
@@ -106,7 +97,7 @@ impl<'t> H1Body<'t> {
             match self.next_piece().await {
                 Ok(None) => return true,
                 Ok(Some(piece)) => {
-                    let length = piece.range.len() as u64;
+                    let length = piece.runs.len() as u64;
                     self.give_back(piece.buffer);
                     if length > left {
                         return false;
@@ -124,114 +115,98 @@ impl<'t> H1Body<'t> {
             if let BodyState::Finished = self.state {
                 return Ok(None);
             }
-            if self.rx.input.plain().is_empty() {
-                self.fill().await?;
+            let waited = match self.rx.input.plain().is_empty() {
+                true => self.fill().await?,
+                false => None,
+            };
+            self.is_busy = true;
+            let piece = self.lend()?;
+            let length = piece.as_ref().map_or(0, |piece| piece.runs.len());
+            if let (Some(rate), Some(waited)) = (&mut self.min_rate, waited)
+                && rate.is_missed(length, waited)
+            {
+                return Err(BodyError::TooSlow);
             }
-            let (length, lent) = self.decode()?;
-            self.allowance = self
-                .allowance
-                .checked_sub(length as u64)
-                .ok_or(BodyError::TooLarge)?;
-            if !matches!(self.state, BodyState::Switched(_)) {
-                self.received += length as u64;
+            if piece.is_some() {
+                return Ok(piece);
             }
-            if lent.finishes {
-                self.state = BodyState::Finished;
-            }
-            if length > 0 {
-                let loan = self.rx.input.lend_plain(length as u64);
-                self.lent = lent;
-                self.is_busy = true;
-                // There is a buffer, because there was plaintext in it.
-                return Ok(loan.map(|(buffer, range)| Piece { buffer, range }));
-            }
-            self.rx.input.consume(lent.consumed);
+            self.is_busy = false;
         }
     }
 
-    async fn fill(&mut self) -> Result<(), BodyError> {
-        let (want, left) = match self.state {
-            BodyState::Switched(want) => (want, 0),
-            BodyState::Length(left) => (Class::Large, left),
-            BodyState::Chunked(_) | BodyState::Finished => (Class::Large, 0),
-        };
-        self.rx.expect(left);
+    /// Receives more; how long that took, where somebody looks at it.
+    async fn fill(&mut self) -> Result<Option<Duration>, BodyError> {
+        let begun = self.min_rate.is_some().then(deadlines::running_time);
         self.is_busy = true;
-        let filled = match &mut self.min_rate {
-            None => self.rx.fill(want, self.timeout).await,
-            Some(rate) => {
-                let begun = deadlines::running_time();
-                let filled = self.rx.fill(want, self.timeout).await;
-                if let Ok(read @ 1..) = filled
-                    && rate.is_missed(read, deadlines::running_time() - begun)
-                {
-                    return Err(BodyError::TooSlow);
-                }
-                filled
+        let filled = match self.state {
+            BodyState::Length(left) => {
+                self.rx.expect(left);
+                self.rx.fill_records(Class::Large, self.timeout).await
+            }
+            BodyState::Switched(want) => {
+                self.rx.expect(0);
+                self.rx.fill_records(want, self.timeout).await
+            }
+            BodyState::Chunked(_) | BodyState::Finished => {
+                self.rx.expect(0);
+                self.rx.fill(Class::Large, self.timeout).await
             }
         };
         self.is_busy = false;
-        match (filled, &mut self.state) {
-            (Ok(0), BodyState::Switched(_)) => {
-                self.state = BodyState::Finished;
-                Ok(())
-            }
-            (Ok(0), _) => Err(BodyError::Closed),
-            (Ok(read), BodyState::Switched(want)) => {
-                *want = wanted_after(read);
-                Ok(())
-            }
-            (Ok(_), _) => Ok(()),
-            (Err(error), _) => Err(BodyError::Transport(error)),
+        match (filled, &self.state) {
+            (Ok(0), BodyState::Switched(_)) => self.state = BodyState::Finished,
+            (Ok(0), _) => return Err(BodyError::Closed),
+            (Ok(_), _) => {}
+            (Err(error), _) => return Err(BodyError::Transport(error)),
         }
+        Ok(begun.map(|begun| deadlines::running_time() - begun))
     }
 
-    /// How many bytes at the start of the input are payload, and how many of
-    /// the input they take up.
-    fn decode(&mut self) -> Result<(usize, Lent), BodyError> {
-        let input = &mut *self.rx.input;
-        match &mut self.state {
-            BodyState::Finished => Ok((0, Lent::default())),
-            BodyState::Switched(_) => {
-                let length = input.plain().len();
-                Ok((
-                    length,
-                    Lent {
-                        consumed: length,
-                        finishes: false,
-                    },
-                ))
-            }
-            BodyState::Length(left) => {
-                let length = input
-                    .plain()
-                    .len()
-                    .min(usize::try_from(*left).unwrap_or(usize::MAX));
-                *left -= length as u64;
-                Ok((
-                    length,
-                    Lent {
-                        consumed: length,
-                        finishes: *left == 0,
-                    },
-                ))
-            }
+    /// Lends what is here of the body; `None` if that is nothing.
+    fn lend(&mut self) -> Result<Option<Piece>, BodyError> {
+        let piece = match &mut self.state {
+            BodyState::Finished => None,
+            BodyState::Switched(_) => self.lend_records(u64::MAX)?,
+            &mut BodyState::Length(left) => self.lend_records(left)?,
             BodyState::Chunked(decoder) => {
-                let decoded = decoder
-                    .decode(input.plain_mut())
-                    .map_err(BodyError::Invalid)?;
+                let input = &mut *self.rx.input;
+                let decoded = decoder.decode(input.plain_mut());
+                let decoded = decoded.map_err(BodyError::Invalid)?;
                 if decoded.done {
                     self.trailers = decoder.take_trailers();
+                    self.state = BodyState::Finished;
                 }
-                Ok((
-                    decoded.produced,
-                    Lent {
-                        consumed: decoded.consumed,
-                        finishes: decoded.done,
-                    },
-                ))
+                match decoded.produced {
+                    0 => {
+                        input.consume(decoded.consumed);
+                        None
+                    }
+                    produced => input.lend_plain(produced, decoded.consumed),
+                }
             }
+        };
+        let length = piece.as_ref().map_or(0, |piece| piece.runs.len());
+        let allowance = self.allowance.checked_sub(length as u64);
+        self.allowance = allowance.ok_or(BodyError::TooLarge)?;
+        match &mut self.state {
+            BodyState::Switched(want) => {
+                *want = wanted_after(length);
+                return Ok(piece);
+            }
+            BodyState::Length(left) => {
+                *left -= length as u64;
+                if *left == 0 {
+                    self.state = BodyState::Finished;
+                }
+            }
+            BodyState::Chunked(_) | BodyState::Finished => {}
         }
+        self.received += length as u64;
+        Ok(piece)
+    }
+
+    fn lend_records(&mut self, limit: u64) -> Result<Option<Piece>, BodyError> {
+        self.rx.lend_records(limit).map_err(BodyError::Transport)
     }
 }
 
@@ -280,9 +255,8 @@ impl BodySource for H1Body<'_> {
             // Of what was read ahead: its buffer is nobody's.
             return;
         }
-        let lent = std::mem::take(&mut self.lent);
         self.is_busy = false;
-        self.rx.input.give_back(buffer, lent.consumed);
+        self.rx.input.give_back(buffer);
     }
 
     async fn read_ahead(&mut self, limit: usize, keep: bool) -> Result<(), BodyError> {
@@ -586,6 +560,20 @@ impl ResponseSink for H1Sink<'_> {
         self.tx
             .send_segments(segments, filled, behind, self.send_timeout)
             .await
+    }
+
+    async fn piece(&mut self, piece: Piece, behind: Behind) -> Result<(), TransportError> {
+        if self.segment_gaps().is_none() {
+            return exchange::write_piece(self, piece).await;
+        }
+        self.flush_out().await?;
+        let length = piece.runs.len();
+        if let SinkState::Length(left) = &mut self.state {
+            *left = left.saturating_sub(length as u64);
+        }
+        self.count(length);
+        let sent = self.tx.send_piece(piece, behind, self.send_timeout).await;
+        sent.map(drop)
     }
 
     async fn finish(&mut self) -> Result<(), TransportError> {

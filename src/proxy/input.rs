@@ -4,6 +4,9 @@ use std::ops::Range;
 
 use crate::net::buffers::{Buffer, Class};
 
+use super::exchange::Piece;
+use super::runs::Runs;
+
 /// What has been received and not yet been used.
 ///
 /// Invariant: `plain.end <= cipher.start`; without TLS `cipher` is empty and
@@ -87,39 +90,54 @@ impl Input {
     /// and where in it they start.
     pub(crate) fn detach(&mut self, length: usize) -> (Buffer, usize) {
         let start = self.plain.start;
-        let rest = (start + length).min(self.plain.end)..self.plain.end;
+        self.plain.start = (start + length).min(self.plain.end);
         let Some(old) = self.buffer.take() else {
             return (Buffer::take(Class::Small), 0);
         };
-        let left = rest.len() + self.cipher.len();
-        if left == 0 {
-            self.reset();
-            return (old, start);
-        }
-        let mut new = Buffer::for_size(left);
-        let plain = 0..rest.len();
-        let cipher = plain.end..left;
-        copy(&old, rest, &mut new, plain.clone());
-        copy(&old, self.cipher.clone(), &mut new, cipher.clone());
-        (self.plain, self.cipher, self.buffer) = (plain, cipher, Some(new));
+        self.leave(&old);
         (old, start)
     }
 
-    /// Lends the buffer and at most `limit` bytes of plaintext in it, to be
-    /// sent from where they lie; [`Input::give_back`] must follow.
-    pub(crate) fn lend_plain(&mut self, limit: u64) -> Option<(Buffer, Range<usize>)> {
-        let length = self
-            .plain
-            .len()
-            .min(usize::try_from(limit).unwrap_or(usize::MAX));
+    /// Lends the buffer with the first `length` bytes of plaintext, of which
+    /// `consumed` are thereby used; [`Input::give_back`] must follow.
+    pub(crate) fn lend_plain(&mut self, length: usize, consumed: usize) -> Option<Piece> {
         let start = self.plain.start;
-        Some((self.buffer.take()?, start..start + length))
+        let end = (start + length).min(self.plain.end);
+        let mut runs = Runs::default();
+        runs.push(start..end);
+        self.plain.start = (start + consumed).clamp(end, self.plain.end);
+        self.lend_runs(runs)
     }
 
-    /// Takes the buffer back, `used` bytes of plaintext having been sent.
-    pub(crate) fn give_back(&mut self, buffer: Buffer, used: usize) {
+    /// The same of plaintext that was in here and is no longer.
+    pub(super) fn lend_runs(&mut self, mut runs: Runs) -> Option<Piece> {
+        let buffer = self.buffer.take()?;
+        runs.end_at(match (self.plain.is_empty(), self.cipher.is_empty()) {
+            (false, _) => self.plain.start,
+            (true, false) => self.cipher.start,
+            (true, true) => buffer.len(),
+        });
+        Some(Piece { buffer, runs })
+    }
+
+    /// Takes the buffer back.
+    pub(crate) fn give_back(&mut self, buffer: Buffer) {
         self.buffer = Some(buffer);
-        self.consume(used);
+        self.consume(0);
+    }
+
+    /// Does without the buffer that is on loan: what else it holds is moved to
+    /// another.
+    pub(super) fn leave(&mut self, buffer: &Buffer) {
+        let left = self.plain.len() + self.cipher.len();
+        if left == 0 {
+            return self.reset();
+        }
+        let mut new = Buffer::for_size(left);
+        let (plain, cipher) = self.packed();
+        copy(buffer, self.plain.clone(), &mut new, plain.clone());
+        copy(buffer, self.cipher.clone(), &mut new, cipher.clone());
+        (self.plain, self.cipher, self.buffer) = (plain, cipher, Some(new));
     }
 
     /// The buffer and where in it to receive.

@@ -50,6 +50,7 @@ mod request;
 mod respond;
 mod rewrite;
 mod route;
+mod runs;
 mod serve;
 mod status;
 mod streams;

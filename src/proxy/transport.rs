@@ -18,11 +18,13 @@ use crate::net::buffers::{Buffer, Class, Gaps, SEGMENTS_EACH, Segments};
 use crate::net::deadlines::Deadline;
 use crate::net::socket::{Behind, Receiver, Sender, Socket};
 use crate::tls::record::{HEADROOM, MAX_PLAINTEXT, TAILROOM};
-use crate::tls::session::{Session, SessionError};
+use crate::tls::session::{Session, SessionError, append};
 
+use super::exchange::Piece;
 use super::input::Input;
 use super::output::Output;
 use super::pace::Pace;
+use super::runs::Runs;
 
 /// Both directions of a connection.
 #[derive(Debug)]
@@ -56,6 +58,8 @@ pub(crate) struct Rx<'a> {
     timed_out: &'a Cell<bool>,
     /// By [`Rx::expect`].
     expected: u64,
+    /// While [`Rx::fill_records`] is under way.
+    leaves_records: bool,
     /// `proxy_limit_rate`.
     pub(crate) pace: Option<Box<Pace>>,
 }
@@ -137,6 +141,7 @@ impl Transport {
             traffic: &self.traffic,
             timed_out: &self.timed_out,
             expected: 0,
+            leaves_records: false,
             pace: None,
         };
         let tx = Tx {
@@ -281,6 +286,9 @@ const HANG_UP_CHECK: Duration = Duration::from_millis(200);
 /// How long a close_notify may take to leave: it fits in any socket buffer
 /// that is not already stuck.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// What came in a shorter record is moved to the one before it: that costs less
+/// than a slice of a send.
+const SHORT_RUN: usize = 4 << 10;
 
 /// How [`Rx::fill_while`] begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -323,6 +331,75 @@ impl<'a> Rx<'a> {
             pace.count(read);
         }
         Ok(read)
+    }
+
+    /// As [`Rx::fill`], and what came over TLS is left in its records, for
+    /// [`Rx::lend_records`]: of several, only the first counts yet.
+    pub(crate) async fn fill_records(
+        &mut self,
+        want: Class,
+        timeout: Duration,
+    ) -> Result<usize, TransportError> {
+        self.leaves_records = self.input.plain.is_empty();
+        let filled = self.fill(want, timeout).await;
+        self.leaves_records = false;
+        filled
+    }
+
+    /// Lends at most `limit` bytes of what [`Rx::fill_records`] has received, from
+    /// where they lie, with the buffer; [`Input::give_back`] must follow.
+    pub(crate) fn lend_records(&mut self, limit: u64) -> Result<Option<Piece>, TransportError> {
+        let mut left = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut runs = Runs::default();
+        loop {
+            let input = &mut *self.input;
+            let end = input.plain.end.min(input.plain.start.saturating_add(left));
+            let mut taken = input.plain.start..end;
+            input.plain.start = end;
+            left -= taken.len();
+            match (runs.last_mut(), &mut input.buffer) {
+                (Some(last), Some(buffer)) if taken.len() < SHORT_RUN => {
+                    append(buffer, last, std::mem::take(&mut taken));
+                }
+                _ => runs.push(taken),
+            }
+            if left == 0 || runs.is_full() || !input.plain.is_empty() {
+                break;
+            }
+            self.open_next()?;
+            if self.input.plain.is_empty() {
+                break;
+            }
+            self.count(self.input.plain.len());
+        }
+        if left == 0 {
+            // What is behind it may be nothing but the record layer's own.
+            let before = self.input.plain.len();
+            self.open()?;
+            self.count(self.input.plain.len() - before);
+        }
+        Ok(self.input.lend_runs(runs))
+    }
+
+    /// As [`Rx::lend_records`], but the buffer goes for good.
+    pub(crate) fn take_records(&mut self, limit: u64) -> Result<Option<Piece>, TransportError> {
+        let piece = self.lend_records(limit)?;
+        if let Some(piece) = &piece {
+            self.input.leave(&piece.buffer);
+        }
+        Ok(piece)
+    }
+
+    /// Opens the next record, if it is complete, once there is no plaintext left.
+    fn open_next(&mut self) -> Result<(), TransportError> {
+        let input = &mut *self.input;
+        if let (Some(session), Some(buffer)) = (self.session, &mut input.buffer) {
+            let mut session = session.borrow_mut();
+            let opened = session.open_next(buffer, &mut input.cipher)?;
+            input.plain = opened.unwrap_or(input.cipher.start..input.cipher.start);
+            input.closed |= session.peer_has_closed();
+        }
+        Ok(())
     }
 
     /// Until this is said again, at least so many bytes are still to be received:
@@ -393,7 +470,7 @@ impl<'a> Rx<'a> {
         let target = buffer.get_mut(range).unwrap_or_default();
         let received = self.receiver.receive_at_once(target, self.expected);
         let Some(received) = received else {
-            self.input.give_back(buffer, 0);
+            self.input.give_back(buffer);
             return Ok(false);
         };
         self.input.buffer = Some(buffer);
@@ -474,6 +551,11 @@ impl<'a> Rx<'a> {
         }
     }
 
+    /// Whether what comes is in TLS records, and may be taken as fast as it comes.
+    pub(crate) fn has_records(&self) -> bool {
+        self.session.is_some() && self.pace.is_none()
+    }
+
     /// Whether [`Rx::fill_segments`] may be used.
     pub(crate) fn is_bare(&self) -> bool {
         self.session.is_none() && self.input.is_empty() && self.pace.is_none()
@@ -487,14 +569,13 @@ impl<'a> Rx<'a> {
             input.cipher.start = input.cipher.end;
             return Ok(());
         };
+        if self.leaves_records {
+            return self.open_next();
+        }
         if let Some(buffer) = &mut input.buffer {
-            let opened =
-                session
-                    .borrow_mut()
-                    .open(buffer, input.plain.end, input.cipher.clone())?;
-            input.plain.end = opened.plain_end;
-            input.cipher.start = opened.cipher_start;
-            input.closed |= opened.closed;
+            let mut session = session.borrow_mut();
+            session.open(buffer, &mut input.plain, &mut input.cipher)?;
+            input.closed |= session.peer_has_closed();
         }
         Ok(())
     }
@@ -507,9 +588,9 @@ impl Tx<'_> {
         self.traffic.set(traffic);
     }
 
-    /// Sends `buffer[plain]` within `timeout`, as TLS records where there is
-    /// TLS: sealed in place if it is one record's worth with room around it,
-    /// by way of another buffer otherwise.
+    /// Sends `buffer[plain]`, all that the buffer has, within `timeout`, as TLS
+    /// records where there is TLS: sealed in place if it is one record's worth
+    /// with room around it, by way of another buffer otherwise.
     pub(crate) async fn send(
         &mut self,
         mut buffer: Buffer,
@@ -529,7 +610,8 @@ impl Tx<'_> {
                     && buffer.len() - plain.end >= TAILROOM;
                 if !fits {
                     // Boxed: rare.
-                    let copied = self.send_copied(session, &buffer, plain, behind, timeout);
+                    let parts = buffer.get(plain).into_iter();
+                    let copied = self.send_copied(session, parts, behind, timeout);
                     return Box::pin(copied).await.map(|()| buffer);
                 }
                 session.borrow_mut().seal_in_place(&mut buffer, plain)?
@@ -539,6 +621,51 @@ impl Tx<'_> {
         let rest = self.send_at_once(bytes, behind)?;
         if !rest.is_empty() {
             self.send_raw(rest, behind, timeout).await?;
+        }
+        Ok(buffer)
+    }
+
+    /// Sends a piece from where it lies, in one send, and returns its buffer. Over
+    /// TLS each run is sealed there if it has room round it, as one that lies in
+    /// the record in which it came; otherwise as [`Tx::send`].
+    pub(crate) async fn send_piece(
+        &mut self,
+        piece: Piece,
+        behind: Behind,
+        timeout: Duration,
+    ) -> Result<Buffer, TransportError> {
+        let Piece { mut buffer, runs } = piece;
+        if runs.is_empty() {
+            return Ok(buffer);
+        }
+        self.count(runs.len());
+        if self.owes() {
+            Box::pin(self.pay(timeout)).await?;
+        }
+        let runs = match self.session {
+            None => runs,
+            Some(session) => {
+                let Gaps { head, tail, .. } = self.gaps();
+                if !runs.have_room(head, tail) {
+                    // Boxed: rare.
+                    let copied = self.send_copied(session, runs.parts(&buffer), behind, timeout);
+                    return Box::pin(copied).await.map(|()| buffer);
+                }
+                let mut records = Runs::default();
+                for run in runs.ranges() {
+                    records.push(session.borrow_mut().seal_in_place(&mut buffer, run)?);
+                }
+                records
+            }
+        };
+        let sent = self.sender.send_slices(&runs.slices(&buffer), behind);
+        let mut sent = sent.map_err(TransportError::Io)?;
+        for part in runs.parts(&buffer) {
+            let rest = part.get(sent..).unwrap_or_default();
+            sent = sent.saturating_sub(part.len());
+            if !rest.is_empty() {
+                self.send_raw(rest, behind, timeout).await?;
+            }
         }
         Ok(buffer)
     }
@@ -557,16 +684,15 @@ impl Tx<'_> {
     }
 
     /// Seals in another buffer what cannot be where it lies.
-    async fn send_copied(
+    async fn send_copied<'b>(
         &mut self,
         session: &RefCell<Session>,
-        buffer: &Buffer,
-        plain: Range<usize>,
+        parts: impl Iterator<Item = &'b [u8]>,
         behind: Behind,
         timeout: Duration,
     ) -> Result<(), TransportError> {
         let mut record_buffer = Buffer::take(Class::Medium);
-        for piece in buffer.get(plain).unwrap_or_default().chunks(MAX_PLAINTEXT) {
+        for piece in parts.flat_map(|part| part.chunks(MAX_PLAINTEXT)) {
             let room = HEADROOM..HEADROOM + piece.len();
             if let Some(target) = record_buffer.get_mut(room.clone()) {
                 target.copy_from_slice(piece);
@@ -691,24 +817,25 @@ impl Tx<'_> {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
     use std::pin::pin;
     use std::task::Poll;
 
     use monoio::{LegacyDriver, RuntimeBuilder};
+    use rustls::crypto::cipher::{AeadKey, Iv};
+    use rustls::{ConnectionTrafficSecrets, ExtractedSecrets, ProtocolVersion};
 
     use super::*;
     use crate::net::buffers;
+    use crate::net::operations::{self, OPERATIONS};
+    use crate::tls::session::KeySchedule;
 
     #[test]
     fn who_waits_for_a_peer_holds_no_buffer() {
         let mut runtime = RuntimeBuilder::<LegacyDriver>::new().build().unwrap();
         runtime.block_on(async {
-            let (ours, mut theirs) = UnixStream::pair().unwrap();
-            ours.set_nonblocking(true).unwrap();
-            let socket = Socket::adopt(ours).unwrap();
-            let mut transport = Transport::new(socket, None, Input::default());
+            let (mut transport, mut theirs) = connected(None);
             transport.rx_deadline().arm(Duration::from_secs(60));
             drop(Buffer::take(Class::Small));
             let unused = || buffers::usage().unused[Class::Small as usize];
@@ -726,6 +853,114 @@ mod tests {
             }
             assert_eq!(unused(), 0);
             assert_eq!(transport.input.plain(), b"hello");
+        });
+    }
+
+    /// Both ends of a TLS 1.3 connection, as after its handshake.
+    fn sessions() -> (Session, Session) {
+        let secrets = |key| ConnectionTrafficSecrets::Aes256Gcm {
+            key: AeadKey::from([key; 32]),
+            iv: Iv::new([key; 12]),
+        };
+        let session = |tx, rx| {
+            let secrets = ExtractedSecrets {
+                tx: (0, secrets(tx)),
+                rx: (0, secrets(rx)),
+            };
+            Session::new(ProtocolVersion::TLSv1_3, &secrets, KeySchedule::None).unwrap()
+        };
+        (session(1, 2), session(2, 1))
+    }
+
+    /// A transport, with the other end of its socket.
+    fn connected(session: Option<Session>) -> (Transport, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let socket = Socket::adopt(ours).unwrap();
+        (Transport::new(socket, session, Input::default()), theirs)
+    }
+
+    #[test]
+    fn records_are_opened_and_sealed_where_they_lie() {
+        const LENGTHS: [usize; 4] = [16_384, 5_000, 16_384, 9_000];
+        let body = |index: usize| vec![index as u8; LENGTHS[index]];
+        let mut runtime = RuntimeBuilder::<LegacyDriver>::new().build().unwrap();
+        runtime.block_on(async {
+            let (ours, mut theirs) = sessions();
+            let (mut from, mut sender) = connected(Some(ours));
+            let mut wire = Vec::new();
+            for (index, length) in LENGTHS.into_iter().enumerate() {
+                let mut record = [&[0; HEADROOM][..], &body(index), &[0; TAILROOM]].concat();
+                let plain = HEADROOM..HEADROOM + length;
+                let place = theirs.seal_in_place(&mut record, plain).unwrap();
+                wire.extend_from_slice(&record[place]);
+            }
+            sender.write_all(&wire).unwrap();
+
+            let mut rx = from.rx();
+            let filled = rx.fill_records(Class::Large, Duration::from_secs(60));
+            assert_eq!(filled.await.unwrap(), LENGTHS[0]);
+            // Of the last, as many bytes as a body may still have.
+            let limit = LENGTHS.iter().sum::<usize>() - 1_000;
+            let piece = rx.lend_records(limit as u64).unwrap().unwrap();
+            let mut start = 5;
+            for (run, length) in piece.runs.ranges().zip([16_384, 5_000, 16_384, 8_000]) {
+                assert_eq!(run, start..start + length);
+                // Tag and content type of this record, and the next one's header.
+                start += length + 22;
+            }
+
+            // All but the last, behind which something else lies.
+            let (ours, mut theirs) = sessions();
+            let (mut to, mut receiver) = connected(Some(ours));
+            let mut runs = Runs::default();
+            piece.runs.ranges().take(3).for_each(|run| runs.push(run));
+            runs.end_at(piece.runs.ranges().nth(3).unwrap().start);
+            let piece = Piece { runs, ..piece };
+            let mut tx = to.tx();
+            let sent = tx.send_piece(piece, Behind::Nothing, Duration::from_secs(60));
+            let buffer = sent.await.unwrap();
+            let length = LENGTHS[..3].iter().map(|length| length + 22).sum::<usize>();
+            let mut wire = vec![0; length];
+            receiver.read_exact(&mut wire).unwrap();
+            assert!(wire == buffer[..length], "one send, from where they lay");
+            let mut cipher = 0..length;
+            for index in 0..3 {
+                let plain = theirs.open_next(&mut wire, &mut cipher).unwrap().unwrap();
+                assert!(wire[plain] == body(index));
+            }
+
+            rx.input.give_back(buffer);
+            assert!(
+                rx.input.plain() == vec![3; 1_000],
+                "what is left is unharmed"
+            );
+        });
+    }
+
+    #[test]
+    fn runs_leave_in_one_send_over_plain_tcp() {
+        let mut runtime = RuntimeBuilder::<LegacyDriver>::new().build().unwrap();
+        runtime.block_on(async {
+            let (mut to, mut receiver) = connected(None);
+            let mut buffer = Buffer::take(Class::Small);
+            for (index, byte) in buffer.iter_mut().enumerate() {
+                *byte = (index / 10) as u8;
+            }
+            let mut runs = Runs::default();
+            for run in [3..9, 20..30, 50..51] {
+                runs.push(run);
+            }
+            let sends = || operations::take_activity().completed[3];
+            assert_eq!((OPERATIONS[3], sends()), ("send", 0));
+            let piece = Piece { buffer, runs };
+            let mut tx = to.tx();
+            let sent = tx.send_piece(piece, Behind::Nothing, Duration::from_secs(60));
+            sent.await.unwrap();
+            assert_eq!(sends(), 1);
+            let mut wire = [0; 17];
+            receiver.read_exact(&mut wire).unwrap();
+            assert_eq!(wire, [0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 5]);
         });
     }
 }

@@ -94,9 +94,7 @@ async fn upwards<B: BodySource>(
 ) -> Result<(), TunnelError> {
     while let Some(piece) = source.next().await.map_err(TunnelError::FromClient)? {
         idle.arm(limits.idle);
-        let sent = tx
-            .send(piece.buffer, piece.range, Behind::Nothing, limits.send)
-            .await;
+        let sent = tx.send_piece(piece, Behind::Nothing, limits.send).await;
         source.give_back(sent.map_err(TunnelError::ToUpstream)?);
         idle.arm(limits.idle);
     }

@@ -73,18 +73,6 @@ pub enum KeySchedule {
     None,
 }
 
-/// What [`Session::open`] made of the ciphertext.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Opened {
-    /// The end of the plaintext in the buffer.
-    pub plain_end: usize,
-    /// Where the ciphertext that is left begins: less than a record, or what
-    /// follows a close_notify and is to be ignored.
-    pub cipher_start: usize,
-    /// Whether the peer has sent close_notify: nothing will follow.
-    pub closed: bool,
-}
-
 impl Session {
     /// The session that follows a handshake.
     ///
@@ -110,35 +98,44 @@ impl Session {
         })
     }
 
-    /// Opens every complete record in `buf[cipher]`. Plaintext is moved to
-    /// `plain_end`, so that it continues the plaintext that ends there.
-    ///
-    /// `plain_end` may be up to [`Self::opening_offset`] behind `cipher.start`:
-    /// with no plaintext left to continue, exactly that value spares moving the
-    /// first record's.
+    /// Opens every complete record in `buf[cipher]` and appends its plaintext to
+    /// `buf[plain]`; `cipher` then begins behind what was opened. While `plain`
+    /// is empty, its place is that of the first plaintext to come, which is not
+    /// moved.
     ///
     /// # Errors
     /// Each is final; send [`SessionError::alert`] and close. Plaintext opened
-    /// by the same call is lost.
+    /// by the same call is lost. [`SessionError::Ranges`] if `plain` reaches into
+    /// `cipher`, or that beyond `buf`.
     pub fn open(
         &mut self,
         buf: &mut [u8],
-        plain_end: usize,
-        cipher: Range<usize>,
-    ) -> Result<Opened, SessionError> {
-        let latest = cipher.start.saturating_add(self.opener.header_len());
-        if plain_end > latest || cipher.start > cipher.end || cipher.end > buf.len() {
+        plain: &mut Range<usize>,
+        cipher: &mut Range<usize>,
+    ) -> Result<(), SessionError> {
+        if plain.end > cipher.start {
             return Err(SessionError::Ranges);
         }
-        let mut opened = Opened {
-            plain_end,
-            cipher_start: cipher.start,
-            closed: self.received_close,
-        };
-        while !opened.closed {
-            let rest = buf
-                .get_mut(opened.cipher_start..cipher.end)
-                .ok_or(SessionError::Ranges)?;
+        while let Some(opened) = self.open_next(buf, cipher)? {
+            append(buf, plain, opened);
+        }
+        Ok(())
+    }
+
+    /// Opens the next complete record with application data in `buf[cipher]`,
+    /// and those before it that have none. Returns where its plaintext is: in
+    /// its record still. `None` if there is no such record, or if the peer has
+    /// closed. `cipher` begins behind what was opened.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_next(
+        &mut self,
+        buf: &mut [u8],
+        cipher: &mut Range<usize>,
+    ) -> Result<Option<Range<usize>>, SessionError> {
+        while !self.received_close {
+            let rest = buf.get_mut(cipher.clone()).ok_or(SessionError::Ranges)?;
             let Some(length) = self.opener.record_len(rest)? else {
                 break;
             };
@@ -146,25 +143,19 @@ impl Session {
                 break;
             };
             let (content, plain) = self.opener.open(record)?;
-            if content == ContentType::ApplicationData {
-                self.no_message_has_begun()?;
-                if !plain.is_empty() {
-                    self.key_updates = 0;
-                }
-                let length = plain.len();
-                let start = opened.cipher_start + plain.start;
-                if start != opened.plain_end {
-                    buf.copy_within(start..start + length, opened.plain_end);
-                }
-                opened.plain_end += length;
-            } else {
-                let message = record.get(plain).unwrap_or(&[]);
-                self.control(content, message)?;
-                opened.closed = self.received_close;
+            let start = cipher.start;
+            cipher.start += length;
+            if content != ContentType::ApplicationData {
+                self.control(content, record.get(plain).unwrap_or_default())?;
+                continue;
             }
-            opened.cipher_start += length;
+            self.no_message_has_begun()?;
+            if !plain.is_empty() {
+                self.key_updates = 0;
+                return Ok(Some(start + plain.start..start + plain.end));
+            }
         }
-        Ok(opened)
+        Ok(None)
     }
 
     /// Makes one record of `buf[plain]`, in place, and returns where in `buf`
@@ -299,12 +290,6 @@ impl Session {
     #[must_use]
     pub fn record_trailer_len(&self) -> usize {
         self.sealer.trailer_len()
-    }
-
-    /// How far behind a received record's start its plaintext lies.
-    #[must_use]
-    pub fn opening_offset(&self) -> usize {
-        self.opener.header_len()
     }
 
     /// Whether close_notify was received.
@@ -485,6 +470,17 @@ impl Partial {
         self.used = 0;
         Ok(Some((self.bytes[KEY_UPDATE_LEN - 1], rest)))
     }
+}
+
+/// Appends `more` to `plain`, both of which lie in `buf`.
+pub(crate) fn append(buf: &mut [u8], plain: &mut Range<usize>, more: Range<usize>) {
+    if Range::is_empty(plain) {
+        *plain = more;
+        return;
+    }
+    let end = plain.end + more.len();
+    buf.copy_within(more, plain.end);
+    plain.end = end;
 }
 
 /// Appends a record of a short message to `out`.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::client::{Connection, TlsClient};
+use rustls::version::{TLS12, TLS13};
+
+use crate::support::client::{Connection, TlsClient, Trust};
 use crate::support::origin::{Origin, ok, ok_bytes};
 use crate::support::ringwall::{HOST, Ringwall, Site, http, mutual_proxy, plain_proxy};
 use crate::support::{eventually, patterned};
@@ -78,6 +80,64 @@ fn bodies_of_every_size_and_framing_come_back_as_they_went() {
                 client.response("POST").body == body,
                 "{size} chunked up, {target} down"
             );
+        }
+    }
+}
+
+/// A plain server and one with TLS, and behind them the same backend by plain TCP,
+/// by TLS 1.3 and by TLS 1.2.
+fn every_transport(origin: &Origin) -> String {
+    let url = origin.url();
+    let locations = "location /plain { proxy_pass http://127.0.0.1:@BACK@; }\n\
+         location /tls13 { proxy_pass https://127.0.0.1:@BACK13@; }\n\
+         location /tls12 { proxy_pass https://127.0.0.1:@BACK12@; }\n";
+    http(&format!(
+        "client_max_body_size 0; proxy_request_buffering off;\n\
+         ssl_certificate @DIR@/server.crt; ssl_certificate_key @DIR@/server.key;\n\
+         server {{ listen 127.0.0.1:@HTTP@; {locations} }}\n\
+         server {{ listen 127.0.0.1:@TLS@ ssl; {locations} }}\n\
+         server {{ listen 127.0.0.1:@BACK@; location / {{ proxy_pass {url}; }} }}\n\
+         server {{ listen 127.0.0.1:@BACK13@ ssl; ssl_protocols TLSv1.3;\n\
+         location / {{ proxy_pass {url}; }} }}\n\
+         server {{ listen 127.0.0.1:@BACK12@ ssl; ssl_protocols TLSv1.2;\n\
+         location / {{ proxy_pass {url}; }} }}\n"
+    ))
+}
+
+#[test]
+fn bodies_pass_from_every_transport_to_every_other_and_harm_nothing_behind_them() {
+    let origin = Origin::echo();
+    let (site, pki) = Site::with_pki();
+    let ringwall = site.start(&every_transport(&origin));
+    let over = |versions: &[_], record| {
+        TlsClient::build(Trust::Ca(&pki.ca), None, versions)
+            .in_records_of(record)
+            .connect(ringwall.address("TLS"), HOST)
+            .expect("a handshake")
+    };
+    let mut clients = [
+        ("plain", Connection::plain(ringwall.address("HTTP"))),
+        ("TLS 1.3", over(&[&TLS13], 16_384)),
+        ("TLS 1.2", over(&[&TLS12], 16_384)),
+        ("TLS 1.3 in small records", over(&[&TLS13], 700)),
+        ("TLS 1.2 in odd records", over(&[&TLS12], 5_001)),
+    ];
+    for size in [5_000, 16_384, 20_000, 33_000, 70_000, 300_001] {
+        let body = patterned(size);
+        for (kind, client) in &mut clients {
+            for backend in ["plain", "tls13", "tls12"] {
+                let head = format!(
+                    "POST /{backend} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {size}\r\n\r\n"
+                );
+                // In one go, so that the second lies behind the first's body.
+                let next = format!(
+                    "POST /{backend} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 4\r\n\r\nnext"
+                );
+                client.send([head.as_bytes(), &body, next.as_bytes()].concat());
+                let what = format!("{size} by {kind} to {backend}");
+                assert!(client.response("POST").body == body, "{what}");
+                assert_eq!(client.response("POST").text(), "next", "behind {what}");
+            }
         }
     }
 }

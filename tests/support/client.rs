@@ -496,7 +496,13 @@ impl TlsClient {
 
     /// The same settings with a ClientHello in many small records.
     pub(crate) fn in_fragments(&self) -> Self {
-        self.changed(|config| config.max_fragment_size = Some(48))
+        self.in_records_of(43)
+    }
+
+    /// The same settings with records of this many bytes of plaintext.
+    pub(crate) fn in_records_of(&self, bytes: usize) -> Self {
+        // What rustls bounds is longer by the header.
+        self.changed(|config| config.max_fragment_size = Some(bytes + 5))
     }
 
     /// The same settings without any session to resume.

@@ -7,7 +7,7 @@ use crate::http::date::parse_date;
 use crate::http::headers::list_members;
 use crate::net::buffers::{Gaps, Segments};
 use crate::net::socket::Behind;
-use crate::proxy::exchange::{BodySize, OwnFields, ResponseSink};
+use crate::proxy::exchange::{self, BodySize, OwnFields, Piece, ResponseSink};
 use crate::proxy::transport::TransportError;
 
 use super::coder::{Coder, Step};
@@ -272,6 +272,13 @@ impl<S: ResponseSink> ResponseSink for Filtered<'_, S> {
         behind: Behind,
     ) -> Result<Segments, TransportError> {
         self.inner.segments(segments, filled, behind).await
+    }
+
+    async fn piece(&mut self, piece: Piece, behind: Behind) -> Result<(), TransportError> {
+        if self.is_coding() {
+            return exchange::write_piece(self, piece).await;
+        }
+        self.inner.piece(piece, behind).await
     }
 
     async fn finish(&mut self) -> Result<(), TransportError> {

@@ -96,17 +96,17 @@ impl<'s> H2Body<'s> {
         self.deadline.arm(self.timeout);
         // Asked only where somebody looks at it.
         let begun = self.min_rate.is_some().then(deadlines::running_time);
-        let piece = self
+        let part = self
             .deadline
             .run(poll_fn(|context| lane.poll_piece(context)))
             .await
             .map_err(|_| BodyError::Transport(TransportError::TimedOut))?;
         // Its own word, or the connection's end.
-        let Some(piece) = piece.map_err(|_| BodyError::Closed)? else {
+        let Some(part) = part.map_err(|_| BodyError::Closed)? else {
             self.state = State::Finished;
             return Ok(None);
         };
-        let length = piece.range.len();
+        let length = part.range.len();
         self.lent = length;
         if let (Some(rate), Some(begun)) = (&mut self.min_rate, begun)
             && rate.is_missed(length, deadlines::running_time() - begun)
@@ -117,7 +117,7 @@ impl<'s> H2Body<'s> {
         if self.state != State::Switched && lane.is_finished() {
             self.state = State::Finished;
         }
-        Ok(Some(piece))
+        Ok(Some(Piece::alone(part.buffer, part.range)))
     }
 
     fn count(&mut self, length: u64) -> Result<(), BodyError> {

@@ -3,13 +3,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::task::{Context, Poll, Waker};
 
 use crate::http::h2::connection::{Gone, Why};
 use crate::http::head::ResponseHead;
 use crate::http::trailers::Trailers;
 use crate::net::buffers::{Buffer, Class};
-use crate::proxy::exchange::{MAX_INTERIM, Piece};
+use crate::proxy::exchange::MAX_INTERIM;
 use crate::tls::record::{HEADROOM, TAILROOM};
 
 /// A stream's end of the connection.
@@ -21,7 +22,7 @@ pub(in crate::proxy) struct Lane {
     /// the most; `None` is one that is too large.
     heads: RefCell<VecDeque<Option<AnswerHead>>>,
     /// Received and not taken.
-    pieces: RefCell<VecDeque<Piece>>,
+    pieces: RefCell<VecDeque<Part>>,
     /// Bytes received and not granted anew.
     pub(super) held: Cell<usize>,
     /// What came behind them. Boxed: rare.
@@ -34,6 +35,13 @@ pub(in crate::proxy) struct Lane {
     why: Cell<Option<Why>>,
     /// In line.
     pub(super) is_queued: Cell<bool>,
+}
+
+/// A part of a body, in a buffer of its own with room for a record round it.
+#[derive(Debug)]
+pub(in crate::proxy) struct Part {
+    pub(in crate::proxy) buffer: Buffer,
+    pub(in crate::proxy) range: Range<usize>,
 }
 
 /// An answer's head, and the bytes that its spans point into.
@@ -96,7 +104,7 @@ impl Lane {
     pub(in crate::proxy) fn poll_piece(
         &self,
         context: &Context<'_>,
-    ) -> Poll<Result<Option<Piece>, Gone>> {
+    ) -> Poll<Result<Option<Part>, Gone>> {
         if let Some(piece) = self.pieces.borrow_mut().pop_front() {
             return Poll::Ready(Ok(Some(piece)));
         }
@@ -191,7 +199,7 @@ impl Lane {
             if let Some(target) = buffer.get_mut(range.clone()) {
                 target.copy_from_slice(now);
             }
-            pieces.push_back(Piece { buffer, range });
+            pieces.push_back(Part { buffer, range });
             bytes = later;
         }
     }

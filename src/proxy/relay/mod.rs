@@ -275,8 +275,7 @@ async fn receive<B: BodySource, S: ResponseSink>(
         match body.next().await {
             Ok(None) => return Ok(bytes),
             Ok(Some(piece)) => {
-                let part = piece.buffer.get(piece.range.clone()).unwrap_or_default();
-                bytes.extend_from_slice(part);
+                piece.parts().for_each(|part| bytes.extend_from_slice(part));
                 body.give_back(piece.buffer);
             }
             Err(error) => {

@@ -224,14 +224,14 @@ impl Server {
             return Ok(());
         };
         // As in a connection: plaintext not yet read, a gap, ciphertext.
-        let unread = 7;
-        let mut buf = vec![0xaa; unread + 3];
+        let mut plain = 0..7;
+        let mut buf = vec![0xaa; plain.end + 3];
         let start = buf.len();
         buf.extend_from_slice(&self.cipher);
-        let end = buf.len();
-        let opened = established
+        let mut cipher = start..buf.len();
+        established
             .session
-            .open(&mut buf, unread, start..end)
+            .open(&mut buf, &mut plain, &mut cipher)
             .map_err(|error| {
                 if let Some(alert) = error.alert() {
                     established
@@ -241,9 +241,9 @@ impl Server {
                 }
                 Failure::Session(error)
             })?;
-        self.plain.extend_from_slice(&buf[unread..opened.plain_end]);
-        self.cipher = buf.split_off(opened.cipher_start);
-        self.closed = opened.closed;
+        self.plain.extend_from_slice(&buf[7..plain.end]);
+        self.cipher = buf.split_off(cipher.start);
+        self.closed = established.session.peer_has_closed();
         established
             .session
             .take_pending(&mut self.out)

@@ -187,10 +187,14 @@ impl Upload<'_> {
     ) -> Result<(), UploadError> {
         self.send(&kept.bytes, false).await?;
         while let Some(piece) = body.next().await.map_err(UploadError::Client)? {
-            let bytes = piece.buffer.get(piece.range).unwrap_or_default();
-            kept.keep(bytes);
             let is_last = body.is_finished() && !body.has_piece() && !has_trailers(body);
-            let sent = self.send(bytes, is_last).await;
+            let mut sent = Ok(());
+            let mut parts = piece.parts().peekable();
+            while let (Ok(()), Some(part)) = (&sent, parts.next()) {
+                kept.keep(part);
+                sent = self.send(part, is_last && parts.peek().is_none()).await;
+            }
+            drop(parts);
             body.give_back(piece.buffer);
             sent?;
             if is_last {

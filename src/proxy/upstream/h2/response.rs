@@ -11,8 +11,8 @@ use crate::http::h2::connection::Why;
 use crate::http::head::{Method, ResponseHead};
 use crate::http::headers::ConnectionOptions;
 use crate::net::deadlines::Deadline;
-use crate::proxy::exchange::{MAX_INTERIM, Piece, ResponseSink};
-use crate::proxy::h2::lane::AnswerHead;
+use crate::proxy::exchange::{MAX_INTERIM, ResponseSink};
+use crate::proxy::h2::lane::{AnswerHead, Part};
 use crate::proxy::h2::slot::Slot;
 use crate::proxy::pace::Pace;
 use crate::proxy::request::Request;
@@ -224,7 +224,7 @@ impl Relay<'_> {
                 }
             };
             match next.map_err(|_| Stopped::Stream(lane.why()))? {
-                Some(piece) => self.pass(piece, sink).await?,
+                Some(part) => self.pass(part, sink).await?,
                 None if self.announced.is_some_and(|length| length != self.received) => {
                     return Err(Stopped::Length);
                 }
@@ -233,8 +233,8 @@ impl Relay<'_> {
         }
     }
 
-    async fn pass<S: ResponseSink>(&mut self, piece: Piece, sink: &mut S) -> Result<(), Stopped> {
-        let data = piece.buffer.get(piece.range).unwrap_or_default();
+    async fn pass<S: ResponseSink>(&mut self, part: Part, sink: &mut S) -> Result<(), Stopped> {
+        let data = part.buffer.get(part.range).unwrap_or_default();
         self.received += data.len() as u64;
         if self.announced.is_some_and(|length| length < self.received) {
             return Err(Stopped::Length);

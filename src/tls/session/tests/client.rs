@@ -52,15 +52,14 @@ impl Pair {
         let Some(established) = &mut self.established else {
             return Ok(());
         };
-        let end = self.cipher.len();
+        let (mut plain, mut cipher) = (0..0, 0..self.cipher.len());
         let session = &mut established.session;
-        let opened = session
-            .open(&mut self.cipher, 0, 0..end)
+        session
+            .open(&mut self.cipher, &mut plain, &mut cipher)
             .map_err(Failure::Session)?;
-        self.plain
-            .extend_from_slice(&self.cipher[..opened.plain_end]);
-        self.cipher.drain(..opened.cipher_start);
-        self.closed = opened.closed;
+        self.plain.extend_from_slice(&self.cipher[plain]);
+        self.cipher.drain(..cipher.start);
+        self.closed = session.peer_has_closed();
         session
             .take_pending(&mut self.out)
             .map_err(Failure::Session)

@@ -333,17 +333,35 @@ fn plaintext_of_the_first_record_need_not_move() {
         let (mut client, mut server) = connected(Setup::new(version));
         write_all(&mut client, b"in place");
         let mut bytes = flush(&mut client);
-        let offset = server.session().opening_offset();
-        let end = bytes.len();
-        let opened = server.session().open(&mut bytes, offset, 0..end).unwrap();
-        assert_eq!(&bytes[offset..opened.plain_end], b"in place");
-        assert_eq!(opened.cipher_start, end);
-        let wrong = server
-            .session()
-            .open(&mut bytes, offset + 1, 0..end)
-            .unwrap_err();
-        assert!(matches!(wrong, SessionError::Ranges));
+        let (mut plain, mut cipher) = (0..0, 0..bytes.len());
+        let session = server.session();
+        session.open(&mut bytes, &mut plain, &mut cipher).unwrap();
+        assert_eq!(&bytes[plain.clone()], b"in place");
+        assert!(plain.start > 0 && cipher == (bytes.len()..bytes.len()));
+
+        let wrong = session.open(&mut bytes, &mut (0..4), &mut (3..9));
+        assert!(matches!(wrong, Err(SessionError::Ranges)));
+        let beyond = bytes.len() + 1;
+        let wrong = session.open(&mut bytes, &mut (0..0), &mut (0..beyond));
+        assert!(matches!(wrong, Err(SessionError::Ranges)));
     }
+}
+
+#[test]
+fn plaintext_stays_in_its_record() {
+    let (mut client, mut server) = connected(Setup::new(V13));
+    write_all(&mut client, b"one");
+    write_all(&mut client, b"two");
+    let mut bytes = flush(&mut client);
+    let mut cipher = 0..bytes.len();
+    let session = server.session();
+    for (n, text) in [b"one", b"two"].into_iter().enumerate() {
+        let plain = session.open_next(&mut bytes, &mut cipher).unwrap().unwrap();
+        assert_eq!(&bytes[plain.clone()], text);
+        // A record is 22 bytes longer than its plaintext.
+        assert_eq!(plain.start, n * (3 + 22) + 5);
+    }
+    assert_eq!(session.open_next(&mut bytes, &mut cipher).unwrap(), None);
 }
 
 #[test]
