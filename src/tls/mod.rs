@@ -7,6 +7,7 @@
 //! folder is the only one that names rustls, and it does no I/O but reading
 //! the files that the configuration names.
 
+mod aead;
 pub mod authorization;
 pub mod certs;
 pub mod ciphers;

@@ -15,9 +15,10 @@ use std::fmt;
 use std::hint::black_box;
 use std::ops::Range;
 
-use aws_lc_rs::aead::{self, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use rustls::{ConnectionTrafficSecrets, ContentType, ProtocolVersion};
 use zeroize::Zeroizing;
+
+use super::aead::{Algorithm, Key, NONCE, TAG};
 
 /// Bytes that a plaintext needs free in front of it, whatever was negotiated:
 /// the record header, and the explicit nonce of TLS 1.2 with AES-GCM.
@@ -53,7 +54,6 @@ const MAX_EMPTY_RUN: u8 = 32;
 const EXPLICIT_NONCE: usize = 8;
 /// Of AES-256 and ChaCha20.
 pub(in crate::tls) const MAX_KEY: usize = 32;
-const TAG: usize = 16;
 const TLS12_AAD: usize = 13;
 const VERSION: [u8; 2] = [3, 3];
 
@@ -342,21 +342,21 @@ impl Protection {
 #[derive(Default)]
 pub(in crate::tls) struct KeyMaterial {
     pub(in crate::tls) key: Zeroizing<[u8; MAX_KEY]>,
-    pub(in crate::tls) iv: [u8; NONCE_LEN],
+    pub(in crate::tls) iv: [u8; NONCE],
 }
 
 /// One direction's key, and the number of the next record under it.
 ///
-/// aws-lc zeroes the key when it frees it, and rustls the copy that it handed
+/// [`Key`] wipes what it has of the secret, and rustls the copy that it handed
 /// over.
 struct Keys {
     /// With its schedule and tables, some 600 bytes; `None` while the
     /// connection rests.
-    key: Option<LessSafeKey>,
-    algorithm: &'static aead::Algorithm,
+    key: Option<Key>,
+    algorithm: Algorithm,
     /// The key itself, which is as long as the algorithm says.
     secret: [u8; MAX_KEY],
-    iv: [u8; NONCE_LEN],
+    iv: [u8; NONCE],
     protection: Protection,
     /// Never wraps: a record whose number is `u64::MAX` is neither sealed nor
     /// opened. Numbers start at 0 with each key (at 1 in TLS 1.2, after
@@ -370,18 +370,18 @@ impl Keys {
         sequence: u64,
         secrets: &ConnectionTrafficSecrets,
     ) -> Result<Self, RecordError> {
-        let (algorithm, key, iv, gcm) = match secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&aead::AES_128_GCM, key, iv, true),
-            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&aead::AES_256_GCM, key, iv, true),
+        let (algorithm, key, iv) = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (Algorithm::Aes128Gcm, key, iv),
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (Algorithm::Aes256Gcm, key, iv),
             ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => {
-                (&aead::CHACHA20_POLY1305, key, iv, false)
+                (Algorithm::ChaCha20Poly1305, key, iv)
             }
             _ => return Err(RecordError::Unsupported),
         };
-        let protection = match (version, gcm) {
+        let protection = match (version, algorithm) {
             (ProtocolVersion::TLSv1_3, _) => Protection::Tls13,
-            (ProtocolVersion::TLSv1_2, true) => Protection::Tls12Gcm,
-            (ProtocolVersion::TLSv1_2, false) => Protection::Tls12ChaCha,
+            (ProtocolVersion::TLSv1_2, Algorithm::ChaCha20Poly1305) => Protection::Tls12ChaCha,
+            (ProtocolVersion::TLSv1_2, _) => Protection::Tls12Gcm,
             _ => return Err(RecordError::Unsupported),
         };
         let mut secret = [0; MAX_KEY];
@@ -420,12 +420,11 @@ impl Keys {
 
     /// The key, which is made ready if the connection has rested: about a
     /// microsecond's work.
-    fn key(&mut self) -> Result<&LessSafeKey, RecordError> {
+    fn key(&mut self) -> Result<&Key, RecordError> {
         if self.key.is_none() {
             let secret = self.secret.get(..self.algorithm.key_len());
-            let key = UnboundKey::new(self.algorithm, secret.unwrap_or_default());
-            let key = key.map_err(|_| RecordError::Unsupported)?;
-            self.key = Some(LessSafeKey::new(key));
+            let key = Key::new(self.algorithm, secret.unwrap_or_default());
+            self.key = Some(key.map_err(|_| RecordError::Unsupported)?);
         }
         self.key.as_ref().ok_or(RecordError::Unsupported)
     }
@@ -436,7 +435,7 @@ impl Keys {
     }
 
     fn is_gcm(&self) -> bool {
-        *self.algorithm != aead::CHACHA20_POLY1305
+        self.algorithm != Algorithm::ChaCha20Poly1305
     }
 
     /// ChaCha20-Poly1305 has no limit below that of the numbers themselves.
@@ -462,7 +461,8 @@ impl Keys {
     }
 
     /// The IV with the record's number folded in (RFC 8446 §5.3, RFC 7905 §2).
-    fn nonce(&self) -> [u8; NONCE_LEN] {
+    /// Numbers never repeat under a key, so neither does this.
+    fn nonce(&self) -> [u8; NONCE] {
         let mut nonce = self.iv;
         for (byte, number) in nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()) {
             *byte ^= number;
@@ -471,13 +471,13 @@ impl Keys {
     }
 
     /// RFC 5246 §6.2.3.3.
-    fn tls12_aad(&self, content: u8, length: usize) -> Aad<[u8; TLS12_AAD]> {
+    fn tls12_aad(&self, content: u8, length: usize) -> [u8; TLS12_AAD] {
         let mut aad = [0; TLS12_AAD];
         aad[..8].copy_from_slice(&self.sequence.to_be_bytes());
         aad[8] = content;
         aad[9..11].copy_from_slice(&VERSION);
         aad[11..].copy_from_slice(&be16(length));
-        Aad::from(aad)
+        aad
     }
 
     /// `record` is exactly as long as the record will be, with `length` bytes
@@ -500,8 +500,8 @@ impl Keys {
                 let (inner, tag) = body.split_at_mut(length + 1);
                 inner[length] = content;
                 self.key()?
-                    .seal_in_place_separate_tag(unique(nonce), Aad::from(fixed), inner)
-                    .map(|made| tag.copy_from_slice(made.as_ref()))
+                    .seal(nonce, &fixed, inner)
+                    .map(|made| tag.copy_from_slice(&made))
             }
             Protection::Tls12Gcm | Protection::Tls12ChaCha => {
                 header.copy_from_slice(&[content, 3, 3, high, low]);
@@ -510,12 +510,12 @@ impl Keys {
                 // RFC 5288 §3 leaves the explicit part to the sender; the
                 // number folded into a secret start never repeats, and is what
                 // rustls used for the records before ours.
-                explicit.copy_from_slice(&nonce[NONCE_LEN - explicit.len()..]);
+                explicit.copy_from_slice(&nonce[NONCE - explicit.len()..]);
                 let (inner, tag) = body.split_at_mut(length);
                 let aad = self.tls12_aad(content, length);
                 self.key()?
-                    .seal_in_place_separate_tag(unique(nonce), aad, inner)
-                    .map(|made| tag.copy_from_slice(made.as_ref()))
+                    .seal(nonce, &aad, inner)
+                    .map(|made| tag.copy_from_slice(&made))
             }
         };
         sealed.map_err(|_| RecordError::Unsupported)
@@ -529,14 +529,11 @@ impl Keys {
             .ok_or(RecordError::Malformed)?;
         let (header, body) = record.split_at_mut(start);
         let (inner, tag) = body.split_at_mut(length);
-        // The tag is given apart because `open_in_place` ends in a memmove of
-        // the whole plaintext onto itself.
         match self.protection {
             Protection::Tls13 => {
-                let aad = Aad::from(&*header);
-                let nonce = unique(self.nonce());
+                let nonce = self.nonce();
                 self.key()?
-                    .open_in_place_separate_tag(nonce, aad, tag, inner)
+                    .open(nonce, header, tag, inner)
                     .map_err(|_| RecordError::Decrypt)?;
                 if inner.len() > MAX_PLAINTEXT + 1 {
                     return Err(RecordError::Oversized);
@@ -561,7 +558,7 @@ impl Keys {
                 }
                 let aad = self.tls12_aad(header[0], length);
                 self.key()?
-                    .open_in_place_separate_tag(unique(nonce), aad, tag, inner)
+                    .open(nonce, &aad, tag, inner)
                     .map_err(|_| RecordError::Decrypt)?;
                 Ok((ContentType::from(header[0]), start..start + length))
             }
@@ -592,12 +589,6 @@ impl fmt::Debug for Keys {
 fn be16(length: usize) -> [u8; 2] {
     debug_assert!(u16::try_from(length).is_ok());
     (length as u16).to_be_bytes()
-}
-
-/// Every caller folds the record's number in, and numbers never repeat under a
-/// key.
-fn unique(nonce: [u8; NONCE_LEN]) -> Nonce {
-    Nonce::assume_unique_for_key(nonce)
 }
 
 #[cfg(test)]
@@ -646,17 +637,12 @@ mod tests {
     /// A TLS 1.3 record with any inner plaintext, for what no sealer makes.
     fn raw13(sequence: u64, inner: &[u8]) -> Vec<u8> {
         let mut keys = Keys::new(V13, sequence, &secrets()).unwrap();
-        let nonce = unique(keys.nonce());
+        let nonce = keys.nonce();
         let [high, low] = be16(inner.len() + TAG);
-        let mut record = vec![23, 3, 3, high, low];
+        let header = [23, 3, 3, high, low];
         let mut body = inner.to_vec();
-        let aad = Aad::from(record.clone());
-        keys.key()
-            .unwrap()
-            .seal_in_place_append_tag(nonce, aad, &mut body)
-            .unwrap();
-        record.append(&mut body);
-        record
+        let tag = keys.key().unwrap().seal(nonce, &header, &mut body).unwrap();
+        [&header[..], &body, &tag].concat()
     }
 
     #[test]

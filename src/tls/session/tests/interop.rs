@@ -366,8 +366,8 @@ fn plaintext_stays_in_its_record() {
 
 #[test]
 fn a_session_is_small() {
-    // What an idle connection costs, the keys themselves included; what aws-lc
-    // makes of them is given up meanwhile.
+    // What an idle connection costs, the keys themselves included; what the
+    // cipher makes of them is given up meanwhile.
     assert!(size_of::<Session>() <= 216, "{}", size_of::<Session>());
     assert!(size_of::<Handshake>() <= 16, "{}", size_of::<Handshake>());
 }
