@@ -10,15 +10,20 @@
 //! put to use and when the record layer of ours takes them over, for the same
 //! secret again at Finished, for a session's secret at each ticket. So a
 //! handshake has a [`Memory`] of the secrets that it has begun.
+//!
+//! And it asks for secrets that nothing is done with ([`is_unused`]): those are
+//! not derived.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
-use aws_lc_rs::hmac;
+use aws_lc_rs::{hmac, rand};
 use rustls::crypto::hmac::Tag;
 use rustls::crypto::tls13::{Hkdf, HkdfExpander, OkmBlock, OutputLengthError};
 use rustls::{CipherSuite, CipherSuiteCommon, SupportedCipherSuite, Tls13CipherSuite};
+
+use super::transcript::{self, Tried};
 
 /// Secrets that are remembered: those of a handshake that are used again are
 /// among the last so many at any time.
@@ -32,7 +37,11 @@ thread_local! {
 /// What one handshake has begun. It holds the handshake's secrets, and so is
 /// to live no longer than the key schedule of rustls', which has them as well.
 #[derive(Default)]
-pub(super) struct Memory(VecDeque<Arc<Secret>>);
+pub(super) struct Memory {
+    secrets: VecDeque<Arc<Secret>>,
+    /// Of its transcript, until the transcript itself begins so.
+    beginning: Option<Tried>,
+}
 
 impl Memory {
     /// Lets rustls go on with the handshake whose memory this is.
@@ -48,15 +57,38 @@ impl Memory {
         let known = |one: &&Arc<Secret>| {
             one.bytes.as_ref() == secret && one.key.algorithm() == hkdf.algorithm
         };
-        if let Some(known) = self.0.iter().find(known) {
+        if let Some(known) = self.secrets.iter().find(known) {
             return Arc::clone(known);
         }
-        if self.0.len() == REMEMBERED {
-            self.0.pop_front();
+        if self.secrets.len() == REMEMBERED {
+            self.secrets.pop_front();
         }
         let fresh = Arc::new(Secret::new(hkdf.algorithm, secret));
-        self.0.push_back(Arc::clone(&fresh));
+        self.secrets.push_back(Arc::clone(&fresh));
         fresh
+    }
+
+    /// Takes the beginning of a transcript that this thread's handshake has tried,
+    /// if it is one that `fits`.
+    pub(super) fn recall_beginning(fits: impl FnOnce(&Tried) -> bool) -> Option<Tried> {
+        MEMORY.with_borrow_mut(|memory| {
+            let beginning = &mut memory.as_mut()?.beginning;
+            beginning.take_if(|tried| fits(tried))
+        })
+    }
+
+    /// Has it remembered, if this thread is driving a handshake.
+    pub(super) fn keep_beginning(tried: impl FnOnce() -> Tried) {
+        MEMORY.with_borrow_mut(|memory| {
+            if let Some(memory) = memory {
+                memory.beginning = Some(tried());
+            }
+        });
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_beginning() -> bool {
+        MEMORY.with_borrow(|memory| memory.as_ref().is_some_and(|it| it.beginning.is_some()))
     }
 }
 
@@ -67,12 +99,26 @@ struct HkdfOver {
     unsalted: OnceLock<hmac::Key>,
     /// The early secret of a handshake that resumes nothing, the same for all.
     without_psk: OnceLock<Arc<Secret>>,
+    /// In place of those that [`is_unused`] knows; `None` without randomness.
+    unused: OnceLock<Option<Arc<Secret>>>,
 }
 
 static SHA256: HkdfOver = HkdfOver::new(hmac::HMAC_SHA256);
 static SHA384: HkdfOver = HkdfOver::new(hmac::HMAC_SHA384);
 
-/// The same suite, but for what it derives its secrets with.
+/// Whether this is HKDF-Expand-Label (RFC 8446 §7.1) for a secret of which rustls
+/// makes keys that it then replaces, since no early data is accepted, or that
+/// nobody asks it for, as for an exporter.
+///
+/// Such a secret is a number that this process alone knows. So whoever came to use
+/// one all the same would find that no peer has it, and fail; a well-known number
+/// would let early data in that anybody has forged.
+fn is_unused(info: &[&[u8]]) -> bool {
+    matches!(info, [_, _, b"tls13 ", b"c e traffic" | b"exp master", ..])
+}
+
+/// The same suite, but for what it derives its secrets with and what it hashes
+/// handshakes with.
 ///
 /// # Panics
 /// For a suite of TLS 1.2: at compile time, where it is used.
@@ -83,7 +129,10 @@ pub(super) const fn over_hmac(suite: &SupportedCipherSuite) -> Tls13CipherSuite 
     Tls13CipherSuite {
         common: CipherSuiteCommon {
             suite: suite.common.suite,
-            hash_provider: suite.common.hash_provider,
+            hash_provider: match suite.common.suite {
+                CipherSuite::TLS13_AES_256_GCM_SHA384 => &transcript::SHA384,
+                _ => &transcript::SHA256,
+            },
             confidentiality_limit: suite.common.confidentiality_limit,
         },
         hkdf_provider: match suite.common.suite {
@@ -101,7 +150,20 @@ impl HkdfOver {
             algorithm,
             unsalted: OnceLock::new(),
             without_psk: OnceLock::new(),
+            unused: OnceLock::new(),
         }
+    }
+
+    /// The secrets are made in the same way, so that all else is done with them.
+    fn unused(&self) -> Option<&Arc<Secret>> {
+        let make = || {
+            let mut bytes = [0; OkmBlock::MAX_LEN];
+            let length = self.algorithm.digest_algorithm().output_len();
+            let bytes = bytes.get_mut(..length)?;
+            rand::fill(bytes).ok()?;
+            Some(Arc::new(Secret::new(self.algorithm, bytes)))
+        };
+        self.unused.get_or_init(make).as_ref()
     }
 
     fn key(&self, bytes: &[u8]) -> hmac::Key {
@@ -118,6 +180,12 @@ impl HkdfOver {
     }
 
     fn expander(&self, secret: &OkmBlock) -> Box<dyn HkdfExpander> {
+        let unused = self.unused.get().and_then(Option::as_ref);
+        if let Some(unused) = unused
+            && unused.bytes.as_ref() == secret.as_ref()
+        {
+            return Box::new(Expander(Arc::clone(unused)));
+        }
         let secret = MEMORY.with_borrow_mut(|memory| match memory {
             Some(memory) => memory.recall(self, secret.as_ref()),
             None => Arc::new(Secret::new(self.algorithm, secret.as_ref())),
@@ -237,7 +305,12 @@ impl HkdfExpander for Expander {
     }
 
     fn expand_block(&self, info: &[&[u8]]) -> OkmBlock {
-        self.0.first(info)
+        let hkdf = match self.0.key.algorithm() == hmac::HMAC_SHA384 {
+            true => &SHA384,
+            false => &SHA256,
+        };
+        let unused = is_unused(info).then(|| hkdf.unused()).flatten();
+        unused.map_or_else(|| self.0.first(info), |unused| unused.bytes.clone())
     }
 
     fn hash_len(&self) -> usize {
@@ -301,18 +374,55 @@ mod tests {
     fn a_secret_is_begun_once_in_a_handshake_and_again_in_another() {
         let secret = OkmBlock::new(&[7; 48]);
         let begin = || drop(SHA384.expander_for_okm(&secret));
-        let remembered = |memory: &Memory| memory.0.front().map(Arc::as_ptr);
+        let remembered = |memory: &Memory| memory.secrets.front().map(Arc::as_ptr);
         let (mut one, mut other) = (Memory::default(), Memory::default());
         one.during(begin);
         let first = remembered(&one);
         one.during(begin);
-        assert_eq!(one.0.len(), 1);
+        assert_eq!(one.secrets.len(), 1);
         assert_eq!(remembered(&one), first);
         other.during(begin);
         assert_ne!(remembered(&other), first);
         // The same bytes under another hash are another secret.
         one.during(|| drop(SHA256.expander_for_okm(&secret)));
-        assert_eq!(one.0.len(), 2);
+        assert_eq!(one.secrets.len(), 2);
+    }
+
+    #[test]
+    fn what_nothing_is_done_with_is_not_derived_and_is_nothing_that_anybody_knows() {
+        for suite in TLS13 {
+            let [ours, theirs] = providers(suite);
+            let secret = |hkdf: &dyn Hkdf, of: u8, label: &[u8]| {
+                let length = [
+                    0,
+                    ours.expander_for_okm(&OkmBlock::new(&[0; 32])).hash_len() as u8,
+                ];
+                let label_length = [6 + label.len() as u8];
+                let info: [&[u8]; 6] = [&length, &label_length, b"tls13 ", label, &[2], b"ab"];
+                let expander = hkdf.expander_for_okm(&OkmBlock::new(&[of; 48]));
+                expander.expand_block(&info).as_ref().to_vec()
+            };
+            for label in [&b"c e traffic"[..], b"exp master"] {
+                let unused = secret(ours, 1, label);
+                assert_eq!(unused.len(), secret(theirs, 1, label).len());
+                assert_ne!(unused, secret(theirs, 1, label));
+                assert_eq!(unused, secret(ours, 2, label));
+                assert!(unused.iter().any(|&byte| byte != 0));
+                // Keys can be made of it as of any other.
+                let unused = OkmBlock::new(&unused);
+                let key =
+                    |hkdf: &dyn Hkdf| expanded(&*hkdf.expander_for_okm(&unused), &[b"key"], 32);
+                assert_eq!(key(ours), key(theirs));
+            }
+            for label in [
+                &b"e exp master"[..],
+                b"c hs traffic",
+                b"res master",
+                b"derived",
+            ] {
+                assert_eq!(secret(ours, 1, label), secret(theirs, 1, label));
+            }
+        }
     }
 
     #[test]
@@ -338,7 +448,7 @@ mod tests {
         memory.during(begin);
         begin();
         assert!(MEMORY.with_borrow(Option::is_none));
-        assert_eq!(memory.0.len(), REMEMBERED);
+        assert_eq!(memory.secrets.len(), REMEMBERED);
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod server;
 pub mod server_hello;
 pub mod session;
 pub mod stapling;
+mod transcript;
 pub mod upstream;
 pub mod watch;
 
