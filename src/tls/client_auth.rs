@@ -9,12 +9,14 @@
 //! in without (`optional_no_ca`), or answered without (`ssl_verify_failure
 //! http`), is an [`UnverifiedClient`].
 //!
-//! Signatures under certificates are checked once (see `remembered`), all else
-//! each time. Chains are verified by webpki; what OpenSSL asks for beyond it (see
+//! Signatures under certificates are checked once (see `remembered`), and so are
+//! chains, as long as they are valid, where no CRL has a word in it (see
+//! `chains`); all else each time. Chains are verified by webpki; what OpenSSL asks for beyond it (see
 //! `authorities`) is checked on the path it found. The one thing let in that
 //! webpki refuses is a leaf of X.509 v1 (see `v1`).
 
 mod authorities;
+mod chains;
 pub(super) mod crl;
 mod refusal;
 mod remembered;
@@ -43,6 +45,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use self::authorities::Authorities;
+use self::chains::{Fact, Period};
 pub use self::refusal::{Refusal, RefusalReason, refusal_behind, take_refusal};
 use self::revocation::{Issuer, Judged, Revocation};
 use self::v1::V1Leaf;
@@ -389,11 +392,32 @@ impl ClientAuth {
         presented: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), RefusalReason> {
+        if self.revocation.is_some() || self.purpose == Purpose::Server {
+            return self.search(leaf, presented, now).map(|_| ());
+        }
+        let fact = Fact::of(&self.demands, leaf, presented);
+        if fact.is_good(now) {
+            return Ok(());
+        }
+        if let Some(period) = self.search(leaf, presented, now)? {
+            fact.remember(period);
+        }
+        Ok(())
+    }
+
+    /// As [`Self::verify`], whatever is known; when the path that was found is
+    /// valid, if it is one of webpki's.
+    fn search(
+        &self,
+        leaf: &CertificateDer<'_>,
+        presented: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<Option<Period>, RefusalReason> {
         if let Some(pinned) = self.authorities.pinned(leaf) {
             EndEntityCert::try_from(leaf).map_err(|error| RefusalReason::of(&error))?;
             pinned.check_pinned(now)?;
             self.check_revocation(&pinned.judged(), &pinned.as_issuer(), now)?;
-            return check_purpose(leaf, self.purpose);
+            return check_purpose(leaf, self.purpose).map(|()| None);
         }
         let parsed = match EndEntityCert::try_from(leaf) {
             Ok(parsed) => parsed,
@@ -409,7 +433,7 @@ impl ClientAuth {
                         reason => reason,
                     })
                     .map_err(|reason| self.without_authority(reason))?;
-                return self.check_v1_revocation(&leaf, &path, now);
+                return self.check_v1_revocation(&leaf, &path, now).map(|()| None);
             }
             Err(error) => return Err(RefusalReason::of(&error)),
         };
@@ -442,7 +466,15 @@ impl ClientAuth {
             })
             .map_err(|reason| self.without_authority(reason))?;
         self.check_path_revocation(&path, now)?;
-        check_purpose(leaf, self.purpose)
+        check_purpose(leaf, self.purpose)?;
+        let mut above = 0;
+        let mut period = Period::of(leaf);
+        for intermediate in path.intermediate_certificates() {
+            above += 1;
+            period = period.and(Period::of(&intermediate.der()));
+        }
+        let root = self.authorities.check_anchor(path.anchor(), above, now)?;
+        Ok(Some(period.and(root.period())))
     }
 
     /// OpenSSL looks for the CRL of a chain that ends in a root it does not

@@ -13,6 +13,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Version;
 
+use super::chains::Period;
 use super::refusal::RefusalReason;
 use super::revocation::{Issuer, Judged};
 use super::v1;
@@ -108,6 +109,11 @@ impl Authority {
             key: self.spki.clone(),
             may_sign_crls: self.may_sign_crls,
         }
+    }
+
+    /// When it may issue.
+    pub(super) fn period(&self) -> Period {
+        Period::new(self.not_before, self.not_after)
     }
 
     fn self_issued(&self) -> bool {

@@ -574,6 +574,43 @@ fn a_resumption_is_judged_anew() {
 }
 
 #[test]
+fn a_chain_that_was_let_in_is_judged_by_the_clock_the_policy_and_every_certificate_again() {
+    let root = ca("root");
+    let short = {
+        let mut params = ca_params("short");
+        params.not_after = date_time_ymd(2032, 1, 1);
+        CertifiedIssuer::signed_by(params, key(), &root).expect("signed")
+    };
+    let (holder, other) = (leaf("client", &short), leaf("client", &short));
+    let policy = policy(&[root.der()]);
+    let chain = [&holder.der, short.der()];
+    let fact = |policy: &ClientAuth, chain: [&CertificateDer<'static>; 2]| {
+        Fact::of(&policy.demands, chain[0], &[chain[1].clone()])
+    };
+    assert!(!fact(&policy, chain).is_good(now()));
+    for _ in 0..2 {
+        assert_eq!(judge(&policy, &chain), Ok(()));
+        assert!(fact(&policy, chain).is_good(now()));
+        let refused = |reason| Err::<(), _>(reason);
+        assert_eq!(
+            judge_at(&policy, &chain, year(2034)),
+            refused(RefusalReason::Expired)
+        );
+        assert_eq!(
+            judge_at(&policy, &chain, year(2019)),
+            refused(RefusalReason::NotValidYet)
+        );
+        assert_eq!(
+            judge(&policy, &chain[..1]),
+            refused(RefusalReason::UnknownIssuer)
+        );
+        let elsewhere = policy_of(VerifyClient::On, &[ca("root").der()], 1);
+        assert!(judge(&elsewhere, &chain).is_err());
+        assert!(!fact(&policy, [&other.der, short.der()]).is_good(now()));
+    }
+}
+
+#[test]
 fn without_a_certificate_the_mode_decides() {
     let root = ca("root");
     for resumed in [false, true] {

@@ -88,6 +88,19 @@ fn a_revoked_leaf_is_refused_and_its_neighbours_are_not() {
 }
 
 #[test]
+fn a_chain_that_was_let_in_before_there_was_a_list_or_under_it_is_judged_by_the_next() {
+    let root = ca("root");
+    let holder = numbered("client", &root, 7);
+    let chain = [&holder.der];
+    assert_eq!(judge(&policy(&[root.der()]), &chain), Ok(()));
+    let lists = [list(&root, &[]), list(&root, &[7])];
+    let [before, after] = lists.map(|list| with_crls(&[root.der()], &[list]));
+    assert_eq!(judge(&before, &chain), Ok(()));
+    assert_eq!(judge(&after, &chain), Err(RefusalReason::Revoked));
+    assert_eq!(judge(&before, &chain), Ok(()));
+}
+
+#[test]
 fn every_certificate_of_the_path_needs_a_list_of_its_issuer() {
     let root = ca("root");
     let middle = CertifiedIssuer::signed_by(
