@@ -282,6 +282,9 @@ pub struct Listener {
     pub ipv6only: bool,
     /// `so_keepalive=`.
     pub so_keepalive: Option<SoKeepalive>,
+    /// `deferred`: connections are accepted once the client has sent something, or
+    /// a second later.
+    pub deferred: bool,
     /// Index of the wildcard listener (`*:443` for `192.0.2.1:443`) whose socket
     /// also receives this address's connections. The kernel does not let two
     /// sockets listen on overlapping addresses, so this one is then not bound:

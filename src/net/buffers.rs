@@ -459,18 +459,38 @@ pub(super) fn tcp_info(socket: &impl AsRawFd) -> Option<libc::tcp_info> {
 ///
 /// # Errors
 /// Whatever `setsockopt(2)` reports.
-#[allow(unsafe_code, reason = "rustix and socket2 do not have this option")]
 pub(super) fn set_receive_low_water(socket: &impl AsRawFd, bytes: usize) -> std::io::Result<()> {
     let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
-    let length = mem::size_of_val(&bytes) as libc::socklen_t;
+    set_number(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes)
+}
+
+/// Has a listening socket give out connections only once they have data, or once
+/// so many seconds have passed, in whole repetitions of the kernel's SYN-ACK
+/// (`TCP_DEFER_ACCEPT`, tcp(7)); 0 is at once.
+///
+/// # Errors
+/// Whatever `setsockopt(2)` reports.
+pub(super) fn set_defer_accept(socket: &impl AsRawFd, seconds: u8) -> std::io::Result<()> {
+    let seconds = libc::c_int::from(seconds);
+    set_number(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)
+}
+
+#[allow(unsafe_code, reason = "rustix and socket2 do not have these options")]
+fn set_number(
+    socket: &impl AsRawFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    number: libc::c_int,
+) -> std::io::Result<()> {
+    let length = mem::size_of_val(&number) as libc::socklen_t;
     // SAFETY: `socket` owns the descriptor and is borrowed for the call, in which
     // the kernel reads `length` bytes: those of a local of ours, all initialized.
     let refused = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVLOWAT,
-            (&raw const bytes).cast(),
+            level,
+            option,
+            (&raw const number).cast(),
             length,
         )
     };

@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags};
 use socket2::{Domain, SockAddr, SockRef, Type};
 
 use super::addr::ClientAddr;
-use super::buffers::{STANDARD, with_fd};
+use super::buffers::{STANDARD, set_defer_accept, with_fd};
 use super::deadlines::Deadline;
 use super::now;
 use super::operations::{Operation, completed};
@@ -41,7 +41,15 @@ pub struct BindOptions {
     pub ipv6only: bool,
     /// `SO_KEEPALIVE`, if the operator wants it set.
     pub keepalive: Option<Keepalive>,
+    /// `TCP_DEFER_ACCEPT`: connections are given out once they have data. Of no
+    /// meaning to a Unix domain socket.
+    pub deferred: bool,
 }
+
+/// How long a silent connection is held back, seconds, as in Nginx: the kernel
+/// cannot be asked how long one was, so the longer this is, the longer it has
+/// beyond what the operator allows it.
+const DEFERRED: u8 = 1;
 
 /// `SO_KEEPALIVE`, and the system's settings where others are wanted (tcp(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +131,9 @@ impl BoundListener {
             if let Some(keepalive) = options.keepalive {
                 keepalive.set(&socket)?;
             }
+            if options.deferred {
+                set_defer_accept(&socket, DEFERRED)?;
+            }
         }
         socket.bind(&name)?;
         socket.listen(options.backlog)?;
@@ -153,9 +164,18 @@ impl BoundListener {
             if let Some(keepalive) = options.keepalive {
                 keepalive.set(&socket)?;
             }
+            self.defer(options.deferred)?;
         }
         rustix::net::listen(&self.fd, options.backlog)?;
         Ok(())
+    }
+
+    /// Has it give out connections once they have data, or as they come.
+    ///
+    /// # Errors
+    /// Whatever `setsockopt(2)` reports, as of a Unix domain socket.
+    pub fn defer(&self, deferred: bool) -> io::Result<()> {
+        set_defer_accept(&self.fd, if deferred { DEFERRED } else { 0 })
     }
 
     /// Whether calls on it do not wait, for whoever else has it too.
@@ -355,6 +375,7 @@ mod tests {
                     interval: None,
                     count: Some(10),
                 }),
+                deferred: false,
             },
         )
         .unwrap();
@@ -368,6 +389,49 @@ mod tests {
             Duration::from_secs(1800)
         );
         assert_eq!(accepted.tcp_keepalive_retries().unwrap(), 10);
+    }
+
+    #[test]
+    fn who_is_silent_is_held_back_where_that_is_asked_for_and_only_there() {
+        let listener = |deferred| {
+            let address = BindAddress::Inet(([127, 0, 0, 1], 0).into());
+            let options = BindOptions {
+                backlog: 8,
+                reuseport: false,
+                ipv6only: false,
+                keepalive: None,
+                deferred,
+            };
+            let bound = BoundListener::bind(&address, options).unwrap();
+            let BindAddress::Inet(at) = listens_at(&SockRef::from(&bound.fd)).unwrap() else {
+                panic!("an address of the internet");
+            };
+            (bound, at)
+        };
+        // Whether the one that speaks overtakes the silent one before it.
+        let overtakes = |bound: &BoundListener, at| {
+            let silent = std::net::TcpStream::connect(at).unwrap();
+            let mut speaks = std::net::TcpStream::connect(at).unwrap();
+            std::io::Write::write_all(&mut speaks, b"x").unwrap();
+            let accepting = std::net::TcpListener::from(bound.fd.try_clone().unwrap());
+            let (_, first) = accepting.accept().unwrap();
+            // The silent one is accepted in any case: its time limits are ours.
+            let (_, second) = accepting.accept().unwrap();
+            let mut both = [silent, speaks].map(|one| one.local_addr().unwrap());
+            let overtakes = first == both[1];
+            both.sort_unstable();
+            let mut accepted = [first, second];
+            accepted.sort_unstable();
+            assert_eq!(accepted, both);
+            overtakes
+        };
+        let (as_they_come, at) = listener(false);
+        assert!(!overtakes(&as_they_come, at));
+        let (deferred, at) = listener(true);
+        // Not if this thread is kept from running for as long.
+        assert!((0..5).any(|_| overtakes(&deferred, at)));
+        deferred.defer(false).unwrap();
+        assert!(!overtakes(&deferred, at));
     }
 
     #[test]

@@ -101,6 +101,12 @@ pub(super) fn reconcile(
             sockets.extend(fresh);
             sockets.truncate(wanted);
             name = kept.name;
+            if kept.options.deferred != options.deferred {
+                for socket in sockets.iter().filter(|socket| !socket.is_unix()) {
+                    // TCP refuses neither.
+                    let _ = socket.defer(options.deferred);
+                }
+            }
         }
         current.push(Listening {
             address,
@@ -128,6 +134,7 @@ fn options(listener: &Listener) -> BindOptions {
     BindOptions {
         backlog: listener.backlog,
         reuseport: listener.reuseport,
+        deferred: listener.deferred,
         ipv6only: listener.ipv6only,
         keepalive: listener.so_keepalive.map(|keepalive| match keepalive {
             SoKeepalive::Off => Keepalive::Off,

@@ -267,6 +267,24 @@ fn half_client_hellos_and_half_heads_end_at_client_header_timeout_however_many()
 }
 
 #[test]
+fn who_is_silent_ends_at_client_header_timeout_also_where_accepting_is_deferred() {
+    let server = |deferred: &str| {
+        http(&format!(
+            "client_header_timeout 1s; server {{ listen 127.0.0.1:@HTTP@{deferred}; return 200 x; }}"
+        ))
+    };
+    let mut ringwall = Site::new().start(&server(" deferred"));
+    for deferred in ["", " deferred", ""] {
+        let address = ringwall.address("HTTP");
+        let mut silent = Connection::plain(address);
+        assert_eq!(Connection::plain(address).get("a", "/").text(), "x");
+        silent.expect_close("a client that says nothing");
+        ringwall.rewrite(&server(deferred));
+        ringwall.reload();
+    }
+}
+
+#[test]
 fn idle_tls_connections_end_too() {
     let (ringwall, pki, _origin) = target(
         "worker_processes 1;",

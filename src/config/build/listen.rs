@@ -28,6 +28,7 @@ struct ListenOptions {
     reuseport: bool,
     ipv6only: Option<bool>,
     so_keepalive: Option<SoKeepalive>,
+    deferred: bool,
     /// Options of the socket, which one server alone may give.
     set: bool,
 }
@@ -102,6 +103,15 @@ impl Listeners {
     ) -> Result<()> {
         let addresses = addresses(builder, d)?;
         let options = options(builder, d)?;
+        let is_unix = |address: &ListenAddress| matches!(address, ListenAddress::Unix(_));
+        if options.deferred && addresses.iter().any(is_unix) {
+            tuning(
+                builder,
+                d,
+                b"deferred",
+                "a Unix domain socket has no such option",
+            );
+        }
         for address in addresses {
             self.add_address(builder, d, address, options, server)?;
         }
@@ -234,6 +244,7 @@ impl Listeners {
                     reuseport: draft.options.reuseport,
                     ipv6only: draft.options.ipv6only.unwrap_or(true),
                     so_keepalive: draft.options.so_keepalive,
+                    deferred: draft.options.deferred,
                     covered_by,
                     position: draft.position,
                     hosts,
@@ -381,10 +392,7 @@ fn options(builder: &mut Builder<'_>, d: &Directive) -> Result<ListenOptions> {
             (b"default_server" | b"default", None) => options.default_server = true,
             (b"bind", None) => options.set = true,
             (b"reuseport", None) => (options.reuseport, options.set) = (true, true),
-            (b"deferred", None) => {
-                tuning(builder, d, word, "connections are accepted as they come");
-                options.set = true;
-            }
+            (b"deferred", None) => (options.deferred, options.set) = (true, true),
             (b"backlog", Some(value)) => {
                 let backlog = units::number(value).and_then(|n| i32::try_from(n).ok());
                 let Some(backlog) = backlog.filter(|&n| n > 0) else {

@@ -681,11 +681,44 @@ fn cores_are_dumped_only_where_a_size_is_given() {
 
 #[test]
 fn a_listen_parameter_without_effect_is_said_not_swallowed() {
-    let config = http("server { listen 80 deferred; }").unwrap();
-    let said = |remark: &Remark| {
-        remark.text
-            == "\"deferred\" of \"listen\" directive has no effect here: \
-                connections are accepted as they come"
-    };
-    assert!(config.remarks.iter().any(said), "{:?}", config.remarks);
+    for (listen, word, reason) in [
+        (
+            "80 rcvbuf=8k",
+            "rcvbuf=8k",
+            "the kernel sizes its own buffers",
+        ),
+        (
+            "unix:s deferred",
+            "deferred",
+            "a Unix domain socket has no such option",
+        ),
+    ] {
+        let config = http(&format!("server {{ listen {listen}; }}")).unwrap();
+        let text = format!("\"{word}\" of \"listen\" directive has no effect here: {reason}");
+        let said = |remark: &Remark| remark.text == text;
+        assert!(config.remarks.iter().any(said), "{:?}", config.remarks);
+    }
+}
+
+#[test]
+fn connections_are_deferred_where_one_server_of_the_address_says_so() {
+    let config = http(
+        "server { listen 80 deferred; listen 81; } server { listen 80; listen 81; listen 82; }",
+    )
+    .unwrap();
+    let deferred: Vec<bool> = config.listeners.iter().map(|it| it.deferred).collect();
+    assert_eq!(deferred, [true, false, false]);
+    assert!(
+        config
+            .remarks
+            .iter()
+            .all(|it| !it.text.contains("deferred"))
+    );
+    let twice = http("server { listen 80 deferred; } server { listen 80 deferred; }");
+    assert!(
+        twice
+            .unwrap_err()
+            .to_string()
+            .contains("duplicate listen options")
+    );
 }
