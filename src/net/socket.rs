@@ -62,6 +62,8 @@ pub enum Behind {
     /// More, and at once: the end of this may wait for it, so that both leave in
     /// one segment (`MSG_MORE`). The kernel waits for 200 ms at the most.
     More,
+    /// The end of this direction, and at once.
+    End,
 }
 
 impl Behind {
@@ -284,6 +286,19 @@ impl Receiver {
         }
     }
 
+    /// As [`Receiver::receive`], where the peer has hardly had the time to send
+    /// anything: by waiting first, which spares a system call that finds nothing.
+    pub async fn receive_later(
+        &mut self,
+        buffer: Buffer,
+        range: Range<usize>,
+    ) -> (io::Result<usize>, Buffer) {
+        match self.readable().await {
+            Ok(()) => self.receive(buffer, range).await,
+            Err(error) => (Err(error), buffer),
+        }
+    }
+
     /// Receives what has come without waiting: `None` if nothing has, if it is time
     /// to give way to others, or if more is to be waited for. At least so many bytes
     /// are `expected`: if they come fast, they are received in larger portions.
@@ -436,7 +451,7 @@ impl Sender {
         send: impl Fn(BorrowedFd<'_>, SendFlags) -> rustix::io::Result<usize>,
     ) -> io::Result<usize> {
         let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        flags.set(SendFlags::MORE, behind == Behind::More);
+        flags.set(SendFlags::MORE, behind != Behind::Nothing);
         loop {
             match with_fd(&*self.stream, |fd| send(fd, flags)) {
                 Ok(sent) => {

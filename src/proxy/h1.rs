@@ -591,6 +591,8 @@ impl ResponseSink for H1Sink<'_> {
         // response: only the end of the connection can tell the client.
         if let SinkState::Length(1..) = self.state {
             self.keep_alive = false;
+            // And not with a close_notify behind it, by which all was said.
+            self.flush_out().await?;
         }
         self.state = SinkState::Finished;
         self.flush_out().await
@@ -698,9 +700,12 @@ impl H1Sink<'_> {
         }
         if let Some((buffer, range)) = self.out.take() {
             self.committed |= self.state != SinkState::Waiting;
-            let ends = self.state == SinkState::Finished && !self.keep_alive;
+            let behind = match self.state == SinkState::Finished && !self.keep_alive {
+                true => Behind::End,
+                false => Behind::Nothing,
+            };
             self.tx
-                .send(buffer, range, Behind::more_if(ends), self.send_timeout)
+                .send(buffer, range, behind, self.send_timeout)
                 .await?;
         }
         Ok(())

@@ -207,6 +207,17 @@ impl Transport {
             .await;
     }
 
+    /// Sends sealed records that go before all others, and with what follows them
+    /// at once. A client that does not take them is found out by that.
+    pub(crate) async fn send_tickets(&mut self, tickets: &[u8]) {
+        if !tickets.is_empty() {
+            let _ = self
+                .tx()
+                .send_raw(tickets, Behind::More, CLOSE_TIMEOUT)
+                .await;
+        }
+    }
+
     /// Tells a client whose handshake is over that it is not let in.
     pub(crate) async fn refuse(&mut self) {
         let Some(session) = &self.session else { return };
@@ -590,7 +601,8 @@ impl Tx<'_> {
 
     /// Sends `buffer[plain]`, all that the buffer has, within `timeout`, as TLS
     /// records where there is TLS: sealed in place if it is one record's worth
-    /// with room around it, by way of another buffer otherwise.
+    /// with room around it, by way of another buffer otherwise. With the end
+    /// behind it, nothing can follow.
     pub(crate) async fn send(
         &mut self,
         mut buffer: Buffer,
@@ -614,7 +626,15 @@ impl Tx<'_> {
                     let copied = self.send_copied(session, parts, behind, timeout);
                     return Box::pin(copied).await.map(|()| buffer);
                 }
-                session.borrow_mut().seal_in_place(&mut buffer, plain)?
+                let mut session = session.borrow_mut();
+                let record = session.seal_in_place(&mut buffer, plain)?;
+                match behind {
+                    // In the same system call.
+                    Behind::End => {
+                        record.start..session.seal_close_notify_behind(&mut buffer, record.end)
+                    }
+                    Behind::Nothing | Behind::More => record,
+                }
             }
         };
         let bytes = buffer.get(range).unwrap_or_default();
@@ -792,9 +812,13 @@ impl Tx<'_> {
         let Some(session) = self.session else {
             return Ok(());
         };
-        let mut alert = Vec::with_capacity(64);
+        let mut alert = Vec::new();
         // A key that is used up cannot say goodbye; closing says it.
         let _ = session.borrow_mut().seal_close_notify(&mut alert);
+        if alert.is_empty() {
+            // It was said behind the last response.
+            return Ok(());
+        }
         self.send_raw(&alert, Behind::More, timeout).await
     }
 

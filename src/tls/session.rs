@@ -228,6 +228,24 @@ impl Session {
         self.seal_alert(AlertDescription::CloseNotify, out)
     }
 
+    /// Seals a close_notify in `buf` behind `end`, where another record ends, and
+    /// returns where it ends itself: at `end` if there is no room, if the session
+    /// was already closed for writing, or if the key is exhausted.
+    pub fn seal_close_notify_behind(&mut self, buf: &mut [u8], end: usize) -> usize {
+        let message = [LEVEL_WARNING, AlertDescription::CloseNotify.into()];
+        let start = end + self.sealer.header_len();
+        let plain = start..start + message.len();
+        if self.sent_close || buf.len() < plain.end + self.sealer.trailer_len() {
+            return end;
+        }
+        if let Some(target) = buf.get_mut(plain.clone()) {
+            target.copy_from_slice(&message);
+        }
+        let sealed = self.sealer.seal_in_place(buf, plain, ContentType::Alert);
+        self.sent_close |= sealed.is_ok();
+        sealed.map_or(end, |record| record.end)
+    }
+
     /// Appends an alert to `out`, after which nothing can be sealed; nothing
     /// if the session was already closed for writing.
     ///

@@ -312,6 +312,36 @@ fn close_notify_ends_each_direction() {
 }
 
 #[test]
+fn close_notify_fits_behind_the_last_record_or_is_left_for_later() {
+    for version in [V12, V13] {
+        let (mut client, mut server) = connected(Setup::new(version));
+        let header = server.session().record_header_len();
+        let mut buffer = [0; 200];
+        buffer[header..header + 4].copy_from_slice(b"last");
+        let session = server.session();
+        let record = session
+            .seal_in_place(&mut buffer, header..header + 4)
+            .unwrap();
+        let end = record.end + session.record_header_len() + 2 + session.record_trailer_len();
+        assert_eq!(
+            session.seal_close_notify_behind(&mut buffer[..end - 1], record.end),
+            record.end
+        );
+        assert_eq!(
+            session.seal_close_notify_behind(&mut buffer, record.end),
+            end
+        );
+        assert_eq!(session.seal_close_notify_behind(&mut buffer, end), end);
+        let mut out = Vec::new();
+        session.seal_close_notify(&mut out).unwrap();
+        assert!(out.is_empty(), "only once");
+        server.out = buffer[record.start..end].to_vec();
+        assert_eq!(deliver(&mut client, &mut server).unwrap(), b"last");
+        assert!(client.process_new_packets().unwrap().peer_has_closed());
+    }
+}
+
+#[test]
 fn what_a_record_lacks_is_told() {
     let (mut client, mut server) = connected(Setup::new(V13));
     write_all(&mut client, b"0123456789");
