@@ -20,4 +20,4 @@ pub mod resolver;
 pub mod socket;
 pub mod spawn;
 pub mod spawner;
-mod turns;
+pub mod turns;

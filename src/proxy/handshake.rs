@@ -10,6 +10,7 @@ use crate::config::ServerId;
 use crate::net::buffers::{Buffer, Class};
 use crate::net::deadlines::Deadline;
 use crate::net::socket::{Behind, Socket};
+use crate::net::turns;
 use crate::telemetry::error_log::{Level, Text};
 use crate::tls;
 use crate::tls::ciphers::openssl_name;
@@ -150,6 +151,14 @@ pub(crate) async fn accept(
         {
             return Ok(plaintext(socket, incoming));
         }
+        if deadline.run(turns::handshake_step()).await.is_err() {
+            return Err(reject(
+                Level::Info,
+                "client timed out while waiting for its SSL handshake".into(),
+                Obstacle::Timeout,
+            ));
+        }
+        let incoming = buffer.get_mut(..filled).unwrap_or_default();
         // What an earlier handshake on this thread left is not about this one.
         take_refusal();
         resumption::take_source();

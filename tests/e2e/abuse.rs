@@ -376,6 +376,30 @@ fn a_backend_that_vanishes_costs_no_upstream_connection() {
 }
 
 #[test]
+fn a_burst_of_handshakes_is_answered_in_turn_and_established_connections_meanwhile() {
+    // Below what one address may have in flight, and many turns' share.
+    const BURST: usize = 200;
+    let (ringwall, pki, _origin) = target("worker_processes 1;", "", "");
+    let client = TlsClient::with_identity(&pki.ca, &pki.client);
+    let address = ringwall.address("TLS");
+    let mut kept = client.connect(address, HOST).expect("a handshake");
+    assert_eq!(kept.get(HOST, "/").text(), "hello");
+    let hello = client.client_hello(HOST);
+    let mut burst: Vec<_> = (0..BURST).map(|_| Connection::plain(address)).collect();
+    for connection in &mut burst {
+        connection.send(&hello);
+    }
+    for _ in 0..20 {
+        assert_eq!(kept.get(HOST, "/").text(), "hello");
+    }
+    for (number, connection) in burst.iter_mut().enumerate() {
+        let flight = connection.some().expect("an answer");
+        // A handshake record with a ServerHello, and no alert.
+        assert_eq!((flight[0], flight[5]), (22, 2), "{number}");
+    }
+}
+
+#[test]
 fn handshakes_that_one_address_begins_and_never_ends_leave_room_for_others() {
     // Above what one address may have in flight on a worker.
     const SILENT: usize = 300;
