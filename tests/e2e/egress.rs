@@ -4,12 +4,15 @@
 
 use std::fs;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::support::client::Connection;
-use crate::support::eventually;
 use crate::support::origin::{Origin, ok};
 use crate::support::pki::{Authority, OpenSsl, Pki};
-use crate::support::ringwall::{HOST, Ringwall, Site, http, is_listening};
+use crate::support::ringwall::{HOST, Ringwall, Site, binary, http, is_listening, whole};
 use crate::support::tools::{self, Background};
+use crate::support::{eventually, local};
 
 /// What Nginx tells of each connection, as the answer's text.
 const REPORT: &str =
@@ -678,7 +681,81 @@ fn the_test_of_a_configuration_tells_of_certificates_that_end_soon() {
 }
 
 #[test]
+fn a_renewed_certificate_is_seen_by_ssl_watch_and_shown() {
+    let (mut site, pki) = Site::with_pki();
+    let _nginx = nginx(&mut site, "ssl_verify_client on;");
+    let watching = egress(MUTUAL).replacen("log_format", "ssl_watch on 100ms; log_format", 1);
+    let ringwall = site.start(&watching);
+    let mut one = client(&ringwall);
+    assert!(one.get("a", "/").text().starts_with("CN=client.example"));
+    let renewed = pki.ca.client("renewed.example");
+    renewed.write(ringwall.site.path(), "client");
+    eventually("the new certificate is shown", || {
+        let text = one.get("a", "/").text();
+        text.starts_with("CN=renewed.example").then_some(())
+    });
+}
+
+#[test]
 fn a_certificate_from_the_environment_is_shown() {
+    let (mut site, pki) = Site::with_pki();
+    let _nginx = nginx(&mut site, "ssl_verify_client on;");
+    let text = site.fill_in(&whole(
+        "worker_processes 1; env TOSS_PUBLIC_CRT_B64; env TOSS_PRIVATE_KEY_B64;",
+        "",
+        "server { listen 127.0.0.1:@HTTP@;\n\
+         proxy_ssl_certificate env:TOSS_PUBLIC_CRT_B64;\n\
+         proxy_ssl_certificate_key env:TOSS_PRIVATE_KEY_B64;\n\
+         proxy_ssl_trusted_certificate @DIR@/ca.crt; proxy_ssl_verify on;\n\
+         proxy_ssl_name test.example; proxy_ssl_server_name on;\n\
+         location / { proxy_pass https://127.0.0.1:@UP@; }\n\
+         location = /proxy { json_relay https://127.0.0.1:@UP@; } }",
+    ));
+    let path = site.write("ringwall.conf", &text).display().to_string();
+    let (dir, binary) = (site.path().display().to_string(), binary());
+    let binary = binary.display().to_string();
+    let (certificate, key) = (&pki.client.certificate_pem, &pki.client.key_pem);
+    let base64 = |pem: &str| STANDARD.encode(pem);
+    // The two characters, as an .env file has them.
+    let escaped = |pem: &str| pem.replace('\n', r"\n");
+    for (certificate, key) in [
+        (base64(certificate), base64(key)),
+        (escaped(certificate), escaped(key)),
+    ] {
+        let environment = [
+            format!("TOSS_PUBLIC_CRT_B64={certificate}"),
+            format!("TOSS_PRIVATE_KEY_B64={key}"),
+        ];
+        let [public, private] = &environment;
+        let command = [
+            public.as_str(),
+            private,
+            &binary,
+            "-p",
+            &dir,
+            "-c",
+            &path,
+            "-g",
+            "daemon off;",
+        ];
+        let _ringwall = Background::start(site.path(), "env", &command);
+        let port = site.port("HTTP");
+        eventually("it listens", || is_listening(port).then_some(()));
+        let mut client = Connection::plain(local(port));
+        assert!(client.get("a", "/").text().starts_with("CN=client.example"));
+        client.send(
+            "POST /proxy HTTP/1.1\r\nHost: a\r\nContent-Length: 27\r\n\r\n\
+             {\"method\":\"GET\",\"path\":\"/\"}",
+        );
+        let text = client.response("POST").text();
+        assert!(text.starts_with("CN=client.example"), "{text}");
+        let logged = site.read("error.log");
+        assert!(!logged.contains("PRIVATE KEY") && !logged.contains(&key));
+    }
+}
+
+#[test]
+fn a_certificate_in_the_configuration_is_shown() {
     let (mut site, pki) = Site::with_pki();
     let _nginx = nginx(&mut site, "ssl_verify_client on;");
     let escaped = |pem: &str| pem.replace('\n', "\\n");
