@@ -738,7 +738,7 @@ fn a_certificate_from_the_environment_is_shown() {
             "-g",
             "daemon off;",
         ];
-        let _ringwall = Background::start(site.path(), "env", &command);
+        let ringwall = Background::start(site.path(), "env", &command);
         let port = site.port("HTTP");
         eventually("it listens", || is_listening(port).then_some(()));
         let mut client = Connection::plain(local(port));
@@ -751,6 +751,9 @@ fn a_certificate_from_the_environment_is_shown() {
         assert!(text.starts_with("CN=client.example"), "{text}");
         let logged = site.read("error.log");
         assert!(!logged.contains("PRIVATE KEY") && !logged.contains(&key));
+        drop(ringwall);
+        // A ring holds on to it a little longer than the process lives.
+        eventually("nobody listens", || (!is_listening(port)).then_some(()));
     }
 }
 
