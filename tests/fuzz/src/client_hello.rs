@@ -12,11 +12,8 @@ pub fn client_hello(bytes: &[u8]) {
     if let Some(theirs) = rustls_name(bytes) {
         match &whole {
             Ok(Found::Name(ours)) => {
-                // rustls leaves a trailing dot out.
-                let ours = ours.as_deref();
-                let ours =
-                    ours.map(|name| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase());
-                let theirs = theirs.map(|name| name.to_ascii_lowercase());
+                let ours = ours.as_deref().map(normalised);
+                let theirs = theirs.as_deref().map(normalised);
                 assert_eq!(ours, theirs, "two readings of one ClientHello");
             }
             Ok(Found::NeedMore) => panic!("rustls needs no more than this"),
@@ -46,6 +43,11 @@ pub fn client_hello(bytes: &[u8]) {
             early => assert_eq!(early, whole, "decided otherwise at {end} bytes"),
         }
     }
+}
+
+/// Whether a trailing dot is left depends on the version of rustls' types.
+fn normalised(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
 /// The name that rustls reads, if it accepts these bytes as a ClientHello.
