@@ -26,7 +26,7 @@ use super::exchange::{BodySource, ResponseSink};
 use super::gateway::Gateway;
 use super::h1::{H1Body, H1Sink, RequestKind};
 use super::h2::front;
-use super::handshake;
+use super::handshake::{self, Accepted};
 use super::input::Input;
 use super::log;
 use super::measure;
@@ -50,10 +50,6 @@ const HANDSHAKE_TURN: Duration = Duration::from_millis(20);
 /// A connection that has been idle for so long gives up what it can get back.
 /// Most requests that follow one at all follow it sooner.
 const REST_AFTER: Duration = Duration::from_secs(2);
-/// Tickets wait for so long for the request, to leave with its response; then they
-/// are no news to the client, but still good for its next connection. Sent at
-/// once with more to follow, the kernel lets go of them when the request comes.
-const TICKETS_WAIT: Duration = Duration::from_millis(200);
 /// A request body that its answer did not wait for is read up to here, so
 /// that the connection can be kept; a longer one closes it.
 const DRAIN_BYTES: u64 = 256 << 10;
@@ -131,8 +127,7 @@ async fn open(
             }
         }
     }
-    let mut tickets = Vec::new();
-    let mut transport = if listener.ssl {
+    let transport = if listener.ssl {
         registration.enter(Phase::Handshaking);
         let begun = Instant::now();
         let timeout = default.connection.client_header_timeout;
@@ -162,9 +157,8 @@ async fn open(
         match handshake::accept(socket, &received, place, timeout).await {
             Ok(accepted) => {
                 measure::accepted(&worker.metrics, &accepted, begun);
-                let transport = accepted.transport;
-                connection.tls = accepted.tls;
-                tickets = accepted.tickets;
+                let Accepted { transport, tls, .. } = accepted;
+                connection.tls = tls;
                 transport
             }
             Err(rejected) => {
@@ -194,18 +188,6 @@ async fn open(
         let input = Input::from_plaintext(&received).unwrap_or_default();
         Transport::new(socket, None, input)
     };
-    let mut has_arrived = false;
-    if !tickets.is_empty() {
-        // With HTTP/2 the first word is ours.
-        let tls = connection.tls.as_ref();
-        let speaks_first = tls.is_some_and(|tls| tls.alpn.as_deref() == Some(b"h2"));
-        if !speaks_first && transport.input.is_empty() {
-            registration.enter(Phase::Waiting);
-            transport.rx_deadline().arm(TICKETS_WAIT);
-            has_arrived = transport.rx().arrives(&mut || true).await;
-        }
-        transport.send_tickets(&tickets).await;
-    }
     let session = HttpConnection {
         address: if listener.address == *address {
             address
@@ -219,7 +201,6 @@ async fn open(
         index,
         connection,
         routed: None,
-        has_arrived,
     };
     Some((session, transport))
 }
@@ -279,8 +260,6 @@ pub(super) struct HttpConnection {
     /// most clients name the same one again. Boxed: every idle connection has
     /// room for it.
     routed: Option<Box<Routed>>,
-    /// Something has come, or the end, and has not been received.
-    has_arrived: bool,
 }
 
 /// How long a connection may be idle after a request.
@@ -544,10 +523,7 @@ impl HttpConnection {
                 }
             }
             let any = !transport.input.plain().is_empty();
-            let mut first = match std::mem::take(&mut self.has_arrived) {
-                true => First::Try,
-                false => First::Wait,
-            };
+            let mut first = First::Wait;
             if let Some(idle) = waiting {
                 let mut left = idle;
                 if transport.input.is_empty() {

@@ -19,9 +19,7 @@ use crate::tls::client_hello::{self, Found, Offer};
 use crate::tls::resumption::{self, Source};
 use crate::tls::server::{Shown, TlsHost};
 use crate::tls::server_hello;
-use crate::tls::session::{
-    Established, Handshake, HandshakeError, Progress, internal_error, normalised,
-};
+use crate::tls::session::{Established, Handshake, HandshakeError, internal_error, normalised};
 
 use super::certificates::served::{self, Place};
 use super::gateway::Gateway;
@@ -40,9 +38,6 @@ pub(crate) struct Accepted {
     pub(crate) tls: Option<Rc<TlsFacts>>,
     /// What the session was resumed by, if it was.
     pub(crate) resumed_by: Option<Source>,
-    /// Records that have to go before all others, but that nobody waits for:
-    /// sessions to be resumed.
-    pub(crate) tickets: Vec<u8>,
 }
 
 /// Why there is no connection.
@@ -213,8 +208,7 @@ pub(crate) async fn accept(
         // Before anything is awaited: the next handshake would overwrite it.
         let refusal = take_refusal();
         resumed_by = resumption::take_source().or(resumed_by);
-        let can_wait = result.as_ref().is_ok_and(Progress::leaves_only_tickets);
-        if !out.is_empty() && !can_wait {
+        if !out.is_empty() {
             if gateway.config.records_session_id && session_id.is_none() {
                 session_id = server_hello::session_id(&out).map(Into::into);
             }
@@ -239,14 +233,7 @@ pub(crate) async fn accept(
                 let consumed = progress.consumed.min(filled);
                 if let Some(established) = progress.done {
                     let rest = buffer.get(consumed..filled).unwrap_or_default();
-                    let admitted = admit(
-                        (socket, out),
-                        gateway,
-                        chosen.get(),
-                        established,
-                        offer,
-                        rest,
-                    );
+                    let admitted = admit(socket, gateway, chosen.get(), established, offer, rest);
                     let mut accepted = admitted.await?;
                     if let (Some(tls), Some(id)) = (&mut accepted.tls, session_id) {
                         Rc::make_mut(tls).session_id = hexadecimal_session_id(tls.protocol, &id);
@@ -324,14 +311,13 @@ fn plaintext(socket: Socket, received: &[u8]) -> Accepted {
         transport: Transport::new(socket, None, input),
         tls: None,
         resumed_by: None,
-        tickets: Vec::new(),
     }
 }
 
 /// The handshake is over: is this client let in? After a resumption that is
 /// judged here and nowhere else.
 async fn admit(
-    (socket, tickets): (Socket, Vec<u8>),
+    socket: Socket,
     gateway: &Gateway,
     server: ServerId,
     established: Established,
@@ -393,12 +379,10 @@ async fn admit(
                 transport,
                 tls: Some(Rc::new(facts)),
                 resumed_by: None,
-                tickets,
             })
         }
         Err(refusal) => {
             let name = established.server_name.as_deref();
-            transport.send_tickets(&tickets).await;
             transport.refuse().await;
             transport.close(Linger::for_time(ALERT_LINGER)).await;
             Err(reject(with_name(&refusal, name), Some(refusal.reason)))

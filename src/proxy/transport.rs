@@ -207,17 +207,6 @@ impl Transport {
             .await;
     }
 
-    /// Sends sealed records that go before all others, and with what follows them
-    /// at once. A client that does not take them is found out by that.
-    pub(crate) async fn send_tickets(&mut self, tickets: &[u8]) {
-        if !tickets.is_empty() {
-            let _ = self
-                .tx()
-                .send_raw(tickets, Behind::More, CLOSE_TIMEOUT)
-                .await;
-        }
-    }
-
     /// Tells a client whose handshake is over that it is not let in.
     pub(crate) async fn refuse(&mut self) {
         let Some(session) = &self.session else { return };

@@ -62,16 +62,6 @@ pub struct Progress<E = Established> {
     pub done: Option<E>,
 }
 
-impl Progress {
-    /// Whether all that there is to send is sessions to be resumed, which nobody
-    /// waits for: in TLS 1.3 the client has the last word of the handshake.
-    #[must_use]
-    pub fn leaves_only_tickets(&self) -> bool {
-        let done = self.done.as_ref();
-        done.is_some_and(|done| done.version == ProtocolVersion::TLSv1_3)
-    }
-}
-
 /// What a finished handshake leaves.
 #[derive(Debug)]
 pub struct Established {
