@@ -392,7 +392,7 @@ impl ClientAuth {
         presented: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), RefusalReason> {
-        if self.revocation.is_some() || self.purpose == Purpose::Server {
+        if !self.remembers_chains() {
             return self.search(leaf, presented, now).map(|_| ());
         }
         let fact = Fact::of(&self.demands, leaf, presented);
@@ -405,8 +405,13 @@ impl ClientAuth {
         Ok(())
     }
 
+    /// Whether a judgement depends on nothing but policy, chain and periods.
+    fn remembers_chains(&self) -> bool {
+        self.revocation.is_none() && self.purpose != Purpose::Server
+    }
+
     /// As [`Self::verify`], whatever is known; when the path that was found is
-    /// valid, if it is one of webpki's.
+    /// valid, if it is one of webpki's and that is to be remembered.
     fn search(
         &self,
         leaf: &CertificateDer<'_>,
@@ -467,6 +472,9 @@ impl ClientAuth {
             .map_err(|reason| self.without_authority(reason))?;
         self.check_path_revocation(&path, now)?;
         check_purpose(leaf, self.purpose)?;
+        if !self.remembers_chains() {
+            return Ok(None);
+        }
         let mut above = 0;
         let mut period = Period::of(leaf);
         for intermediate in path.intermediate_certificates() {
