@@ -12,7 +12,7 @@ use crate::http::trailers::Trailers;
 use crate::net::buffers::{Class, Gaps, Segments};
 use crate::net::socket::Behind;
 
-use super::buffering::{Buffering, Outgoing};
+use super::buffering::{self, Buffering, Outgoing};
 use super::exchange::{BodyError, BodySource, ResponseSink};
 use super::output::Output;
 use super::transport::{Rx, TransportError, Tx};
@@ -199,15 +199,10 @@ async fn relay_segments<S: ResponseSink>(
         incoming.take(read);
         let is_full = read == filled.capacity();
         let behind = Behind::more_if(is_full && !incoming.is_done() && rx.has_more());
+        let outgoing = Outgoing::Segments(filled, read, behind);
         let sent = match buffering {
-            Some(buffering) => {
-                let outgoing = Outgoing::Segments(filled, read, behind);
-                buffering.send(outgoing, sink, rx, incoming).await?
-            }
-            None => {
-                let sent = sink.segments(filled, read, behind).await;
-                Some(sent.map_err(RelayError::Client)?)
-            }
+            Some(buffering) => buffering.send(outgoing, sink, rx, incoming).await?,
+            None => buffering::send(outgoing, sink).await?,
         };
         segments = sent.unwrap_or_else(|| Segments::take(gaps));
     }
@@ -238,16 +233,11 @@ async fn relay_records<S: ResponseSink>(
             return Ok(());
         };
         incoming.take(piece.runs.len());
+        let outgoing = Outgoing::Piece(piece);
         match buffering {
-            Some(buffering) => {
-                let outgoing = Outgoing::Piece(piece);
-                buffering.send(outgoing, sink, rx, incoming).await?;
-            }
-            None => {
-                let sent = sink.piece(piece, Behind::Nothing).await;
-                sent.map_err(RelayError::Client)?;
-            }
-        }
+            Some(buffering) => buffering.send(outgoing, sink, rx, incoming).await?,
+            None => buffering::send(outgoing, sink).await?,
+        };
     }
     Ok(())
 }

@@ -152,7 +152,8 @@ impl<'b> Buffering<'b> {
     }
 }
 
-async fn send<S: ResponseSink>(
+/// Sends this to a client that is waited for. Yields segments for further use.
+pub(super) async fn send<S: ResponseSink>(
     outgoing: Outgoing,
     sink: &mut S,
 ) -> Result<Option<Segments>, RelayError> {
