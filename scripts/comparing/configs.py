@@ -116,6 +116,8 @@ HAPROXY = """\
 global
     nbthread 1
     maxconn 16384
+    # It reckons with two descriptors for each connection, idle ones too.
+    no strict-limits
     log stdout format raw local0 info
     tune.ssl.cachesize 40000
     ssl-default-bind-ciphersuites TLS_AES_256_GCM_SHA384
