@@ -400,3 +400,41 @@ fn the_egress_sample_serves() {
             .contains("\"service\":\"egress\"")
     );
 }
+
+#[test]
+fn the_json_relay_sample_serves() {
+    let mut site = Site::new();
+    let pki = Pki::new(&["localhost"]);
+    pki.write(site.path());
+    fs::write(site.file("api-ca.crt"), pki.ca.pem()).expect("writable");
+    let _node = node(&mut site);
+    let ringwall = site.start(&sample(
+        "json-relay.conf",
+        &[
+            ("listen 127.0.0.1:3000", "listen 127.0.0.1:@HTTP@"),
+            ("https://api.example.com", "https://localhost:@UP@"),
+            ("localhost:9443", "localhost:@OTHER@"),
+        ],
+    ));
+    let mut page = client(&ringwall);
+    let mut call = |origin: &str, text: &str| {
+        page.send(format!(
+            "POST /proxy HTTP/1.1\r\nHost: a\r\nOrigin: {origin}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{text}",
+            text.len()
+        ));
+        page.response("POST")
+    };
+    let own = "http://localhost:5173";
+    let pay = r#"{"method":"POST","path":"/v1/pay","body":{"n":1}}"#;
+    let paid = call(own, pay);
+    assert_eq!(paid.text(), r#"client.example POST /v1/pay {"n":1}"#);
+    assert_eq!(paid.header("Access-Control-Allow-Origin"), Some(own));
+    let other = r#"{"method":"GET","path":"/","hostname":"other.example.com"}"#;
+    assert_eq!(call(own, other).text(), r#"{"error":"Target not allowed"}"#);
+    let refused = call("https://evil.example", pay);
+    assert_eq!(refused.status, 403);
+    assert_eq!(refused.header("Access-Control-Allow-Origin"), None);
+    let health = client(&ringwall).get("a", "/");
+    assert!(health.text().contains("\"status\":\"ok\""));
+}
