@@ -9,7 +9,6 @@ use std::env;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 
@@ -56,11 +55,9 @@ fn serve() {
             writeln!(connection.expect("a reader"), "{count}").expect("it reads");
         }
     });
-    let prefix = env::current_dir().expect("it is there");
-    let file = prefix.join("ringwall.conf");
-    let arguments = ["ringwall", "-g", "daemon off;", "-p"].map(PathBuf::from);
-    let arguments = arguments.into_iter().chain([prefix, "-c".into(), file]);
-    let ended = process::run(&Cli::parse_from(arguments).load_options());
+    let arguments = "ringwall -p . -c ringwall.conf -g".split(' ');
+    let cli = Cli::parse_from(arguments.chain(["daemon off;"]));
+    let ended = process::run(&cli.load_options());
     assert_eq!(ended, ExitCode::SUCCESS);
 }
 
@@ -139,6 +136,14 @@ impl Counting {
         }
         self.allocations() - before
     }
+
+    /// It allocates nothing for requests of this connection once it is warm.
+    fn takes_nothing_for(&self, mut connection: Connection) {
+        let allocations = self.allocations_for(|| {
+            assert_eq!(connection.get(HOST, "/").text(), "hello");
+        });
+        assert!(allocations <= OTHERS, "{allocations} for {REQUESTS}");
+    }
 }
 
 #[test]
@@ -146,21 +151,14 @@ fn a_request_over_a_kept_mtls_connection_allocates_nothing() {
     let mut server = Counting::start();
     let client = TlsClient::with_identity(&server.pki.ca, &server.pki.client);
     let address = server.address("TLS");
-    let mut connection = client.connect(address, HOST).expect("a handshake");
-    let allocations = server.allocations_for(|| {
-        assert_eq!(connection.get(HOST, "/").text(), "hello");
-    });
-    assert!(allocations <= OTHERS, "{allocations} for {REQUESTS}");
+    server.takes_nothing_for(client.connect(address, HOST).expect("a handshake"));
 }
 
 #[test]
 fn a_request_that_leaves_by_a_kept_mtls_connection_allocates_nothing() {
     let mut server = Counting::start();
-    let mut connection = Connection::plain(server.address("HTTP"));
-    let allocations = server.allocations_for(|| {
-        assert_eq!(connection.get(HOST, "/").text(), "hello");
-    });
-    assert!(allocations <= OTHERS, "{allocations} for {REQUESTS}");
+    let connection = Connection::plain(server.address("HTTP"));
+    server.takes_nothing_for(connection);
 }
 
 #[test]

@@ -123,7 +123,7 @@ with requests.Session() as session:
 fn tickets_response_and_the_end_of_a_connection_leave_in_one_segment() {
     let mut ringwall = server();
     // Finished and the request are sent together, and `tcpi_data_segs_in` counts
-    // what comes back. Where the kernel repeats a segment, another try counts.
+    // what comes back. Where the kernel repeats a segment, most other tries count.
     let script = ringwall.site.write(
         "client.py",
         r#"
@@ -158,7 +158,7 @@ def attempt():
         pass
     return received
 
-print(min(attempt() for _ in range(20)))
+print(sorted(attempt() for _ in range(20))[9])
 "#,
     );
     let script = script.to_str().expect("UTF-8");

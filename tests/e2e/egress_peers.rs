@@ -375,13 +375,20 @@ fn a_chain_of_two_ringwalls_tells_the_backend_of_both_identities() {
     assert_eq!(direct.get("inner.example.com", "/").status, 403);
 }
 
+/// An API at `@UP@` that demands a certificate: these are its names, and its CA is in
+/// this file.
+fn api(names: &[&str], ca: &str) -> (Site, Background) {
+    let mut site = Site::new();
+    let pki = Pki::new(names);
+    pki.write(site.path());
+    fs::write(site.file(ca), pki.ca.pem()).expect("writable");
+    let node = node(&mut site);
+    (site, node)
+}
+
 #[test]
 fn the_egress_sample_serves() {
-    let (mut site, _) = Site::with_pki();
-    let pki = Pki::new(&["payments.example.com", HOST]);
-    pki.write(site.path());
-    fs::write(site.file("payments-ca.crt"), pki.ca.pem()).expect("writable");
-    let _node = node(&mut site);
+    let (site, _node) = api(&["payments.example.com", HOST], "payments-ca.crt");
     let ringwall = site.start(&sample(
         "egress.conf",
         &[
@@ -403,11 +410,7 @@ fn the_egress_sample_serves() {
 
 #[test]
 fn the_json_relay_sample_serves() {
-    let mut site = Site::new();
-    let pki = Pki::new(&["localhost"]);
-    pki.write(site.path());
-    fs::write(site.file("api-ca.crt"), pki.ca.pem()).expect("writable");
-    let _node = node(&mut site);
+    let (site, _node) = api(&["localhost"], "api-ca.crt");
     let ringwall = site.start(&sample(
         "json-relay.conf",
         &[
