@@ -198,6 +198,12 @@ impl FieldId {
             _ => Self::Other,
         }
     }
+
+    /// Whether there is one name that has it: of letters and hyphens.
+    #[must_use]
+    pub fn is_one_name(self) -> bool {
+        !matches!(self, Self::XAccel | Self::Other)
+    }
 }
 
 /// Every name that has an id of its own, in lower case.
@@ -487,6 +493,7 @@ fn values_named<'b>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::headers::is_ordinary_name;
     use super::*;
     use proptest::prelude::*;
 
@@ -508,6 +515,19 @@ mod tests {
         assert_eq!(FieldId::of(b"X-Accelerate"), FieldId::Other);
         assert_eq!(FieldId::of(b"Content_Length"), FieldId::Other);
         assert_eq!(FieldId::of(b""), FieldId::Other);
+    }
+
+    #[test]
+    fn a_name_with_an_id_of_its_own_is_of_letters_and_hyphens() {
+        for (name, id) in NAMES {
+            assert!(
+                id.is_one_name() && is_ordinary_name(name.as_bytes(), false),
+                "{name}"
+            );
+        }
+        for name in [&b"x-accel-a_b"[..], b"x_real_ip", b"a.b"] {
+            assert!(!FieldId::of(name).is_one_name());
+        }
     }
 
     #[test]

@@ -303,14 +303,12 @@ impl Drop for Segments {
     }
 }
 
-/// Room on the heap for a future, which is kept for the next one: of all that
+/// A future on the heap, in room that is kept for the next one: of all that
 /// serving a request takes, this is the only thing whose size is not known to
 /// anybody else.
-///
-/// Room first and then the future, because one that is made before it is moved
-/// to its place is copied there, all of its kilobytes.
 #[derive(Debug)]
-pub struct Room<F> {
+pub struct Hosted<F> {
+    /// Holds an `F` for as long as this lives.
     lines: Option<Box<[Line]>>,
     holds: PhantomData<F>,
 }
@@ -328,37 +326,38 @@ struct Line {
 /// the middle of something at the same time.
 const ROOMS_KEPT: usize = 64;
 
-impl<F> Room<F> {
+impl<F> Hosted<F> {
     const LINES: usize = size_of::<F>().div_ceil(size_of::<Line>());
 
-    /// Room that was used before, or new.
-    #[inline]
-    pub fn take() -> Self {
-        const { assert!(align_of::<F>() <= align_of::<Line>()) };
-        let used = ROOMS.with_borrow_mut(|rooms| {
-            let last = rooms.pop()?;
-            // There is one kind of future in nearly all cases.
-            (last.len() >= Self::LINES).then_some(last)
-        });
-        Self {
-            lines: Some(used.unwrap_or_else(|| new_room(Self::LINES))),
-            holds: PhantomData,
-        }
-    }
-
-    /// Puts the future there.
+    /// Makes a future in its place. The room is there before the future, and
+    /// between its making and its being there nothing can panic: the compiler then
+    /// writes what it begins with where it belongs. Else the future is made
+    /// elsewhere and moved, all of its kilobytes.
     #[allow(unsafe_code, reason = "memory is used again by another type")]
-    #[inline]
-    pub fn host(mut self, future: F) -> Hosted<F> {
-        let mut lines = self.lines.take().expect("taken here alone");
+    #[inline(always)]
+    pub fn make(future: impl FnOnce() -> F) -> Self {
+        const { assert!(align_of::<F>() <= align_of::<Line>()) };
+        let mut lines = take_room(Self::LINES);
+        let place = lines.as_mut_ptr().cast::<F>();
         // SAFETY: The allocation has at least `LINES` lines and so the size of
-        // an `F`, its alignment was checked in `take`, and it is ours alone.
-        unsafe { lines.as_mut_ptr().cast::<F>().write(future) };
-        Hosted {
+        // an `F`, its alignment was checked above, and it is ours alone.
+        unsafe { place.write(future()) };
+        Self {
             lines: Some(lines),
             holds: PhantomData,
         }
     }
+}
+
+/// Room that was used before, or new.
+#[inline]
+fn take_room(lines: usize) -> Box<[Line]> {
+    let used = ROOMS.with_borrow_mut(|rooms| {
+        let last = rooms.pop()?;
+        // There is one kind of future in nearly all cases.
+        (last.len() >= lines).then_some(last)
+    });
+    used.unwrap_or_else(|| new_room(lines))
 }
 
 /// Apart, so that the alignment is not that of its callers' stack frames.
@@ -376,14 +375,6 @@ thread_local! {
     static ROOMS: RefCell<Vec<Box<[Line]>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A future in its [`Room`], which goes back when this is dropped.
-#[derive(Debug)]
-pub struct Hosted<F> {
-    /// Holds an `F` for as long as this lives.
-    lines: Option<Box<[Line]>>,
-    holds: PhantomData<F>,
-}
-
 // The future does not move when this does.
 impl<F> Unpin for Hosted<F> {}
 
@@ -394,7 +385,7 @@ impl<F: Future> Future for Hosted<F> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let lines = self.lines.as_mut().expect("there until it is dropped");
         let future = lines.as_mut_ptr().cast::<F>();
-        // SAFETY: `Room::host` put an `F` there, which stays until `drop`; the
+        // SAFETY: `make` put an `F` there, which stays until `drop`; the
         // box is borrowed for the whole call. It is pinned: it is on the heap,
         // and nothing moves it out of there.
         unsafe { Pin::new_unchecked(&mut *future) }.poll(context)
@@ -407,7 +398,7 @@ impl<F> Drop for Hosted<F> {
         let Some(mut lines) = self.lines.take() else {
             return;
         };
-        // SAFETY: `Room::host` put an `F` there, and nobody uses it after this.
+        // SAFETY: `make` put an `F` there, and nobody uses it after this.
         unsafe { lines.as_mut_ptr().cast::<F>().drop_in_place() };
         let _ = ROOMS.try_with(|rooms| {
             let mut rooms = rooms.borrow_mut();
@@ -681,8 +672,7 @@ mod tests {
         };
         let mut places = Vec::new();
         for round in 0..3 {
-            let room = Room::take();
-            let mut hosted = room.host(make(&counter));
+            let mut hosted = Hosted::make(|| make(&counter));
             places.push(hosted.lines.as_ref().unwrap().as_ptr());
             assert_eq!(poll(&mut hosted), Poll::Pending);
             let mut moved = hosted;

@@ -13,7 +13,7 @@ use crate::http::h2::meter::PREFACE;
 use crate::http::head::{FieldId, RequestHead, Version};
 use crate::http::headers::ConnectionOptions;
 use crate::net::addr::ClientAddr;
-use crate::net::buffers::{Class, Room};
+use crate::net::buffers::{Class, Hosted};
 use crate::net::now::now;
 use crate::net::socket::Socket;
 use crate::net::spawn::sleep;
@@ -330,12 +330,9 @@ impl HttpConnection {
                 Read::Http2 => return Box::pin(front::serve(self, transport)).await,
                 read => read,
             };
-            // Boxed: an idle connection then carries nothing of a request. And
-            // room first: a future that is made before it is moved there, all of
-            // its kilobytes at every request.
-            let room = Room::take();
-            let served = self.serve_read(read, transport, &mut head, &mut idle);
-            match room.host(served).await {
+            // On the heap: an idle connection then carries nothing of a request.
+            let served = Hosted::make(|| self.serve_read(read, transport, &mut head, &mut idle));
+            match served.await {
                 Next::Request => self.connection.requests += 1,
                 Next::Close(linger) => return Some(linger),
                 Next::CutOff => return None,

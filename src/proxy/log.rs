@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::config::{AccessLog, ErrorLog, LogEscape, Part, ProxyFamily, Template, UpstreamPeer};
+use crate::config::{
+    AccessLog, ErrorLog, LogEscape, Part, ProxyFamily, Template, UpstreamPeer, Variable,
+};
 use crate::http::head::FieldId;
 use crate::http::words::has_special;
 use crate::telemetry::access_log::{escape_default, escape_json};
@@ -87,15 +89,15 @@ fn format_line(log: &AccessLog, request: &Request<'_>, line: &mut Vec<u8>) {
         };
         let start = line.len();
         write_variable(variable, request, line);
-        let written = line.get(start..).unwrap_or_default();
+        let text = line.get(start..).unwrap_or_default();
         match log.format.escape {
-            LogEscape::Default if written.is_empty() => line.push(b'-'),
+            LogEscape::Default if text.is_empty() => line.push(b'-'),
             // No escaping form changes such bytes.
-            LogEscape::Default | LogEscape::Json if !has_special(written) => {}
+            LogEscape::Default | LogEscape::Json if is_plain(variable) || !has_special(text) => {}
             LogEscape::None => {}
             escape => {
                 value.clear();
-                value.extend_from_slice(written);
+                value.extend_from_slice(text);
                 line.truncate(start);
                 match escape {
                     LogEscape::Json => escape_json(line, &value),
@@ -104,6 +106,23 @@ fn format_line(log: &AccessLog, request: &Request<'_>, line: &mut Vec<u8>) {
             }
         }
     }
+}
+
+/// Whether its value is digits, a time or an address: the half of a usual line that
+/// need not be looked at.
+fn is_plain(variable: &Variable) -> bool {
+    matches!(
+        variable,
+        Variable::BodyBytesSent
+            | Variable::BytesSent
+            | Variable::Msec
+            | Variable::RemoteAddr
+            | Variable::RequestLength
+            | Variable::RequestTime
+            | Variable::Status
+            | Variable::TimeIso8601
+            | Variable::TimeLocal
+    )
 }
 
 /// A message about a request, with its context.

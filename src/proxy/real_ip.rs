@@ -63,7 +63,7 @@ fn find(request: &Request<'_>, settings: &RealIp) -> Option<ClientAddr> {
             let mut fields = request.head.fields.iter();
             let field = fields.find(|field| {
                 let given = field.name.of(bytes);
-                given.eq_ignore_ascii_case(name) && takes_field(limits, given)
+                given.eq_ignore_ascii_case(name) && takes_field(limits, field.id, given)
             })?;
             let moved = walk.field(field.value.of(bytes));
             (moved != Moved::No).then_some(walk.client)

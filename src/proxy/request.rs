@@ -12,7 +12,7 @@ use crate::config::{
     ConnectionLimits, ErrorPage, Groups, Listener, Location, Pattern, Proxy, Server, ServerId,
     Upstream, UpstreamId, UpstreamPeer, VariableId,
 };
-use crate::http::head::{Method, RequestHead};
+use crate::http::head::{FieldId, Method, RequestHead};
 use crate::http::headers::is_ordinary_name;
 use crate::http::trailers::Trailers;
 use crate::net::addr::ClientAddr;
@@ -502,6 +502,8 @@ impl<'a> Request<'a> {
 /// Whether a client's field of this name, a token, is taken note of; the others
 /// are as if they had not been sent (`ignore_invalid_headers`,
 /// `underscores_in_headers`).
-pub(crate) fn takes_field(limits: &ConnectionLimits, name: &[u8]) -> bool {
-    !limits.ignore_invalid_headers || is_ordinary_name(name, limits.underscores_in_headers)
+pub(crate) fn takes_field(limits: &ConnectionLimits, id: FieldId, name: &[u8]) -> bool {
+    id.is_one_name()
+        || !limits.ignore_invalid_headers
+        || is_ordinary_name(name, limits.underscores_in_headers)
 }

@@ -391,7 +391,7 @@ fn write_field(request: &Request<'_>, name: &[u8], out: &mut dyn Sink) {
     let limits = request.limits();
     let named = request.head.fields.iter().filter(|field| {
         let given = field.name.of(bytes);
-        same_field_name(given, name) && takes_field(limits, given)
+        same_field_name(given, name) && takes_field(limits, field.id, given)
     });
     for (index, field) in named.enumerate() {
         if index > 0 {

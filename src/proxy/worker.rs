@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 
 use crate::config::{Upstream, UpstreamId};
 use crate::http::head::Field;
@@ -47,7 +47,7 @@ const REVIEW_PAUSE: Duration = Duration::from_millis(1);
 /// One worker's state, shared by its tasks.
 #[derive(Debug)]
 pub struct Worker {
-    published: Arc<ArcSwap<Gateway>>,
+    published: RefCell<Cache<Arc<ArcSwap<Gateway>>, Arc<Gateway>>>,
     view: RefCell<Rc<View>>,
     /// Refreshed by the worker's ticker and at every request.
     pub(crate) clock: RefCell<Clock>,
@@ -107,7 +107,7 @@ pub(crate) struct Present {
 /// Where it is seen that they have changed.
 #[derive(Debug)]
 struct Followed {
-    members: Arc<ArcSwap<Members>>,
+    members: RefCell<Cache<Arc<ArcSwap<Members>>, Arc<Members>>>,
     sessions: Option<Arc<Sessions>>,
     metrics: Arc<WorkerMetrics>,
 }
@@ -116,11 +116,12 @@ impl Worker {
     /// A worker that follows what is published.
     pub fn new(published: Arc<ArcSwap<Gateway>>) -> Rc<Self> {
         status::started();
-        let gateway = published.load_full();
+        let mut published = Cache::new(published);
+        let gateway = published.load();
         let metrics = gateway.metrics.register(measure::labels());
-        let view = Rc::new(View::new(gateway, None, &metrics));
+        let view = Rc::new(View::new(Arc::clone(gateway), None, &metrics));
         Rc::new(Self {
-            published,
+            published: RefCell::new(published),
             view: RefCell::new(view),
             clock: RefCell::new(Clock::new()),
             metrics,
@@ -137,10 +138,11 @@ impl Worker {
     /// The present configuration. Looks at the published pointer each time,
     /// which costs one load of a line that nobody writes to.
     pub(crate) fn view(&self) -> Rc<View> {
-        let published = self.published.load();
+        let mut published = self.published.borrow_mut();
+        let gateway = published.load();
         let mut view = self.view.borrow_mut();
-        if !Arc::ptr_eq(&published, &view.gateway) {
-            let new = View::new(Arc::clone(&published), Some(&view), &self.metrics);
+        if !Arc::ptr_eq(gateway, &view.gateway) {
+            let new = View::new(Arc::clone(gateway), Some(&view), &self.metrics);
             view.flush_logs();
             *view = Rc::new(new);
         }
@@ -370,19 +372,20 @@ impl UpstreamState {
 
     /// Takes up who is there now, if that has changed.
     fn follow(&self, followed: &Followed) {
-        let members = followed.members.load();
+        let mut members = followed.members.borrow_mut();
+        let members = members.load();
         let before = Rc::clone(&self.present.borrow());
-        if Arc::ptr_eq(&members, &before.members) {
+        if Arc::ptr_eq(members, &before.members) {
             return;
         }
-        let group = Group::new(&self.config, &members, followed.sessions.as_ref());
+        let group = Group::new(&self.config, members, followed.sessions.as_ref());
         group.go_on_from(&before.group);
         self.pool.keep_only(&group);
         self.streams.keep_only(&group);
         let present = Present {
             cells: PeerCells::new(&followed.metrics, &self.config.name, &group),
             group,
-            members: Arc::clone(&members),
+            members: Arc::clone(members),
         };
         *self.present.borrow_mut() = Rc::new(present);
     }
@@ -425,7 +428,7 @@ impl View {
                 config: Arc::clone(config),
                 present: RefCell::new(Rc::new(present)),
                 followed: followed.map(|members| Followed {
-                    members: Arc::clone(members),
+                    members: RefCell::new(Cache::new(Arc::clone(members))),
                     sessions: sessions.cloned(),
                     metrics: Arc::clone(metrics),
                 }),

@@ -136,7 +136,7 @@ pub(super) fn write_fields(
                 field.id,
                 FieldId::ContentLength | FieldId::Expect | FieldId::Host
             )
-            && takes_field(limits, name)
+            && takes_field(limits, field.id, name)
             && !is_set()
             && !request.view.gateway.asserts(name)
             && !options.names(name, |_| false);

@@ -1,6 +1,7 @@
 //! Which of the fields behind a request's body a backend gets.
 
 use crate::config::{ConnectionLimits, Proxy};
+use crate::http::head::FieldId;
 use crate::http::headers::{ConnectionOptions, same_field_name};
 use crate::http::trailers::{Trailers, is_never_trailer};
 use crate::proxy::request::{Request, takes_field};
@@ -39,7 +40,7 @@ impl<'r> TrailerFilter<'r> {
         let is_same = |other: &[u8]| same_field_name(other, name);
         self.proxy.filters.pass_request_headers
             && !is_never_trailer(name)
-            && takes_field(self.limits, name)
+            && takes_field(self.limits, FieldId::of(name), name)
             && !self.proxy.set_headers.iter().any(|set| is_same(&set.name))
             && !self.hop_by_hop.iter().any(|named| is_same(named))
             && !self.view.gateway.asserts(name)
